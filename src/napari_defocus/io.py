@@ -1,14 +1,10 @@
 """Reading images and labels, writing results whole or not at all."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from napari_defocus.errors import DefocusError
 
@@ -30,7 +26,7 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
     Yields
     ------
     Path
-        An empty temporary file in the same folder and with the same suffix.
+        A free name in the same folder and with the same suffix, for the block to write.
 
     Raises
     ------
@@ -39,25 +35,14 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """
     if path.exists() and not overwrite:
         raise DefocusError(f"{path} exists already; give --overwrite to replace it")
-    temporary = None
+    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".partial-", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.unlink(missing_ok=True)
