@@ -24,10 +24,6 @@ class Event:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class Cancelled(Exception):
-    """Raised where long work was stopped before it had anything worth keeping."""
-
-
 OnEvent = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 

@@ -1,0 +1,82 @@
+"""Fit the scale of a metric's levels to annotated patches."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.annotation import SHARP
+from napari_defocus.metric import Calibration, LocalMetric
+from napari_defocus.patches import PatchSet
+from napari_defocus.sharpness import combine
+
+Float = npt.NDArray[np.float32]
+
+# The guided filter widens the Gaussian it follows; a patch is weighed by the wider one.
+WIDENING = 1.5
+
+
+def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
+    """Level of sharpness of each whole patch, (N,): what `sharpness_level` gives at its centre."""
+    pooling = metric.pooling
+    x = patch_set.patches
+    energy = np.zeros(x.shape, np.float32)
+    for kernel in metric.filters:
+        energy += np.square(ndimage.correlate(x, kernel[np.newaxis], mode="reflect"))
+    noise = patch_set.noise[:, np.newaxis, np.newaxis]
+    response = np.sqrt(np.maximum(energy - pooling.noise_factor * noise, 0))
+    sigma = (0.0, pooling.contrast_sigma, pooling.contrast_sigma)
+    contrast = np.hypot(
+        ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)),
+        ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)),
+    )
+    weights = _window(patch_set.config.size, WIDENING * pooling.sigma)
+
+    def pooled(values: Float) -> Float:
+        return np.asarray(
+            ((values**pooling.power) * weights).sum(axis=(1, 2)) ** (1 / pooling.power), np.float32
+        )
+
+    return combine(pooled(response), pooled(contrast), pooling)
+
+
+def _window(size: int, sigma: float) -> Float:
+    offset = np.arange(size) - (size - 1) / 2
+    weights = np.exp(-(offset[:, np.newaxis] ** 2 + offset**2) / (2 * sigma**2))
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> LocalMetric:
+    """Fit the calibration of a metric, and record its held-out scores.
+
+    Parameters
+    ----------
+    metric : LocalMetric
+        Whose calibration is replaced.
+    training : PatchSet
+        Patches to fit to, with both classes.
+    validation : PatchSet
+        Patches of other images, with both classes, to score on.
+
+    Returns
+    -------
+    LocalMetric
+        Its record has ``held_out``: accuracy, AUC and number of patches.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    model = LogisticRegression(class_weight="balanced")
+    model.fit(patch_levels(training, metric)[:, np.newaxis], training.labels == SHARP)
+    # A slope that is not positive would turn the metric upside down; keep it weak instead.
+    slope = max(float(model.coef_[0, 0]), 0.1)
+    calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
+    levels, sharp = patch_levels(validation, metric), validation.labels == SHARP
+    held_out: dict[str, Any] = {
+        "patches": len(validation),
+        "accuracy": round(float(((levels > calibration.threshold) == sharp).mean()), 4),
+        "auc": round(float(roc_auc_score(sharp, levels)), 4),
+    }
+    return replace(metric, calibration=calibration, record={**metric.record, "held_out": held_out})

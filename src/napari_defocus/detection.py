@@ -1,0 +1,196 @@
+"""Detection, the main job: an image in, a blur map and a mask out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.annotation import Labels
+from napari_defocus.errors import DefocusError
+from napari_defocus.masking import MaskConfig, make_mask, otsu
+from napari_defocus.metric import LocalMetric, load_metric
+from napari_defocus.plane import prepare_plane
+from napari_defocus.refinement import RefinementConfig, refine
+from napari_defocus.sharpness import (
+    filter_response,
+    has_texture,
+    log_odds,
+    pool,
+    probability,
+    sharpness_level,
+)
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+SCALES = ("calibrated", "image")
+# Widest Gaussian, in pixels, over which judged regions lend their sharpness to undecided ones.
+FILL_SIGMAS = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """How defocus is detected; the widget and the command line share these defaults.
+
+    Parameters
+    ----------
+    scale : str
+        ``calibrated``: the metric's own scale, learnt from its training patches, so that images
+        compare. ``image``: the paper's, each image from its least response to its largest.
+    adapt : float
+        Share, in [0, 1], of the way from the metric's threshold to the image's own (Otsu's).
+    reach : float
+        Furthest that `adapt` may move the threshold, in log odds. It keeps a wholly blurred image
+        blurred and a wholly sharp one sharp.
+    refine : bool
+        Whether the tanh refinement runs.
+    refinement : RefinementConfig
+        How.
+    mask : MaskConfig
+        How the mask is cut.
+    """
+
+    scale: str = "calibrated"
+    adapt: float = 0.6
+    reach: float = 2.0
+    refine: bool = True
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was detected in an image.
+
+    Parameters
+    ----------
+    blur : ndarray of float32, (..., Y, X)
+        In [0, 1], 1 = blurred.
+    mask : ndarray of uint8, (..., Y, X)
+        0 undecided, 1 blurred, 2 sharp.
+    """
+
+    blur: Float
+    mask: Labels
+
+    @property
+    def sharpness(self) -> Float:
+        """1 - blur: the quantity L of the paper."""
+        return np.float32(1) - self.blur
+
+
+def detect(
+    image: npt.NDArray[Any],
+    metric: LocalMetric | str | Path = "default",
+    config: DetectionConfig | None = None,
+    *,
+    axes: str | None = None,
+) -> Detection:
+    """Detect defocus.
+
+    Parameters
+    ----------
+    image : ndarray
+        (Y, X), (Y, X, C) with C = 3 or 4 colours, or, with `axes`, more planes of such; any real,
+        integer or bool type. The result does not depend on the type that holds a picture.
+    metric : LocalMetric, str or Path
+        The metric, its file or its name.
+    config : DetectionConfig, optional
+        How.
+    axes : str, optional
+        A letter for each axis, ending in ``YX`` or, for colours, ``YXS``: "ZYX", "TYXS". Leading
+        axes are worked through plane by plane.
+
+    Returns
+    -------
+    Detection
+
+    Raises
+    ------
+    DefocusError
+        Where the image cannot be judged, or the metric cannot be read.
+    """
+    if not isinstance(metric, LocalMetric):
+        metric = load_metric(metric)
+    config = config or DetectionConfig()
+    _check(config)
+    image = np.asarray(image)
+    leading = image.shape[: image.ndim - _plane_axes(image, axes)]
+    if not leading:
+        return detect_plane(image, metric, config)
+    planes = [detect_plane(image[index], metric, config) for index in np.ndindex(leading)]
+    if not planes:
+        raise DefocusError(f"the image is empty, its shape is {image.shape}")
+    shape = leading + planes[0].blur.shape
+    return Detection(
+        blur=np.stack([plane.blur for plane in planes]).reshape(shape),
+        mask=np.stack([plane.mask for plane in planes]).reshape(shape),
+    )
+
+
+def _plane_axes(image: npt.NDArray[Any], axes: str | None) -> int:
+    if axes is None:
+        if image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 2, 3, 4)):
+            return image.ndim
+        raise DefocusError(
+            f"which axes an image of shape {image.shape} has cannot be told; "
+            "say so with axes, for instance ZYX"
+        )
+    if len(axes) != image.ndim:
+        raise DefocusError(f"axes {axes!r} do not fit an image of shape {image.shape}")
+    if not axes.endswith(("YX", "YXS")):
+        raise DefocusError(f"axes {axes!r} must end in YX, or in YXS for colours")
+    return 3 if axes.endswith("YXS") else 2
+
+
+def _check(config: DetectionConfig) -> None:
+    if config.scale not in SCALES:
+        raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
+
+
+def detect_plane(
+    image: npt.NDArray[Any], metric: LocalMetric, config: DetectionConfig
+) -> Detection:
+    """Detect defocus in one plane (Y, X) or (Y, X, C); see `detect`."""
+    plane = prepare_plane(image)
+    if plane.grey.max() <= plane.grey.min():
+        raise DefocusError("the image is constant: there is nothing to judge")
+    judged = has_texture(plane, metric) & ~plane.holes
+    if config.scale == "calibrated":
+        odds = log_odds(sharpness_level(plane, metric), metric)
+        sharpness = probability(odds - _shift(odds, judged, config))
+    else:
+        sharpness = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
+    if config.refine:
+        sharpness = refine(sharpness, config.refinement)
+    sharpness = _fill(sharpness, judged)
+    mask = make_mask(sharpness, ~judged, config.mask)
+    return Detection(blur=np.float32(1) - sharpness, mask=mask)
+
+
+def _shift(odds: Float, judged: Bool, config: DetectionConfig) -> float:
+    if config.adapt == 0 or not judged.any():
+        return 0.0
+    return float(np.clip(config.adapt * otsu(odds[judged]), -config.reach, config.reach))
+
+
+def _to_unit(response: Float) -> Float:
+    low, high = response.min(), response.max()
+    return (response - low) / (high - low) if high > low else np.zeros_like(response)
+
+
+def _fill(sharpness: Float, judged: Bool) -> Float:
+    """Let undecided pixels take the sharpness of the nearest judged ones; 0.5 far from any."""
+    if judged.all():
+        return sharpness
+    filled = np.full_like(sharpness, 0.5)
+    known, weight = sharpness * judged, judged.astype(np.float32)
+    for sigma in sorted(FILL_SIGMAS, reverse=True):
+        near = ndimage.gaussian_filter(weight, sigma)
+        trust = np.clip(10 * near, 0, 1)
+        average = ndimage.gaussian_filter(known, sigma) / np.maximum(near, 1e-6)
+        filled += trust * (average - filled)
+    return np.where(judged, sharpness, np.clip(filled, 0, 1)).astype(np.float32)

@@ -1,0 +1,191 @@
+"""From patches to a local metric: kernel PCA of trained nets, or the instant fit in closed form."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from napari_defocus.annotation import BLURRED, SHARP
+from napari_defocus.calibration import calibrate
+from napari_defocus.errors import DefocusError
+from napari_defocus.events import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.metric import Calibration, KernelPCA, LocalMetric, Pooling, kernel_pca
+from napari_defocus.patches import PatchSet, require_both_classes, split_patch_set
+from napari_defocus.training import TrainedNets, TrainingConfig, train
+from napari_defocus.whitening import whitening_matrix, window_covariance
+
+METHODS = ("nets", "instant")
+# Added to the blurred covariance, as a share of the sharp one's mean variance.
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a metric is made from patches.
+
+    Parameters
+    ----------
+    method : str
+        ``nets``: train ConvNets and take the principal components of their kernels.
+        ``instant``: the closed form, in milliseconds.
+    components : int
+        K, the number of filters.
+    training : TrainingConfig
+        How nets are trained; its seed, kernel size and validation share serve the instant fit too.
+    pooling : Pooling
+        How responses are pooled.
+    """
+
+    method: str = "nets"
+    components: int = 2
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    pooling: Pooling = field(default_factory=Pooling)
+
+
+def fit_metric(
+    patch_set: PatchSet,
+    config: FitConfig | None = None,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> LocalMetric | None:
+    """Make a metric from annotated patches, by either method.
+
+    Parameters
+    ----------
+    patch_set : PatchSet
+        With both classes.
+    config : FitConfig, optional
+        How.
+    on_event, should_stop : callable
+        See `train`.
+
+    Returns
+    -------
+    LocalMetric or None
+        None where it was stopped before there was a net.
+
+    Raises
+    ------
+    DefocusError
+        Where the patches do not do, or a setting is unknown.
+    """
+    config = config or FitConfig()
+    if config.method not in METHODS:
+        raise DefocusError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
+    if config.method == "instant":
+        return instant_metric(patch_set, config)
+    nets = train(patch_set, config.training, on_event=on_event, should_stop=should_stop)
+    return None if nets is None else metric_from_nets(nets, patch_set, config)
+
+
+def metric_from_nets(
+    nets: TrainedNets, patch_set: PatchSet, config: FitConfig | None = None
+) -> LocalMetric:
+    """Kernel PCA of trained nets, calibrated on the patches they were trained with.
+
+    Parameters
+    ----------
+    nets : TrainedNets
+        At least one.
+    patch_set : PatchSet
+        The same set, split the same way as for training.
+    config : FitConfig, optional
+        `components` and `pooling` are used.
+
+    Returns
+    -------
+    LocalMetric
+    """
+    config = config or FitConfig()
+    size = nets.config.kernel_size
+    kernels = nets.kernels.reshape(-1, size, size)
+    record = {
+        "method": "nets",
+        "training": asdict(nets.config),
+        "complete": nets.complete,
+        "epochs": [len(net.history) for net in nets.nets],
+        "net_accuracy": round(nets.accuracy, 4),
+    }
+    pca = kernel_pca(kernels, nets.whitening)
+    return _metric(pca, kernels, nets.whitening, patch_set, nets.config, config, record)
+
+
+def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> LocalMetric:
+    """Fit filters in closed form: most variance on sharp windows for that on blurred ones.
+
+    Generalised eigenvectors of the two classes' window covariances, as in common spatial patterns
+    (H. Ramoser et al., IEEE Trans. Rehab. Eng. 8(4), 2000).
+
+    Parameters
+    ----------
+    patch_set : PatchSet
+        With both classes.
+    config : FitConfig, optional
+        How.
+
+    Returns
+    -------
+    LocalMetric
+    """
+    config = config or FitConfig()
+    require_both_classes(patch_set)
+    size, seed = config.training.kernel_size, config.training.seed
+    if patch_set.config.size < size:
+        raise DefocusError(
+            f"patches of {patch_set.config.size} pixels are smaller than filters of {size}"
+        )
+    training, _ = split_patch_set(patch_set.balanced(seed), config.training.validation)
+    require_both_classes(training)
+    sharp, blurred = (
+        _turned(window_covariance(training.patches[training.labels == label], size, seed), size)
+        for label in (SHARP, BLURRED)
+    )
+    ridge = RIDGE * np.trace(sharp) / len(sharp) * np.eye(len(sharp))
+    values, vectors = linalg.eigh(sharp, blurred + ridge)
+    best = np.argsort(values)[::-1]
+    values, filters = np.maximum(values[best], 0), vectors[:, best].T.reshape(-1, size, size)
+    filters = filters - filters.mean(axis=(1, 2), keepdims=True)
+    norms = np.sqrt(np.square(filters).sum(axis=(1, 2), keepdims=True))
+    filters = filters / np.maximum(norms, 1e-12)
+    pca = KernelPCA(filters.astype(np.float32), (values / values.sum()).astype(np.float32))
+    whitening = whitening_matrix(sharp + blurred).astype(np.float32)
+    record = {"method": "instant", "training": asdict(config.training)}
+    return _metric(pca, pca.components, whitening, patch_set, config.training, config, record)
+
+
+def _turned(covariance: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Average a covariance over the eight turned and mirrored windows."""
+    grid = np.arange(size * size).reshape(size, size)
+    turns = [np.rot90(g, k).ravel() for k in range(4) for g in (grid, grid[:, ::-1])]
+    return np.asarray(np.mean([covariance[np.ix_(turn, turn)] for turn in turns], axis=0))
+
+
+def _metric(
+    pca: KernelPCA,
+    kernels: npt.NDArray[np.float32],
+    whitening: npt.NDArray[np.float32],
+    patch_set: PatchSet,
+    split: TrainingConfig,
+    config: FitConfig,
+    record: Mapping[str, Any],
+) -> LocalMetric:
+    metric = LocalMetric(
+        filters=pca.filters(config.components),
+        explained_variance_ratio=pca.explained_variance_ratio,
+        calibration=Calibration(threshold=0.0, slope=1.0),
+        kernels=kernels,
+        whitening=whitening,
+        pooling=config.pooling,
+        record={
+            **record,
+            "patches": patch_set.counts(),
+            "sources": len(patch_set.sources),
+            "patch_config": asdict(patch_set.config),
+        },
+    )
+    training, validation = split_patch_set(patch_set.balanced(split.seed), split.validation)
+    return calibrate(metric, training, validation)

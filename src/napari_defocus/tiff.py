@@ -1,0 +1,197 @@
+"""Reading TIFF as microscopes and cameras write it, and telling when pixels are missing."""
+
+import logging
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+_PRINT_UM = 20.0  # pixels per centimetre are a microscope's only where finer than a printer's
+_FOREIGN_COLOURS = {
+    tifffile.PHOTOMETRIC[name]
+    for name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA", "LOGL", "LOGLUV")
+}
+_UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+
+
+# Pixels, axes, pixel size in micrometres.
+Pixels = tuple[NDArray[Any], str, float | None]
+
+
+@contextmanager
+def quiet_tifffile() -> Iterator[None]:
+    """Keep tifffile's warnings about broken files from the terminal, for this thread."""
+    thread = threading.get_ident()
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(from_elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(from_elsewhere)
+
+
+def read_tiff(path: Path, as_stored: bool) -> Pixels:
+    """Read the first series of a TIFF at full resolution.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    as_stored : bool
+        Whether palettes and MinIsWhite are left alone, as labels need it.
+
+    Returns
+    -------
+    data : array
+    axes : str
+    pixel_size_um : float or None
+
+    Raises
+    ------
+    ValueError
+        Where pages or pixels are missing. Broken bytes raise nearly anything in the decoders.
+    """
+    with tifffile.TiffFile(path) as tif:
+        _check_chain(tif)
+        series = tif.series[0]  # its first level, the full resolution, is the series itself
+        if series.size == 0:
+            return np.empty(series.shape), "", None
+        _check_complete(tif, series)
+        page = series.keyframe
+        data, axes = _planes_last(
+            series.asarray(squeeze=True), series.get_axes(squeeze=True), int(page.photometric)
+        )
+        keeps_table = as_stored or tif.is_imagej
+        data, axes = _true_colours(data, axes, page, keeps_table)
+        return data, axes, _pixel_size_um(tif)
+
+
+def _check_chain(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError where the chain of pages is cut, or closes to a circle without end."""
+    file, form = tif.filehandle, tif.tiff
+    if form.version == 42 and file.size >= 2**31:
+        return  # vendors' stacks of many gigabytes may do without a chain
+    offset, seen = tif.pages.first.offset, set[int]()
+    while offset:
+        if offset in seen:
+            raise ValueError("its pages form a circle")
+        seen.add(offset)
+        try:
+            file.seek(offset)
+            (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(offset + form.tagnosize + tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        except (OSError, OverflowError, struct.error) as error:
+            raise ValueError("pages are missing") from error
+
+
+def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Raise ValueError where planes or pixels are missing, which tifffile drops or reads as 0."""
+    planes = (tif.imagej_metadata or {}).get("images", 1)
+    if series.size < planes * series.keyframe.imagelength * series.keyframe.imagewidth:
+        raise ValueError(f"some of its {planes} planes are missing")
+    if series.dataoffset is not None:
+        complete = series.dataoffset + series.nbytes <= tif.filehandle.size
+    else:
+        complete = all(page is not None and _is_complete(page) for page in series)
+    if not complete:
+        raise ValueError("pixels are missing")
+
+
+def _is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+    """Tell whether all strips or tiles of a page lie within the file."""
+    size = page.parent.filehandle.size
+    if page.is_contiguous:
+        return bool(page.dataoffsets[0] + page.nbytes <= size)
+    count = math.prod(page.chunked)
+    if min(len(page.dataoffsets), len(page.databytecounts)) < count:
+        return False
+    segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+    return all(start > 0 and length > 0 and start + length <= size for start, length in segments)
+
+
+def _planes_last(data: NDArray[Any], axes: str, photometric: int) -> tuple[NDArray[Any], str]:
+    """Bring rows and columns to the end, behind them samples where they are a colour."""
+    y, x, s = axes.rfind("Y"), axes.rfind("X"), axes.rfind("S")
+    if y < 0 or x < 0 or len(axes) != data.ndim:
+        raise ValueError(f"axes {axes} of size {data.shape} hold no plane")
+    is_grey = photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
+    # Further samples are channels of a measurement, such as fluorescence saved as a planar TIFF.
+    is_colour = s >= 0 and data.shape[s] in ((2,) if is_grey else (3, 4))
+    last = [y, x, s] if is_colour else [y, x]
+    channels = [s] if s >= 0 and not is_colour else []
+    first = [i for i in range(data.ndim) if i not in (y, x, s)]
+    letters = "".join(axes[i] for i in first) + ("Q" if "C" in axes else "C") * len(channels)
+    order = first + channels + last
+    return np.ascontiguousarray(data.transpose(order)), letters + "YXS"[: len(last)]
+
+
+def _true_colours(
+    data: NDArray[Any], axes: str, page: tifffile.TiffPage, keeps_table: bool
+) -> tuple[NDArray[Any], str]:
+    """Turn MinIsWhite and palettes into grey or RGB, unless the numbers count as they are."""
+    kinds, kind = tifffile.PHOTOMETRIC, page.photometric
+    is_table = not axes.endswith("S") and not keeps_table
+    if is_table and kind == kinds.MINISWHITE and data.dtype.kind in "bu":
+        return data ^ data.dtype.type(2**page.bitspersample - 1), axes
+    if is_table and kind == kinds.PALETTE and page.colormap is not None:
+        table = page.colormap
+        levels = table // 256 if table.max() > 255 else table  # some writers use 8 bit levels
+        return levels.astype(np.uint8).T[data.astype(np.intp)], axes + "S"
+    is_jpeg = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # these decode to RGB
+    if kind in _FOREIGN_COLOURS or (kind == kinds.YCBCR and not is_jpeg):
+        raise ValueError(f"{kinds(kind).name} pixels are neither grey nor RGB")
+    return data, axes
+
+
+def _pixel_size_um(tif: tifffile.TiffFile) -> float | None:
+    """Read the pixel size where OME, ImageJ or the resolution tags give it for certain."""
+    try:
+        x, y = _ome_pixel_um(tif.ome_metadata or "") if tif.is_ome else _tag_pixel_um(tif)
+    except Exception:  # foreign metadata of any form; the pixels are good without it
+        return None
+    is_square = 0 < x < math.inf and abs(x - y) <= 0.01 * x
+    return x if is_square else None
+
+
+def _ome_pixel_um(xml: str) -> tuple[float, float]:
+    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+    assert pixels is not None
+    x, y = (
+        float(pixels.attrib[f"PhysicalSize{axis}"])
+        * _unit_um(pixels.attrib.get(f"PhysicalSize{axis}Unit", "um"))
+        for axis in "XY"
+    )
+    return x, y
+
+
+def _tag_pixel_um(tif: tifffile.TiffFile) -> tuple[float, float]:
+    tags = tif.pages.first.tags
+    x, y = (
+        float(tags[name].value[1] / tags[name].value[0]) for name in ("XResolution", "YResolution")
+    )
+    if tif.is_imagej:
+        unit = _unit_um(str((tif.imagej_metadata or {})["unit"]))
+        return x * unit, y * unit
+    if tags["ResolutionUnit"].value != tifffile.RESUNIT.CENTIMETER or x * 1e4 > _PRINT_UM:
+        raise ValueError("a print density")
+    return x * 1e4, y * 1e4
+
+
+def _unit_um(name: str) -> float:
+    # Micro sign, Greek mu, and the micro sign as ImageJ escapes it.
+    for micro in ("\u00b5", "\u03bc", "\\u00B5"):
+        name = name.replace(micro, "u")
+    return _UM[name]
