@@ -1,6 +1,6 @@
 """Fit the scale of a metric's levels to annotated patches."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ WIDENING = 1.5
 
 
 def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
-    """Level of sharpness of each whole patch, (N,): what `sharpness_level` gives at its centre."""
+    """Level of sharpness of each whole patch, (N,): its odds at the centre before calibration."""
     pooling = metric.pooling
     x = patch_set.patches
     energy = np.zeros(x.shape, np.float32)
@@ -74,9 +74,16 @@ def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> 
     slope = max(float(model.coef_[0, 0]), 0.1)
     calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
     levels, sharp = patch_levels(validation, metric), validation.labels == SHARP
-    held_out: dict[str, Any] = {
+    held_out = {
         "patches": len(validation),
         "accuracy": round(float(((levels > calibration.threshold) == sharp).mean()), 4),
         "auc": round(float(roc_auc_score(sharp, levels)), 4),
     }
-    return replace(metric, calibration=calibration, record={**metric.record, "held_out": held_out})
+    record: dict[str, Any] = {
+        **metric.record,
+        "patches": training.counts(),
+        "patch_config": asdict(training.config),
+        "sources": len(training.sources),
+        "held_out": held_out,
+    }
+    return replace(metric, calibration=calibration, record=record)

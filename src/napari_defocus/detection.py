@@ -16,11 +16,9 @@ from napari_defocus.plane import prepare_plane
 from napari_defocus.refinement import RefinementConfig, refine
 from napari_defocus.sharpness import (
     filter_response,
-    has_texture,
-    log_odds,
     pool,
     probability,
-    sharpness_level,
+    sharpness_odds,
 )
 
 Float = npt.NDArray[np.float32]
@@ -41,10 +39,16 @@ class DetectionConfig:
         ``calibrated``: the metric's own scale, learnt from its training patches, so that images
         compare. ``image``: the paper's, each image from its least response to its largest.
     adapt : float
-        Share, in [0, 1], of the way from the metric's threshold to the image's own (Otsu's).
+        Share, in [0, 1], of the way from the metric's threshold down to the image's own (Otsu's),
+        for images softer than those the metric learnt from. The threshold never rises: a wholly
+        sharp image has one of its own too.
     reach : float
-        Furthest that `adapt` may move the threshold, in log odds. It keeps a wholly blurred image
-        blurred and a wholly sharp one sharp.
+        Furthest that `adapt` may lower the threshold, in log odds. It keeps a wholly blurred image
+        blurred.
+    caution : float
+        Log odds above even that a pixel needs to be called sharp.
+    gain : float
+        Steepness of the map around the threshold; 1 takes the odds of a single patch as they are.
     refine : bool
         Whether the tanh refinement runs.
     refinement : RefinementConfig
@@ -54,8 +58,10 @@ class DetectionConfig:
     """
 
     scale: str = "calibrated"
-    adapt: float = 0.6
+    adapt: float = 0.7
     reach: float = 2.0
+    caution: float = 1.0
+    gain: float = 2.0
     refine: bool = True
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -158,10 +164,11 @@ def detect_plane(
     plane = prepare_plane(image)
     if plane.grey.max() <= plane.grey.min():
         raise DefocusError("the image is constant: there is nothing to judge")
-    judged = has_texture(plane, metric) & ~plane.holes
+    odds, judged = sharpness_odds(plane, metric)
+    judged &= ~plane.holes
     if config.scale == "calibrated":
-        odds = log_odds(sharpness_level(plane, metric), metric)
-        sharpness = probability(odds - _shift(odds, judged, config))
+        threshold = config.caution + _own_threshold(odds, judged, config)
+        sharpness = probability(config.gain * (odds - threshold))
     else:
         sharpness = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
     if config.refine:
@@ -171,10 +178,10 @@ def detect_plane(
     return Detection(blur=np.float32(1) - sharpness, mask=mask)
 
 
-def _shift(odds: Float, judged: Bool, config: DetectionConfig) -> float:
+def _own_threshold(odds: Float, judged: Bool, config: DetectionConfig) -> float:
     if config.adapt == 0 or not judged.any():
         return 0.0
-    return float(np.clip(config.adapt * otsu(odds[judged]), -config.reach, config.reach))
+    return float(np.clip(config.adapt * otsu(odds[judged]), -config.reach, 0))
 
 
 def _to_unit(response: Float) -> Float:

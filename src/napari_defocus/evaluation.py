@@ -317,7 +317,7 @@ def _iou_otsu(values: Floats, positive: Bools) -> float:
 
     if values.max() - values.min() < _FLAT:
         return 0.0
-    return _iou(values > threshold_otsu(values), positive)  # type: ignore[no-untyped-call]
+    return _iou(values > threshold_otsu(values), positive)
 
 
 def trivial_scores(blurred: Bools) -> dict[str, MapScores]:

@@ -26,7 +26,8 @@ from napari_defocus.evaluation import (
     trivial_scores,
 )
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.io import read_image, read_labels, whole_file, write_json
+from napari_defocus.files import whole_file, write_json
+from napari_defocus.io import read_image, read_labels
 
 FORMAT_VERSION = 1  # of the JSON file's layout
 MAP_SUFFIXES = (".blur.tif", ".npy", ".png", ".tif")  # behind the image's name, first come first

@@ -13,8 +13,9 @@ from napari_defocus.calibration import calibrate
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.metric import Calibration, KernelPCA, LocalMetric, Pooling, kernel_pca
+from napari_defocus.nets import TrainedNets, TrainingConfig
 from napari_defocus.patches import PatchSet, require_both_classes, split_patch_set
-from napari_defocus.training import TrainedNets, TrainingConfig, train
+from napari_defocus.training import train
 from napari_defocus.whitening import whitening_matrix, window_covariance
 
 METHODS = ("nets", "instant")
@@ -79,20 +80,16 @@ def fit_metric(
     if config.method == "instant":
         return instant_metric(patch_set, config)
     nets = train(patch_set, config.training, on_event=on_event, should_stop=should_stop)
-    return None if nets is None else metric_from_nets(nets, patch_set, config)
+    return None if nets is None else metric_from_nets(nets, config)
 
 
-def metric_from_nets(
-    nets: TrainedNets, patch_set: PatchSet, config: FitConfig | None = None
-) -> LocalMetric:
-    """Kernel PCA of trained nets, calibrated on the patches they were trained with.
+def metric_from_nets(nets: TrainedNets, config: FitConfig | None = None) -> LocalMetric:
+    """Kernel PCA of trained nets, calibrated on patches they were trained with.
 
     Parameters
     ----------
     nets : TrainedNets
         At least one.
-    patch_set : PatchSet
-        The same set, split the same way as for training.
     config : FitConfig, optional
         `components` and `pooling` are used.
 
@@ -111,7 +108,8 @@ def metric_from_nets(
         "net_accuracy": round(nets.accuracy, 4),
     }
     pca = kernel_pca(kernels, nets.whitening)
-    return _metric(pca, kernels, nets.whitening, patch_set, nets.config, config, record)
+    metric = _uncalibrated(pca, kernels, nets.whitening, config, record)
+    return calibrate(metric, nets.training, nets.validation)
 
 
 def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> LocalMetric:
@@ -138,7 +136,7 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
         raise DefocusError(
             f"patches of {patch_set.config.size} pixels are smaller than filters of {size}"
         )
-    training, _ = split_patch_set(patch_set.balanced(seed), config.training.validation)
+    training, validation = split_patch_set(patch_set.balanced(seed), config.training.validation)
     require_both_classes(training)
     sharp, blurred = (
         _turned(window_covariance(training.patches[training.labels == label], size, seed), size)
@@ -154,7 +152,8 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     pca = KernelPCA(filters.astype(np.float32), (values / values.sum()).astype(np.float32))
     whitening = whitening_matrix(sharp + blurred).astype(np.float32)
     record = {"method": "instant", "training": asdict(config.training)}
-    return _metric(pca, pca.components, whitening, patch_set, config.training, config, record)
+    metric = _uncalibrated(pca, pca.components, whitening, config, record)
+    return calibrate(metric, training, validation)
 
 
 def _turned(covariance: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -164,28 +163,19 @@ def _turned(covariance: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.fl
     return np.asarray(np.mean([covariance[np.ix_(turn, turn)] for turn in turns], axis=0))
 
 
-def _metric(
+def _uncalibrated(
     pca: KernelPCA,
     kernels: npt.NDArray[np.float32],
     whitening: npt.NDArray[np.float32],
-    patch_set: PatchSet,
-    split: TrainingConfig,
     config: FitConfig,
     record: Mapping[str, Any],
 ) -> LocalMetric:
-    metric = LocalMetric(
+    return LocalMetric(
         filters=pca.filters(config.components),
         explained_variance_ratio=pca.explained_variance_ratio,
         calibration=Calibration(threshold=0.0, slope=1.0),
         kernels=kernels,
         whitening=whitening,
         pooling=config.pooling,
-        record={
-            **record,
-            "patches": patch_set.counts(),
-            "sources": len(patch_set.sources),
-            "patch_config": asdict(patch_set.config),
-        },
+        record=record,
     )
-    training, validation = split_patch_set(patch_set.balanced(split.seed), split.validation)
-    return calibrate(metric, training, validation)

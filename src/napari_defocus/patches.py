@@ -4,7 +4,7 @@ Zeng et al., IEEE TIP 28(5), 2019, section on data preparation. The window's siz
 size and both thresholds are not published; they are this package's own choice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,12 @@ class PatchSet:
             source=self.source[which],
             corner=self.corner[which],
         )
+
+    def sample(self, most: int, seed: int = 0) -> "PatchSet":
+        """Draw at most `most` patches at random; they keep their order."""
+        rng = np.random.default_rng(seed)
+        drawn = np.sort(rng.permutation(len(self))[:most])
+        return self.take(drawn)
 
     def balanced(self, seed: int = 0) -> "PatchSet":
         """Drop patches of the larger class at random until both classes are equal."""
@@ -294,16 +300,19 @@ def save_patch_set(patch_set: PatchSet, path: Path, *, overwrite: bool = True) -
     DefocusError
         Where the file cannot be written.
     """
+    tensors, card = pack_patch_set(patch_set)
+    save_container(path, KIND, tensors, card, overwrite=overwrite)
+
+
+def pack_patch_set(patch_set: PatchSet) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Give a patch set as tensors and a card, for a file of its own or within another."""
     card = {
         "config": asdict(patch_set.config),
         "counts": patch_set.counts(),
         "sources": [asdict(source) for source in patch_set.sources],
     }
-    tensors = {
-        name: getattr(patch_set, name)
-        for name in ("patches", "labels", "noise", "source", "corner")
-    }
-    save_container(path, KIND, tensors, card, overwrite=overwrite)
+    names = ("patches", "labels", "noise", "source", "corner")
+    return {name: getattr(patch_set, name) for name in names}, card
 
 
 def load_patch_set(path: Path) -> PatchSet:
@@ -314,7 +323,13 @@ def load_patch_set(path: Path) -> PatchSet:
     DefocusError
         Where the file is no patch set, or its parts do not fit each other.
     """
-    tensors, card = load_container(path, KIND)
+    return unpack_patch_set(path, *load_container(path, KIND))
+
+
+def unpack_patch_set(
+    path: Path, tensors: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]
+) -> PatchSet:
+    """Undo `pack_patch_set`; `path` is named in errors."""
     try:
         patch_set = PatchSet(
             patches=tensors["patches"].astype(np.float32, copy=False),

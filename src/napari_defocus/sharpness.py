@@ -19,9 +19,13 @@ Bool = npt.NDArray[np.bool_]
 
 # Responses and contrasts below this share of the grey range count as equally nothing.
 LEAST = 1e-3
-# A region can be judged where its contrast exceeds the noise this many times, and LEAST_CONTRAST.
-TEXTURE_FACTOR = 4.0
+# Nothing can be judged where the gradient is less, in grey ranges a pixel.
 LEAST_CONTRAST = 5e-4
+# The answer of a sharp region, in standard deviations of the noise: not told from it at the first,
+# trusted wholly at the second.
+SIGNAL_TO_NOISE = (1.5, 3.0)
+# Halvings of an image whose noise hides the finer scales.
+COARSER = 2
 
 
 def filter_response(plane: Plane, metric: LocalMetric) -> Float:
@@ -91,18 +95,70 @@ def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> F
     return mean(gain) * guide + mean(values_mean - gain * guide_mean)
 
 
-def sharpness_level(plane: Plane, metric: LocalMetric) -> Float:
-    """Level of sharpness at each pixel, (Y, X) float32, in log units.
+def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) -> tuple[Float, Bool]:
+    """Log odds of being sharp at each pixel, and where they can be trusted.
+
+    A pixel is judged at the finest scale at which its surroundings, were they sharp, would answer
+    to the filters above the noise; where noise hides that, the image is halved, which halves the
+    noise, and judged again.
+
+    Parameters
+    ----------
+    plane : Plane
+        The image.
+    metric : LocalMetric
+        Filters, pooling and calibration.
+    coarser : int
+        How many times the image may be halved.
+
+    Returns
+    -------
+    odds : ndarray of float32, (Y, X)
+        By the metric's calibration.
+    judged : ndarray of bool, (Y, X)
+        False where no scale shows enough contrast above the noise.
 
     Raises
     ------
     DefocusError
         Where the image is smaller than a filter.
     """
-    pooling = metric.pooling
+    pooling, calibration = metric.pooling, metric.calibration
     response = pool(filter_response(plane, metric), plane.grey, pooling)
-    contrast = pool(local_contrast(plane, pooling.contrast_sigma), plane.grey, pooling)
-    return combine(response, contrast, pooling)
+    gradient = local_contrast(plane, pooling.contrast_sigma)
+    level = combine(response, pool(gradient, plane.grey, pooling), pooling)
+    odds = calibration.slope * (level - calibration.threshold)
+    trust = _trust(plane, ndimage.gaussian_filter(gradient, 1.5 * pooling.sigma), metric)
+    half = halve(plane) if coarser and trust.min() < 1 else None
+    if half is None or min(half.grey.shape) < metric.size:
+        return odds, trust > 0
+    coarse_odds, coarse_judged = sharpness_odds(half, metric, coarser - 1)
+    shape = plane.grey.shape
+    odds = trust * odds + (1 - trust) * _double(coarse_odds, shape)
+    return odds, (trust > 0) | (_double(coarse_judged.astype(np.float32), shape) > 0.5)
+
+
+def _trust(plane: Plane, contrast: Float, metric: LocalMetric) -> Float:
+    """Rate from 0 to 1 how far the answer of a sharp region would stand out of the noise."""
+    sharp = np.exp(metric.calibration.threshold) * contrast**metric.pooling.contrast_exponent
+    low, high = SIGNAL_TO_NOISE
+    trust = np.clip((sharp / np.sqrt(plane.noise_variance) - low) / (high - low), 0, 1)
+    return np.asarray(trust * (contrast > LEAST_CONTRAST), np.float32)
+
+
+def halve(plane: Plane) -> Plane:
+    """Average 2 x 2 pixels; an odd last row or column is averaged with itself."""
+    rows, columns = plane.grey.shape
+    widths = ((0, rows % 2), (0, columns % 2))
+    blocks = ((rows + 1) // 2, 2, (columns + 1) // 2, 2)
+    grey = np.pad(plane.grey, widths, mode="edge").reshape(blocks).mean(axis=(1, 3))
+    holes = np.asarray(np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3)))
+    return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
+
+
+def _double(values: Float, shape: tuple[int, ...]) -> Float:
+    doubled = ndimage.zoom(values, 2, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(doubled[: shape[0], : shape[1]], np.float32)
 
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
@@ -111,22 +167,6 @@ def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
     return np.asarray(level, np.float32)
 
 
-def log_odds(level: Float, metric: LocalMetric) -> Float:
-    """Log odds of being sharp, by the metric's calibration."""
-    calibration = metric.calibration
-    return np.asarray(calibration.slope * (level - calibration.threshold), np.float32)
-
-
 def probability(odds: Float) -> Float:
     """Turn log odds into values in [0, 1]."""
     return np.asarray(special.expit(odds), np.float32)
-
-
-def has_texture(plane: Plane, metric: LocalMetric) -> Bool:
-    """Tell where there is contrast enough to judge focus, (Y, X)."""
-    sigma = metric.pooling.contrast_sigma
-    contrast = ndimage.gaussian_filter(local_contrast(plane, sigma), 1.5 * metric.pooling.sigma)
-    # What a gradient at this scale makes of white noise of variance 1.
-    from_noise = np.sqrt(2 / (8 * np.pi)) / sigma**2
-    noise = np.sqrt(plane.noise_variance) * from_noise
-    return np.asarray(contrast > TEXTURE_FACTOR * noise + LEAST_CONTRAST, np.bool_)

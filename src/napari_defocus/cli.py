@@ -1,0 +1,290 @@
+"""The command line: the same engine and the same defaults as the library and the widgets."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from napari_defocus import __version__, commands
+from napari_defocus.detection import SCALES, DetectionConfig
+from napari_defocus.errors import DefocusError
+from napari_defocus.fitting import FitConfig
+from napari_defocus.masking import MaskConfig
+from napari_defocus.nets import DEVICES, TrainingConfig
+from napari_defocus.patches import PatchConfig
+from napari_defocus.refinement import RefinementConfig
+
+PROGRAM = "napari-defocus"
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process where not given.
+
+    Returns
+    -------
+    int
+        0, or 2 where an input could not be used, or 130 where it was interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except DefocusError as error:
+        return report_error(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def report_error(error: Exception) -> int:
+    """Print an error as one line, and give the exit status that goes with it."""
+    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but not where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Which part of an image is in focus: blur maps and masks."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(
+            name, help=text, description=text, formatter_class=_HelpFormatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    _detect(add("detect", commands.detect, "Write the blur map and the mask of images."))
+    _patches(add("patches", commands.patches, "Cut patches from annotated images."))
+    _train(add("train", commands.train, "Train ConvNets on a patch set."))
+    _metric(add("metric", commands.metric, "Make a metric of trained nets, by kernel PCA."))
+    _fit(add("fit", commands.fit, "Make a metric of annotated images: patches, train, metric."))
+    _evaluate(add("evaluate", commands.evaluate, "Score blur maps against hand-made masks."))
+    _info(add("info", commands.info, "Show what is in a metric, nets or patch set file."))
+    _default(add("train-default", commands.train_default, "Make the default metric anew."))
+    _demo(add("demo", commands.demo, "Detect defocus in the bundled samples."))
+    return parser
+
+
+def _out(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def _setting(group: Any, config: Any, field: str, text: str, **options: Any) -> None:
+    """Add the option for a field of a config; its default is the config's own."""
+    default = getattr(config, field)
+    kind = {} if isinstance(default, bool) else {"type": options.pop("type", type(default))}
+    group.add_argument(
+        "--" + options.pop("flag", field).replace("_", "-"),
+        dest=field,
+        default=default,
+        help=text,
+        **kind,
+        **options,
+    )
+
+
+def config_from(options: argparse.Namespace, kind: type[Any], **given: Any) -> Any:
+    """Fill a config from the options that bear its fields' names, and from `given`."""
+    told = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
+    return kind(**{**told, **given})
+
+
+def _detect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="images, or folders of images"
+    )
+    _out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
+    parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
+    parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
+    _detection_settings(parser)
+
+
+def _detection_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("detection")
+    config = DetectionConfig()
+    _setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
+    _setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
+    _setting(group, config, "reach", "furthest the threshold may move, log odds")
+    _setting(group, config, "caution", "log odds a sharp pixel needs above even")
+    _setting(group, config, "gain", "steepness of the map")
+    group.add_argument("--no-refine", dest="refine", action="store_false", help="skip refinement")
+    group = parser.add_argument_group("refinement")
+    refinement = RefinementConfig()
+    for field, text in (
+        ("iterations", "iterations after which a map is kept"),
+        ("weights", "weight of each kept map"),
+    ):
+        kind = type(getattr(refinement, field)[0])
+        _setting(group, refinement, field, text, type=kind, nargs="+", metavar="N")
+    _setting(group, refinement, "neighbourhood", "side of the square whose mean decides, pixels")
+    group.add_argument(
+        "--refine-threshold",
+        type=_number_or("mean"),
+        default=refinement.threshold,
+        metavar="T",
+        help="the global threshold in [0, 1], or 'mean' for that of the map",
+    )
+    _setting(group, refinement, "keep", "share of the unrefined map in the result, 0 to 1")
+    group = parser.add_argument_group("mask")
+    mask = MaskConfig()
+    _setting(
+        group,
+        mask,
+        "threshold",
+        "least sharpness of a sharp pixel in [0, 1], or the rule 'otsu' or 'mean'",
+        type=_number_or("otsu", "mean"),
+        flag="mask-threshold",
+        metavar="T",
+    )
+    _setting(group, mask, "smallest", "spots of fewer pixels are given to their surroundings")
+
+
+def _number_or(*words: str) -> Callable[[str], float | str]:
+    def number(text: str) -> float | str:
+        return text if text in words else float(text)
+
+    return number
+
+
+def detection_config(options: argparse.Namespace) -> DetectionConfig:
+    """Give the detection config that the options ask for."""
+    threshold = options.refine_threshold
+    refinement = config_from(
+        options,
+        RefinementConfig,
+        iterations=tuple(options.iterations),
+        weights=tuple(options.weights),
+        threshold=None if threshold == "mean" else threshold,
+    )
+    config: DetectionConfig = config_from(
+        options, DetectionConfig, refinement=refinement, mask=config_from(options, MaskConfig)
+    )
+    return config
+
+
+def _annotated_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE LABELS",
+        help="an image and its annotation (0 unlabelled, 1 blurred, 2 sharp), in turn",
+    )
+    parser.add_argument(
+        "--labels-are-masks",
+        action="store_true",
+        help="the labels are masks instead: 255 blurred, 0 sharp",
+    )
+    group = parser.add_argument_group("patches")
+    config = PatchConfig()
+    _setting(group, config, "size", "side of a patch, pixels")
+    _setting(group, config, "superpixel", "side of a super-pixel, pixels")
+    _setting(group, config, "purity", "least share of one class in the annotated area")
+    _setting(group, config, "coverage", "least share of a patch that is annotated")
+
+
+def _patches(parser: argparse.ArgumentParser) -> None:
+    _annotated_images(parser)
+    _out(parser, "the patch set, a .safetensors file")
+
+
+def _training_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    config = TrainingConfig()
+    _setting(group, config, "nets", "number of nets")
+    _setting(group, config, "kernels", "kernels of a net's first layer")
+    _setting(group, config, "kernel_size", "side of a kernel, pixels, odd")
+    _setting(group, config, "epochs", "most passes over the patches")
+    _setting(group, config, "patience", "passes without a better validation loss before a stop")
+    _setting(group, config, "batch", "patches in a batch")
+    _setting(group, config, "learning_rate", "of Adam")
+    _setting(group, config, "l1", "weight of the kernels' absolute values in the loss")
+    _setting(group, config, "decay", "weight of the kernels' squares in the loss")
+    _setting(group, config, "validation", "share of the patches held out, by image")
+    _setting(group, config, "seed", "same seed, same machine: same nets")
+    _setting(group, config, "device", "where to train", choices=DEVICES)
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", type=Path, metavar="SET", help="a patch set")
+    _out(parser, "the nets, a .safetensors file")
+    parser.add_argument(
+        "--resume", type=Path, metavar="NETS", help="go on from nets whose training was stopped"
+    )
+    _training_settings(parser)
+
+
+def _components(parser: argparse.ArgumentParser) -> None:
+    _setting(parser, FitConfig(), "components", "number of filters, K")
+
+
+def _metric(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("nets", type=Path, metavar="NETS", help="trained nets")
+    parser.add_argument(
+        "--set", type=Path, metavar="SET", help="the patch set they were trained on, if it moved"
+    )
+    _out(parser, "the metric, a .safetensors file")
+    _components(parser)
+
+
+def _fit(parser: argparse.ArgumentParser) -> None:
+    _annotated_images(parser)
+    _out(parser, "the metric, a .safetensors file")
+    parser.add_argument("--instant", action="store_true", help="closed form instead of nets")
+    _components(parser)
+    _training_settings(parser)
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="maps by the stem of the masks: STEM.blur.tif, .npy, .png or .tif; several folders "
+        "are compared",
+    )
+    parser.add_argument(
+        "--truth", type=Path, required=True, metavar="DIR", help="masks, 255 blurred, 0 sharp"
+    )
+    parser.add_argument(
+        "--maps-are",
+        choices=("blur", "sharpness"),
+        default="blur",
+        help="what is bright in the maps",
+    )
+    _out(parser, "folder for report.json, scores.csv and precision_recall.png")
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a file, or a metric's name")
+
+
+def _default(parser: argparse.ArgumentParser) -> None:
+    _out(parser, "the metric, a .safetensors file")
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    _out(parser, "folder for the results")

@@ -1,0 +1,293 @@
+"""What each command does: files in, the library's call, files out."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus import cli
+from napari_defocus.annotation import annotation_from_mask
+from napari_defocus.detection import Detection, DetectionConfig
+from napari_defocus.detection import detect as detect_image
+from napari_defocus.errors import DefocusError
+from napari_defocus.events import Event
+from napari_defocus.io import find_images, read_image, read_labels, write_tiff
+from napari_defocus.metric import LocalMetric, load_metric, save_metric
+from napari_defocus.patches import (
+    PatchConfig,
+    PatchSet,
+    build_patch_set,
+    load_patch_set,
+    require_both_classes,
+    save_patch_set,
+)
+
+
+def detect(options: argparse.Namespace) -> int:
+    """Write blur maps and masks of images; go on where one cannot be used."""
+    metric = load_metric(options.metric)
+    config = cli.detection_config(options)
+    sources, failed = _sources(options.inputs)
+    done: dict[Path, Path] = {}
+    for source in sources:
+        try:
+            for path in _detect_file(source, metric, config, options, done):
+                print(path)
+        except DefocusError as error:
+            failed += 1
+            cli.report_error(_about(source, error))
+    total = len(sources) + failed - (len(sources) - len(done))
+    if failed or total > 1:
+        print(f"{len(done)} of {total} images done", file=sys.stderr)
+    return cli.EXIT_BAD_INPUT if failed else 0
+
+
+def _sources(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+    """List the images of the inputs, and count the inputs that have none."""
+    sources: dict[Path, None] = {}
+    failed = 0
+    for path in inputs:
+        try:
+            sources.update(dict.fromkeys(find_images([path])))
+        except DefocusError as error:
+            failed += 1
+            cli.report_error(error)
+    return list(sources), failed
+
+
+def _about(path: Path, error: DefocusError) -> DefocusError:
+    """Name the file in an error that does not name it yet."""
+    return error if str(path) in str(error) else DefocusError(f"{path}: {error}")
+
+
+def _detect_file(
+    source: Path,
+    metric: LocalMetric,
+    config: DetectionConfig,
+    options: argparse.Namespace,
+    done: dict[Path, Path],
+) -> list[Path]:
+    stem = options.out / source.stem
+    if stem in done:
+        raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
+    endings = [".blur.tif", ".mask.tif"] + [".overview.png"] * options.picture
+    outputs = [options.out / (source.stem + ending) for ending in endings]
+    for path in outputs:
+        if path.exists() and not options.overwrite:
+            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+    image = read_image(source)
+    detection = detect_image(image.data, metric, config, axes=image.axes)
+    axes = image.axes.removesuffix("S")
+    results: list[npt.NDArray[Any]] = [detection.blur, detection.mask]
+    for path, data in zip(outputs, results, strict=False):
+        write_tiff(
+            path, data, axes=axes, pixel_size_um=image.pixel_size_um, overwrite=options.overwrite
+        )
+    if options.picture:
+        _overview(outputs[2], image.data, image.axes, detection, options.overwrite)
+    done[stem] = source
+    return outputs
+
+
+def _overview(
+    path: Path, image: npt.NDArray[Any], axes: str, detection: Detection, overwrite: bool
+) -> None:
+    from napari_defocus.pictures import save_overview
+
+    stack = detection.blur.ndim - 2
+    middle = tuple(size // 2 for size in detection.blur.shape[:stack])
+    save_overview(
+        path, image[middle], detection.blur[middle], detection.mask[middle], overwrite=overwrite
+    )
+
+
+def patches(options: argparse.Namespace) -> int:
+    """Cut patches from annotated images into one set."""
+    patch_set = _cut(options)
+    save_patch_set(patch_set, options.out, overwrite=options.overwrite)
+    print(options.out, _counted(patch_set))
+    return 0
+
+
+def _cut(options: argparse.Namespace) -> PatchSet:
+    paths = options.images
+    if len(paths) % 2:
+        raise DefocusError(f"{paths[-1]} stands alone: give each image with its labels behind it")
+    _refuse_existing(options)
+    pairs = zip(paths[::2], paths[1::2], strict=True)
+    return build_patch_set(
+        (_annotated(image, labels, options.labels_are_masks) for image, labels in pairs),
+        cli.config_from(options, PatchConfig),
+    )
+
+
+def _annotated(
+    image: Path, labels: Path, are_masks: bool
+) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any]]:
+    picture = read_image(image)
+    if picture.axes not in ("YX", "YXS"):
+        raise DefocusError(f"{image}: a stack ({picture.axes}); annotate one plane of it")
+    found = read_labels(labels)
+    return str(image), picture.data, annotation_from_mask(found) if are_masks else found
+
+
+def _counted(patch_set: PatchSet) -> str:
+    counts = patch_set.counts()
+    return f"({counts['blurred']} blurred and {counts['sharp']} sharp patches)"
+
+
+def _refuse_existing(options: argparse.Namespace) -> None:
+    """Say at once, before long work, that an output is in the way."""
+    if options.out.exists() and not options.overwrite:
+        raise DefocusError(f"{options.out} exists already; give --overwrite to replace it")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train nets on a patch set; an interrupt keeps what is trained so far."""
+    from napari_defocus.nets import TrainingConfig, load_nets, save_nets
+    from napari_defocus.training import train as train_nets
+
+    _refuse_existing(options)
+    resume = load_nets(options.resume) if options.resume else None
+    config: TrainingConfig = cli.config_from(options, TrainingConfig)
+    with _interruptible() as should_stop:
+        nets = train_nets(
+            load_patch_set(options.set),
+            config,
+            resume=resume,
+            on_event=_print_event,
+            should_stop=should_stop,
+        )
+    if nets is None:
+        raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
+    save_nets(nets, options.out, overwrite=options.overwrite)
+    print(options.out, f"(held-out accuracy {nets.accuracy:.3f})")
+    if not nets.complete:
+        print(f"not finished; go on with --resume {options.out} --overwrite", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl+C into a polite request to stop."""
+    stop: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        stop.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(stop)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_event(event: Event) -> None:
+    values = "".join(f"  {name} {value:.3f}" for name, value in event.values.items())
+    print(f"{event.stage}: {event.done} of {event.total}{values}", file=sys.stderr)
+
+
+def metric(options: argparse.Namespace) -> int:
+    """Make a metric of trained nets by kernel PCA."""
+    from napari_defocus.fitting import FitConfig, metric_from_nets
+    from napari_defocus.nets import load_nets
+
+    _refuse_existing(options)
+    nets = load_nets(options.nets)
+    return _keep(metric_from_nets(nets, FitConfig(components=options.components)), options)
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Make a metric of annotated images."""
+    from napari_defocus.fitting import FitConfig, fit_metric
+    from napari_defocus.nets import TrainingConfig
+
+    patch_set = _cut(options)
+    require_both_classes(patch_set)
+    config = FitConfig(
+        method="instant" if options.instant else "nets",
+        components=options.components,
+        training=cli.config_from(options, TrainingConfig),
+    )
+    with _interruptible() as should_stop:
+        made = fit_metric(patch_set, config, on_event=_print_event, should_stop=should_stop)
+    return _keep(made, options)
+
+
+def train_default(options: argparse.Namespace) -> int:
+    """Make the default metric from package pictures."""
+    from napari_defocus import default_metric
+
+    _refuse_existing(options)
+    with _interruptible() as should_stop:
+        made = default_metric.train_default(on_event=_print_event, should_stop=should_stop)
+    return _keep(made, options)
+
+
+def _keep(made: LocalMetric | None, options: argparse.Namespace) -> int:
+    if made is None:
+        raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
+    save_metric(made, options.out, overwrite=options.overwrite)
+    held_out = made.record["held_out"]
+    print(options.out, f"(held-out AUC {held_out['auc']:.3f}, accuracy {held_out['accuracy']:.3f})")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score folders of blur maps against masks."""
+    from napari_defocus.evaluation_report import evaluate_folders
+
+    names = [folder.name or str(folder) for folder in options.maps]
+    folders = dict(zip(names, options.maps, strict=True))
+    if len(folders) < len(options.maps):
+        folders = {str(folder): folder for folder in options.maps}
+    report = evaluate_folders(folders, options.truth, sharpness=options.maps_are == "sharpness")
+    report.write(options.out, overwrite=options.overwrite)
+    print(report.table())
+    missing = {name for names in report.missing.values() for name in names}
+    if missing:
+        return cli.report_error(
+            DefocusError(f"{options.truth}: no map for {', '.join(sorted(missing))}")
+        )
+    return 0
+
+
+def info(options: argparse.Namespace) -> int:
+    """Print the card of a file."""
+    from napari_defocus.container import load_container
+    from napari_defocus.metric import PACKAGED
+
+    path = PACKAGED.get(options.file, Path(options.file))
+    tensors, card = load_container(path)
+    if card["kind"] == "metric":
+        card["digest"] = load_metric(path).digest
+    card["tensors"] = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
+    print(json.dumps(card, indent=2))
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Detect defocus in the bundled samples, and score it where the truth is known."""
+    from napari_defocus.evaluation import score_map
+    from napari_defocus.samples import SAMPLES, read_sample
+
+    chosen = load_metric()
+    for name in SAMPLES:
+        sample = read_sample(name)
+        given = argparse.Namespace(out=options.out, overwrite=options.overwrite, picture=True)
+        for path in _detect_file(sample.path, chosen, DetectionConfig(), given, {}):
+            print(path)
+        if sample.blurred is not None:
+            blur = read_image(options.out / f"{sample.path.stem}.blur.tif").data
+            error = float(np.abs(blur - sample.blurred).mean())
+            scores = score_map(blur, sample.blurred)
+            print(f"{name}: mean error {error:.3f}, AUC {scores.values["AUC"]:.3f} against the known truth")
+    return 0

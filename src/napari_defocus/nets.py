@@ -1,0 +1,189 @@
+"""Trained nets: how they were trained, their weights, their file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.container import load_container, save_container
+from napari_defocus.errors import DefocusError
+from napari_defocus.patches import PatchSet, pack_patch_set, unpack_patch_set
+
+KIND = "nets"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How nets are trained; the paper publishes none of these figures.
+
+    Parameters
+    ----------
+    nets : int
+        Number of nets, each from its own random start.
+    kernels : int
+        Kernels of a net's first layer.
+    kernel_size : int
+        Their side, odd.
+    epochs : int
+        Most passes over the training patches.
+    patience : int
+        Passes without a better validation loss after which a net is done.
+    batch : int
+        Patches in a batch.
+    learning_rate : float
+        Of Adam.
+    l1, decay : float
+        Weights of the sum of absolute values and of the sum of squares of the first layer's
+        kernels in the loss: kernels that do not help fade away and leave the PCA to those that do.
+    validation : float
+        Share of the patches held out, by image.
+    seed : int
+        Same seed, same machine: same nets.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    nets: int = 4
+    kernels: int = 16
+    kernel_size: int = 7
+    epochs: int = 20
+    patience: int = 4
+    batch: int = 64
+    learning_rate: float = 2e-3
+    l1: float = 5e-3
+    decay: float = 1e-3
+    validation: float = 0.25
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class TrainedNet:
+    """One net: its best weights, and its last ones with the optimiser's state to go on from.
+
+    Parameters
+    ----------
+    best, last, optimiser : mapping of str to ndarray
+        Weights after the best and the last epoch, and Adam's state.
+    history : tuple of mapping
+        ``train_loss``, ``loss`` and ``accuracy`` (held out) of each epoch.
+    done : bool
+        Whether training ended by itself.
+    """
+
+    best: Weights
+    last: Weights
+    optimiser: Weights
+    history: tuple[Mapping[str, float], ...]
+    done: bool
+
+    @property
+    def best_epoch(self) -> int:
+        """Index of the epoch with the least held-out loss."""
+        return int(np.argmin([epoch["loss"] for epoch in self.history]))
+
+
+@dataclass(frozen=True)
+class TrainedNets:
+    """The outcome of training.
+
+    Parameters
+    ----------
+    nets : tuple of TrainedNet
+        At least one.
+    whitening : ndarray of float32, (size^2, size^2)
+        The matrix in front of the first layer, see `whitening`.
+    config : TrainingConfig
+        How they were trained.
+    training, validation : PatchSet
+        Some of the patches on either side of the split, to calibrate metrics with.
+    """
+
+    nets: tuple[TrainedNet, ...]
+    whitening: npt.NDArray[np.float32]
+    config: TrainingConfig
+    training: PatchSet
+    validation: PatchSet
+
+    @property
+    def kernels(self) -> npt.NDArray[np.float32]:
+        """All first-layer kernels in whitened space, (N, size^2)."""
+        return np.concatenate([net.best["first.weight"] for net in self.nets])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every net was trained to its end."""
+        return len(self.nets) == self.config.nets and all(net.done for net in self.nets)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean held-out accuracy of the nets at their best epochs, in [0, 1]."""
+        return float(np.mean([net.history[net.best_epoch]["accuracy"] for net in self.nets]))
+
+
+def save_nets(nets: TrainedNets, path: Path, *, overwrite: bool = True) -> None:
+    """Write nets to one ``.safetensors`` file.
+
+    Raises
+    ------
+    DefocusError
+        Where the file cannot be written.
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {"whitening": nets.whitening}
+    sets = {}
+    for side in ("training", "validation"):
+        packed, sets[side] = pack_patch_set(getattr(nets, side))
+        tensors |= {f"{side}/{name}": array for name, array in packed.items()}
+    for index, net in enumerate(nets.nets):
+        for part in ("best", "last", "optimiser"):
+            for name, array in getattr(net, part).items():
+                tensors[f"{index}/{part}/{name}"] = array
+    card = {
+        "config": asdict(nets.config),
+        "complete": nets.complete,
+        **sets,
+        "nets": [
+            {"done": net.done, "history": [dict(h) for h in net.history]} for net in nets.nets
+        ],
+    }
+    save_container(path, KIND, tensors, card, overwrite=overwrite)
+
+
+def load_nets(path: Path) -> TrainedNets:
+    """Read nets.
+
+    Raises
+    ------
+    DefocusError
+        Where the file holds no nets or is not whole.
+    """
+    tensors, card = load_container(path, KIND)
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    for name, array in tensors.items():
+        part, _, field = name.rpartition("/")
+        parts.setdefault(part, {})[field] = array
+    try:
+        nets = tuple(
+            TrainedNet(
+                best=parts[f"{index}/best"],
+                last=parts[f"{index}/last"],
+                optimiser=parts[f"{index}/optimiser"],
+                history=tuple(record["history"]),
+                done=bool(record["done"]),
+            )
+            for index, record in enumerate(card["nets"])
+        )
+        sides = [
+            unpack_patch_set(path, parts[side], card[side]) for side in ("training", "validation")
+        ]
+        config = TrainingConfig(**card["config"])
+        trained = TrainedNets(nets, tensors["whitening"], config, *sides)
+        trained.kernels.reshape(-1, trained.config.kernel_size**2)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DefocusError(f"{path}: not a whole set of nets ({error})") from error
+    return trained
