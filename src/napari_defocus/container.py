@@ -48,7 +48,7 @@ def save_container(
     from safetensors.numpy import save_file
 
     head = {"format": FORMAT, "version": VERSION, "kind": kind, **card}
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with whole_file(path, overwrite) as temporary:
         save_file(contiguous, temporary, metadata={"card": json.dumps(head)})
 
@@ -81,7 +81,14 @@ def load_container(path: Path, kind: str | None = None) -> tuple[dict[str, npt.N
         with safe_open(path, framework="numpy") as file:
             card = json.loads((file.metadata() or {}).get("card", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        OSError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DefocusError(f"{path}: damaged or no napari-defocus file ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise DefocusError(f"{path}: a safetensors file, but not made by napari-defocus")

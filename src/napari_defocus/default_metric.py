@@ -151,7 +151,7 @@ def train_default(
     config : RecipeConfig, optional
         The recipe.
     on_event, should_stop : callable
-        See `train`.
+        See `train`; also told and asked with each scene.
 
     Returns
     -------
@@ -161,6 +161,8 @@ def train_default(
     config = config or RecipeConfig()
     annotated: list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]] = []
     for index, (name, scene) in enumerate(render_scenes(config), start=1):
+        if should_stop():
+            return None
         annotated.append((name, scene.image, textured_annotation(scene, config.texture)))
         on_event(Event("rendering scenes", index, config.scenes))
     patch_set = build_patch_set(annotated, config.patches)

@@ -15,7 +15,7 @@ from napari_defocus.events import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.metric import Calibration, KernelPCA, LocalMetric, Pooling, kernel_pca
 from napari_defocus.nets import TrainedNets, TrainingConfig
 from napari_defocus.patches import PatchSet, require_both_classes, split_patch_set
-from napari_defocus.training import train
+from napari_defocus.training import check_kernel_size, train
 from napari_defocus.whitening import whitening_matrix, window_covariance
 
 METHODS = ("nets", "instant")
@@ -132,6 +132,7 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     config = config or FitConfig()
     require_both_classes(patch_set)
     size, seed = config.training.kernel_size, config.training.seed
+    check_kernel_size(size)
     if patch_set.config.size < size:
         raise DefocusError(
             f"patches of {patch_set.config.size} pixels are smaller than filters of {size}"

@@ -73,7 +73,8 @@ def otsu(values: Float) -> float:
     from skimage.filters import threshold_otsu
 
     low, high = float(values.min()), float(values.max())
-    return float(threshold_otsu(values)) if high > low else low
+    # As float64: values that are nearly equal leave float32 no room for 256 bins.
+    return float(threshold_otsu(values.astype(np.float64))) if high > low else low
 
 
 def _without_small(region: Bool, smallest: int) -> Bool:

@@ -247,7 +247,7 @@ def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> 
             pooling=Pooling(**card["pooling"]),
             record=dict(card["record"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DefocusError(f"{path}: not a whole metric ({error})") from error
 
 
@@ -262,13 +262,15 @@ def _problem(metric: LocalMetric) -> str | None:
     if metric.kernels.shape[1:] != (size, size) or metric.whitening.shape != (size**2, size**2):
         return "its kernels and whitening do not fit its filters"
     numbers = [*asdict(pooling).values(), *asdict(metric.calibration).values()]
-    whole = all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
-    if not (whole and np.isfinite(filters).all()):
+    whole = all(isinstance(n, int | float) and abs(n) < np.inf for n in numbers)
+    tensors = (filters, metric.kernels, metric.whitening, metric.explained_variance_ratio)
+    if not (whole and all(np.isfinite(tensor).all() for tensor in tensors)):
         return "it holds values that are no finite numbers"
     positive = (pooling.power, pooling.sigma, pooling.guide_epsilon, pooling.contrast_sigma)
     if (
         min(positive) <= 0
-        or max(pooling.sigma, pooling.contrast_sigma, pooling.guide_radius) > 1000
+        or min(pooling.noise_factor, pooling.contrast_exponent) < 0
+        or max(asdict(pooling).values()) > 1000
     ):
         return "its pooling is out of range"
     if pooling.guide_radius < 1 or int(pooling.guide_radius) != pooling.guide_radius:

@@ -183,7 +183,32 @@ def load_nets(path: Path) -> TrainedNets:
         ]
         config = TrainingConfig(**card["config"])
         trained = TrainedNets(nets, tensors["whitening"], config, *sides)
-        trained.kernels.reshape(-1, trained.config.kernel_size**2)
+        fits = _fits(trained)
     except (KeyError, TypeError, ValueError) as error:
         raise DefocusError(f"{path}: not a whole set of nets ({error})") from error
+    if not fits:
+        raise DefocusError(f"{path}: the parts of the nets do not fit each other")
     return trained
+
+
+def _fits(trained: TrainedNets) -> bool:
+    pixels = trained.config.kernel_size**2
+    kernels_fit = trained.kernels.shape == (len(trained.nets) * trained.config.kernels, pixels)
+    if not kernels_fit or trained.whitening.shape != (pixels, pixels):
+        return False
+    shapes = _shapes(trained.nets[0].best)
+    learnt = sum(name.endswith((".weight", ".bias")) for name in shapes)
+    for net in trained.nets:
+        if not _shapes(net.best) == _shapes(net.last) == shapes:
+            return False
+        # Adam keeps its step and two moments of each weight that is learnt.
+        if len(net.optimiser) != 3 * learnt or not net.history:
+            return False
+        scores = [epoch[name] for epoch in net.history for name in ("loss", "accuracy")]
+        if not np.isfinite(scores).all():
+            return False
+    return True
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in weights.items()}

@@ -342,7 +342,7 @@ def unpack_patch_set(
         )
     except (KeyError, TypeError) as error:
         raise DefocusError(f"{path}: not a whole patch set ({error})") from error
-    count, size = len(patch_set.labels), patch_set.config.size
+    count, size = patch_set.labels.size, patch_set.config.size
     fits = (
         patch_set.patches.shape == (count, size, size)
         and patch_set.labels.shape == patch_set.noise.shape == patch_set.source.shape == (count,)

@@ -58,7 +58,8 @@ def train(
     Raises
     ------
     DefocusError
-        Where a class lacks patches, patches are too small, or the device is not there.
+        Where a class lacks patches, patches are too small, the device is not there, or a net
+        diverges.
     """
     config = config or TrainingConfig()
     _check(patch_set, config)
@@ -92,8 +93,7 @@ def train(
 
 
 def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
-    if config.kernel_size % 2 == 0 or config.kernel_size < 3:
-        raise DefocusError(f"the kernel size is {config.kernel_size}; give an odd one of 3 or more")
+    check_kernel_size(config.kernel_size)
     for name in ("nets", "kernels", "epochs", "patience", "batch"):
         if getattr(config, name) < 1:
             raise DefocusError(f"{name} is {getattr(config, name)}; give 1 or more")
@@ -105,6 +105,18 @@ def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
             f"{config.kernel_size}: cut them with at least {least}"
         )
     require_both_classes(patch_set)
+
+
+def check_kernel_size(size: int) -> None:
+    """Raise where kernels of side `size` have no middle, or none but one pixel.
+
+    Raises
+    ------
+    DefocusError
+        Where `size` is even or below 3.
+    """
+    if size % 2 == 0 or size < 3:
+        raise DefocusError(f"the kernel size is {size}; give an odd one of 3 or more")
 
 
 def choose_device(name: str = "auto") -> "torch.device":
@@ -174,6 +186,11 @@ class _Run:
             if train_loss is None:
                 break
             loss, accuracy = self._validate(net)
+            if not np.isfinite(loss):
+                raise DefocusError(
+                    f"training net {index + 1} diverged; "
+                    f"give a learning rate below {self.config.learning_rate}"
+                )
             history.append({"train_loss": train_loss, "loss": loss, "accuracy": accuracy})
             if loss <= min(h["loss"] for h in history):
                 best = _to_numpy(net.state_dict())

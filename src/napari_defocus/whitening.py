@@ -36,7 +36,9 @@ def window_covariance(patches: npt.NDArray[np.float32], size: int, seed: int = 0
     windows = np.lib.stride_tricks.sliding_window_view(patches, (size, size), axis=(1, 2))
     count, rows, columns = windows.shape[:3]
     total = count * rows * columns
-    drawn = np.random.default_rng(seed).integers(0, total, min(total, MOST_WINDOWS))
+    drawn = np.arange(total)
+    if total > MOST_WINDOWS:
+        drawn = np.random.default_rng(seed).integers(0, total, MOST_WINDOWS)
     x = windows[np.unravel_index(drawn, (count, rows, columns))].reshape(len(drawn), -1)
     x = (x - x.mean(axis=1, keepdims=True)).astype(np.float64)
     return np.asarray(x.T @ x / len(x))

@@ -1,0 +1,36 @@
+import os
+
+os.environ["NAPARI_CONFIG"] = ""
+
+import pytest
+from hypothesis import settings
+
+from napari_defocus.default_metric import RecipeConfig, render_scenes, textured_annotation
+from napari_defocus.fitting import instant_metric
+from napari_defocus.patches import build_patch_set
+
+# The machine may be busy: a slow example is no failure.
+settings.register_profile("unhurried", deadline=None, max_examples=60)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def scenes():
+    """Name, image and annotation of a few rendered scenes, 192 x 192 pixels."""
+    config = RecipeConfig(scenes=8, size=192)
+    return [
+        (name, scene.image, textured_annotation(scene, config.texture))
+        for name, scene in render_scenes(config)
+    ]
+
+
+@pytest.fixture(scope="session")
+def patch_set(scenes):
+    """Some hundred patches of the scenes, of both classes."""
+    return build_patch_set(scenes)
+
+
+@pytest.fixture(scope="session")
+def metric(patch_set):
+    """A metric of two 7 x 7 filters, fitted to the patches in closed form."""
+    return instant_metric(patch_set)

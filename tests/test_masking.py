@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from skimage.filters import threshold_otsu
+from skimage.measure import label
+
+from napari_defocus.masking import MaskConfig, make_mask, mask_threshold, otsu
+
+maps = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=20),
+    elements=st.floats(0, 1, width=16),
+)
+
+
+def drawn(*rows):
+    """Sharpness from rows of characters: # is 0.9, anything else 0.1."""
+    return np.array([[0.9 if c == "#" else 0.1 for c in row] for row in rows], np.float32)
+
+
+def shown(mask):
+    return ["".join("?.#"[value] for value in row) for row in mask]
+
+
+def judged(sharpness):
+    return np.zeros(sharpness.shape, bool)
+
+
+@given(maps)
+def test_otsu_is_that_of_scikit_image(values):
+    expected = values.flat[0] if np.ptp(values) == 0 else threshold_otsu(values)
+    assert otsu(values) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-3, 1.0])
+def test_otsu_of_values_one_rounding_apart(value):
+    low = np.float32(value)
+    high = np.nextafter(low, np.float32(2))
+    assert low <= otsu(np.array([[low, high, low]], np.float32)) <= high
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+def test_otsu_of_a_constant_map(value):
+    assert otsu(np.full((3, 4), value, np.float32)) == value
+
+
+def test_mean_rule():
+    sharpness = np.array([[0.1, 0.2, 0.3, 0.6]], np.float32)  # mean 0.3
+    config = MaskConfig(threshold="mean", range=(0, 1))
+    assert mask_threshold(sharpness, config) == pytest.approx(0.45)
+    assert mask_threshold(np.full((2, 2), 0.9, np.float32), config) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "expected"),
+    [(0.1, "mean", 0.3), (0.9, "mean", 0.7), (0.05, "otsu", 0.3), (0.95, "otsu", 0.7)],
+)
+def test_adapted_thresholds_are_kept_within_the_range(value, rule, expected):
+    constant = np.full((4, 4), value, np.float32)
+    threshold = mask_threshold(constant, MaskConfig(threshold=rule, range=(0.3, 0.7)))
+    assert threshold == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.05, 0.5, 0.99, 1])
+def test_a_fixed_threshold_is_not_clamped(threshold):
+    value = mask_threshold(drawn("#."), MaskConfig(threshold=threshold))
+    assert value == threshold
+    assert isinstance(value, float)
+
+
+def test_a_pixel_at_the_threshold_is_sharp():
+    sharpness = np.array([[0.25, 0.5, 0.75]], np.float32)
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=0))
+    assert mask.dtype == np.uint8
+    assert shown(mask) == [".##"]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.2, 1), (0.8, 2)])
+@pytest.mark.parametrize("rule", ["otsu", "mean"])
+def test_a_constant_map_is_not_cut_in_two(value, expected, rule):
+    sharpness = np.full((20, 20), value, np.float32)
+    assert (make_mask(sharpness, judged(sharpness), MaskConfig(threshold=rule)) == expected).all()
+
+
+def test_undecided_pixels_are_zero_whatever_their_value():
+    sharpness = drawn("##..", "##..")
+    undecided = drawn("#..#", "....") > 0.5
+    mask = make_mask(sharpness, undecided, MaskConfig(smallest=0))
+    assert shown(mask) == ["?#.?", "##.."]
+
+
+def test_small_spots_go_and_small_holes_are_filled():
+    sharpness = drawn(
+        "..........",
+        ".##...####",
+        ".#....#.##",
+        "......####",
+        "#.....####",
+    )
+    cleaned = [
+        "..........",
+        "......####",
+        "......####",
+        "......####",
+        "......####",
+    ]
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=4))
+    assert shown(mask) == cleaned
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=3))
+    assert shown(mask) == [
+        "..........",
+        ".##...####",
+        ".#....####",
+        "......####",
+        "......####",
+    ]
+
+
+@pytest.mark.parametrize("smallest", [0, 1])
+def test_no_clean_up(smallest):
+    rows = ["#.#.", ".#..", "...#"]
+    sharpness = drawn(*rows)
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
+    assert shown(mask) == rows
+
+
+def test_pixels_that_touch_at_a_corner_are_two_spots():
+    sharpness = drawn("#....", ".#...", ".....")
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=2))
+    assert shown(mask) == ["....."] * 3
+
+
+def test_a_region_smaller_than_the_smallest_spot_survives_where_it_is_everything():
+    for rows in (["##", "##"], ["..", ".."]):
+        sharpness = drawn(*rows)
+        assert shown(make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5))) == rows
+
+
+@given(maps, st.integers(2, 30))
+def test_no_small_spot_is_left(sharpness, smallest):
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
+    assert set(np.unique(mask)) <= {1, 2}
+    areas = np.bincount(label(mask == 1, connectivity=1).ravel())[1:]
+    assert len(areas) == 0 or areas.min() >= min(smallest, mask.size)
+
+
+@given(maps)
+def test_inputs_are_not_changed(sharpness):
+    undecided = sharpness > 0.8
+    before = sharpness.copy(), undecided.copy()
+    make_mask(sharpness, undecided)
+    np.testing.assert_array_equal(sharpness, before[0])
+    np.testing.assert_array_equal(undecided, before[1])
