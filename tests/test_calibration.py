@@ -128,7 +128,7 @@ def test_held_out_scores_are_recorded(halves, calibrated):
     assert held_out["accuracy"] == pytest.approx(right / len(validation), abs=1e-4)
     assert held_out["auc"] == pytest.approx(wins, abs=1e-4)
     assert held_out["auc"] > 0.8
-    assert calibrated.record["patches"] == training.counts()
+    assert calibrated.record["calibrated_on"] == training.counts()
     assert calibrated.record["patch_config"] == asdict(training.config)
     assert calibrated.record["sources"] == len(training.sources)
 

@@ -211,7 +211,7 @@ def test_held_out_scores_are_those_of_patches_of_other_images(metrics, patches, 
     right = (levels > metric.calibration.threshold) == sharp
     assert held_out["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
     assert held_out["auc"] > 0.85
-    assert metric.record["patches"] == training.counts()
+    assert metric.record["calibrated_on"] == training.counts()
 
 
 @pytest.mark.parametrize("method", METHODS)

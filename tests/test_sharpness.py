@@ -87,7 +87,7 @@ def test_an_image_smaller_than_a_filter_is_refused(metric, judge, shape):
 
 def test_local_contrast_of_a_ramp_is_its_slope():
     y, x = np.mgrid[:60, :80]
-    contrast = local_contrast(plane_of(0.03 * x + 0.04 * y), 1.5)
+    contrast = local_contrast(plane_of(0.03 * x + 0.04 * y), Pooling(noise_factor=0.0))
     np.testing.assert_allclose(contrast[10:-10, 10:-10], 0.05, rtol=1e-3)
 
 

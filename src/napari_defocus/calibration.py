@@ -10,7 +10,7 @@ from scipy import ndimage
 from napari_defocus.annotation import SHARP
 from napari_defocus.metric import Calibration, LocalMetric
 from napari_defocus.patches import PatchSet
-from napari_defocus.sharpness import combine
+from napari_defocus.sharpness import combine, gradient_noise, without_noise
 
 Float = npt.NDArray[np.float32]
 
@@ -26,12 +26,11 @@ def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
     for kernel in metric.filters:
         energy += np.square(ndimage.correlate(x, kernel[np.newaxis], mode="reflect"))
     noise = patch_set.noise[:, np.newaxis, np.newaxis]
-    response = np.sqrt(np.maximum(energy - pooling.noise_factor * noise, 0))
+    response = without_noise(energy, noise, pooling)
     sigma = (0.0, pooling.contrast_sigma, pooling.contrast_sigma)
-    contrast = np.hypot(
-        ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)),
-        ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)),
-    )
+    gradient = np.square(ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)))
+    gradient += np.square(ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)))
+    contrast = without_noise(gradient, noise * gradient_noise(pooling), pooling)
     weights = _window(patch_set.config.size, WIDENING * pooling.sigma)
 
     def pooled(values: Float) -> Float:
@@ -81,7 +80,7 @@ def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> 
     }
     record: dict[str, Any] = {
         **metric.record,
-        "patches": training.counts(),
+        "calibrated_on": training.counts(),
         "patch_config": asdict(training.config),
         "sources": len(training.sources),
         "held_out": held_out,

@@ -250,6 +250,8 @@ def evaluate(options: argparse.Namespace) -> int:
     if len(folders) < len(options.maps):
         folders = {str(folder): folder for folder in options.maps}
     report = evaluate_folders(folders, options.truth, sharpness=options.maps_are == "sharpness")
+    if report is None:
+        return cli.EXIT_INTERRUPTED
     report.write(options.out, overwrite=options.overwrite)
     print(report.table())
     missing = {name for names in report.missing.values() for name in names}
@@ -288,6 +290,6 @@ def demo(options: argparse.Namespace) -> int:
         if sample.blurred is not None:
             blur = read_image(options.out / f"{sample.path.stem}.blur.tif").data
             error = float(np.abs(blur - sample.blurred).mean())
-            scores = score_map(blur, sample.blurred)
-            print(f"{name}: mean error {error:.3f}, AUC {scores.values["AUC"]:.3f} against the known truth")
+            auc = score_map(blur, sample.blurred).values["AUC"]
+            print(f"{name}: mean error {error:.3f}, AUC {auc:.3f} against the known truth")
     return 0

@@ -26,7 +26,7 @@ Bool = npt.NDArray[np.bool_]
 
 SCALES = ("calibrated", "image")
 # Widest Gaussian, in pixels, over which judged regions lend their sharpness to undecided ones.
-FILL_SIGMAS = (4, 8, 16, 32, 64)
+FILL_SIGMAS = (4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)

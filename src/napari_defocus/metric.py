@@ -49,7 +49,7 @@ class Pooling:
     sigma: float = 6.0
     guide_radius: int = 20
     guide_epsilon: float = 1e-3
-    noise_factor: float = 2.5
+    noise_factor: float = 2.0
     contrast_sigma: float = 1.5
     contrast_exponent: float = 0.4
 

@@ -23,9 +23,11 @@ LEAST = 1e-3
 LEAST_CONTRAST = 5e-4
 # The answer of a sharp region, in standard deviations of the noise: not told from it at the first,
 # trusted wholly at the second.
-SIGNAL_TO_NOISE = (1.5, 3.0)
+SIGNAL_TO_NOISE = (0.7, 2.0)
 # Halvings of an image whose noise hides the finer scales.
 COARSER = 2
+# Log odds that a halving costs: what looks sharp once halved may have been blurred before.
+HALVING_COST = 1.0
 
 
 def filter_response(plane: Plane, metric: LocalMetric) -> Float:
@@ -56,13 +58,25 @@ def filter_response(plane: Plane, metric: LocalMetric) -> Float:
     energy = np.zeros(plane.grey.shape, np.float32)
     for kernel in metric.filters:
         energy += np.square(ndimage.correlate(plane.grey, kernel, mode="reflect"))
-    energy -= metric.pooling.noise_factor * plane.noise_variance
-    return np.sqrt(np.maximum(energy, 0))
+    return without_noise(energy, plane.noise_variance, metric.pooling)
 
 
-def local_contrast(plane: Plane, sigma: float) -> Float:
-    """Gradient magnitude at scale `sigma` pixels, (Y, X), 0 or more."""
-    return np.asarray(ndimage.gaussian_gradient_magnitude(plane.grey, sigma), np.float32)
+def local_contrast(plane: Plane, pooling: Pooling) -> Float:
+    """Gradient magnitude, less that of the noise, in grey ranges a pixel; (Y, X), 0 or more."""
+    gradient = ndimage.gaussian_gradient_magnitude(plane.grey, pooling.contrast_sigma)
+    return without_noise(
+        np.square(gradient), plane.noise_variance * gradient_noise(pooling), pooling
+    )
+
+
+def gradient_noise(pooling: Pooling) -> float:
+    """Variance of the gradient of white noise of variance 1, both directions together."""
+    return float(1 / (4 * np.pi * pooling.contrast_sigma**4))
+
+
+def without_noise(energy: Float, variance: Float, pooling: Pooling) -> Float:
+    """Root of what an energy has above that of noise of `variance`, 0 where it has nothing."""
+    return np.asarray(np.sqrt(np.maximum(energy - pooling.noise_factor * variance, 0)), np.float32)
 
 
 def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
@@ -125,7 +139,7 @@ def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) ->
     """
     pooling, calibration = metric.pooling, metric.calibration
     response = pool(filter_response(plane, metric), plane.grey, pooling)
-    gradient = local_contrast(plane, pooling.contrast_sigma)
+    gradient = local_contrast(plane, pooling)
     level = combine(response, pool(gradient, plane.grey, pooling), pooling)
     odds = calibration.slope * (level - calibration.threshold)
     trust = _trust(plane, ndimage.gaussian_filter(gradient, 1.5 * pooling.sigma), metric)
@@ -134,7 +148,7 @@ def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) ->
         return odds, trust > 0
     coarse_odds, coarse_judged = sharpness_odds(half, metric, coarser - 1)
     shape = plane.grey.shape
-    odds = trust * odds + (1 - trust) * _double(coarse_odds, shape)
+    odds = trust * odds + (1 - trust) * (_double(coarse_odds, shape) - HALVING_COST)
     return odds, (trust > 0) | (_double(coarse_judged.astype(np.float32), shape) > 0.5)
 
 
