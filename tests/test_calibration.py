@@ -13,6 +13,7 @@ from napari_defocus.plane import prepare_plane
 from napari_defocus.sharpness import sharpness_odds
 
 QUIET = 1e-8
+IMPULSE = np.pad([[1.0]], 15)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def test_levels_by_another_way(patch_set, metric):
             for kernel in metric.filters
         )
         response = np.sqrt(np.maximum(energy - pooling.noise_factor * noise, 0))
-        gradient = ndimage.gaussian_gradient_magnitude(patch, pooling.contrast_sigma)
+        answer = ndimage.gaussian_gradient_magnitude(IMPULSE, pooling.contrast_sigma)
+        share = np.square(answer).sum()  # of white noise of variance 1
+        slope = ndimage.gaussian_gradient_magnitude(patch, pooling.contrast_sigma)
+        gradient = np.sqrt(np.maximum(slope**2 - pooling.noise_factor * noise * share, 0))
         pooled = [
             (weights * values**pooling.power).sum() ** (1 / pooling.power) + 1e-3
             for values in (response, gradient)

@@ -16,12 +16,11 @@ from napari_defocus.default_metric import (
 )
 from napari_defocus.fitting import FitConfig
 from napari_defocus.metric import load_metric, save_metric
-from napari_defocus.nets import TrainingConfig
+from napari_defocus.nets import TrainingConfig, load_base, save_nets
 from napari_defocus.optics import Scene
 
-TRAINING = TrainingConfig(nets=1, kernels=4, epochs=2, batch=16, device="cpu")
-RECIPE = RecipeConfig(scenes=3, size=160, radius=(3, 6), seed=2, fit=FitConfig("instant"))
-NETS = replace(RECIPE, fit=FitConfig("nets", training=TRAINING))
+TRAINING = TrainingConfig(base="none", nets=1, kernels=4, epochs=2, batch=16, device="cpu")
+RECIPE = RecipeConfig(scenes=3, size=160, radius=(3, 6), seed=2, fit=FitConfig(training=TRAINING))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,10 +34,10 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def instant():
-    """Metric of the tiny recipe, and the events on the way."""
+def made():
+    """Metric of the tiny recipe, its nets, and the events on the way."""
     events = []
-    return train_default(RECIPE, on_event=events.append), events
+    return *train_default(RECIPE, on_event=events.append), events
 
 
 # Pictures
@@ -150,14 +149,14 @@ def test_more_texture_asked_for_labels_less(scenes):
 # The recipe
 
 
-def test_tiny_recipe_makes_a_metric_that_tells_sharp_from_blurred(instant):
-    metric, _ = instant
+def test_tiny_recipe_makes_a_metric_that_tells_sharp_from_blurred(made):
+    metric, _, _ = made
     assert metric.filters.shape == (2, 7, 7)
     assert metric.record["held_out"]["auc"] > 0.85
 
 
-def test_record_tells_the_recipe(instant, tmp_path):
-    metric, _ = instant
+def test_record_tells_the_recipe(made, tmp_path):
+    metric, _, _ = made
     recipe = metric.record["recipe"]
     assert recipe["pictures"] == list(PICTURES)
     assert recipe["command"] == "napari-defocus train-default"
@@ -170,42 +169,40 @@ def test_record_tells_the_recipe(instant, tmp_path):
     assert loaded.digest == metric.digest
 
 
-def test_recipe_is_repeatable(instant):
-    metric, _ = instant
-    assert train_default(RECIPE).digest == metric.digest
-    assert train_default(replace(RECIPE, seed=3)).digest != metric.digest
+def test_recipe_is_repeatable(made):
+    metric, _, _ = made
+    assert train_default(RECIPE)[0].digest == metric.digest
+    assert train_default(replace(RECIPE, seed=3))[0].digest != metric.digest
 
 
-def test_events_count_the_scenes(instant):
-    _, events = instant
+def test_nets_are_trained_after_rendering(made):
+    metric, _, events = made
     assert [(event.stage, event.done, event.total) for event in events] == [
-        ("rendering scenes", done, 3) for done in (1, 2, 3)
-    ]
-
-
-def test_nets_are_trained_after_rendering(capsys):
-    events = []
-    metric = train_default(NETS, on_event=events.append)
-    assert [event.stage for event in events] == [
-        *["rendering scenes"] * 3,
-        *["training net 1 of 1"] * 2,
+        *[("rendering scenes", done, 3) for done in (1, 2, 3)],
+        *[("training net 1 of 1", done, 2) for done in (1, 2)],
     ]
     assert metric.record["method"] == "nets"
     assert metric.record["complete"] is True
     assert metric.record["recipe"]["scenes"] == 3
-    assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, NETS], ids=["instant", "nets"])
-def test_stops_while_it_renders(recipe):
+def test_nets_of_the_recipe_are_a_base(made, tmp_path):
+    metric, nets, _ = made
+    save_nets(nets, tmp_path / "base.safetensors")
+    base = load_base(replace(TRAINING, base=str(tmp_path / "base.safetensors")))
+    np.testing.assert_array_equal(base.kernels.reshape(metric.kernels.shape), metric.kernels)
+    assert base.training.counts() == nets.training.counts()
+
+
+def test_stops_while_it_renders():
     events = []
-    metric = train_default(recipe, on_event=events.append, should_stop=lambda: len(events) >= 1)
+    metric = train_default(RECIPE, on_event=events.append, should_stop=lambda: len(events) >= 1)
     assert metric is None
     assert len(events) == 1
 
 
 def test_stops_while_it_trains():
     events = []
-    metric = train_default(NETS, on_event=events.append, should_stop=lambda: len(events) >= 3)
+    metric = train_default(RECIPE, on_event=events.append, should_stop=lambda: len(events) >= 3)
     assert metric is None
     assert len(events) == 3

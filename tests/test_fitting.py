@@ -27,7 +27,7 @@ from napari_defocus.plane import prepare_plane
 from napari_defocus.sharpness import sharpness_odds
 from napari_defocus.training import train
 
-TRAINING = TrainingConfig(nets=2, kernels=4, epochs=3, batch=8, device="cpu")
+TRAINING = TrainingConfig(base="none", nets=2, kernels=4, epochs=3, batch=8, device="cpu")
 RECIPE = RecipeConfig(scenes=4, size=192, radius=(3, 6), seed=2)
 
 

@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.filters import threshold_otsu
 from skimage.measure import label
 
+from napari_defocus.errors import DefocusError
 from napari_defocus.masking import MaskConfig, make_mask, mask_threshold, otsu
 
 maps = hnp.arrays(
@@ -153,3 +154,9 @@ def test_inputs_are_not_changed(sharpness):
     make_mask(sharpness, undecided)
     np.testing.assert_array_equal(sharpness, before[0])
     np.testing.assert_array_equal(undecided, before[1])
+
+
+@pytest.mark.parametrize("threshold", ["triangle", "", np.nan, -0.1, 1.1])
+def test_threshold_that_is_neither_a_rule_nor_in_range_is_refused(threshold):
+    with pytest.raises(DefocusError, match=r"the mask's threshold is .*0 to 1"):
+        make_mask(drawn("#."), np.zeros((1, 2), bool), MaskConfig(threshold=threshold))

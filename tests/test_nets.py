@@ -15,7 +15,7 @@ from napari_defocus.nets import TrainedNet, TrainingConfig, load_nets, save_nets
 from napari_defocus.patches import build_patch_set, save_patch_set
 from napari_defocus.training import train
 
-CONFIG = TrainingConfig(nets=2, kernels=4, epochs=2, batch=16, device="cpu")
+CONFIG = TrainingConfig(base="none", nets=2, kernels=4, epochs=2, batch=16, device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="module")

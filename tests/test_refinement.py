@@ -9,6 +9,7 @@ from scipy import ndimage
 from skimage import data
 
 from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.errors import DefocusError
 from napari_defocus.refinement import RefinementConfig, refine
 
 PAPER = {"keep": 0.0}
@@ -222,3 +223,21 @@ def test_keep_mixes_in_the_unrefined_map(sharpness):
     mixed = refine(sharpness, RefinementConfig(keep=0.25))
     np.testing.assert_allclose(mixed, 0.25 * sharpness + 0.75 * pure, atol=1e-6)
     np.testing.assert_allclose(refine(sharpness, RefinementConfig(keep=1.0)), sharpness, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"iterations": (10, 50)}, "2 iterations and 3 weights"),
+        ({"weights": (1.0,)}, "3 iterations and 1 weights"),
+        ({"iterations": (0, 1, 2)}, "iterations is 0"),
+        ({"iterations": (), "weights": ()}, "iterations is 0"),
+        ({"weights": (0.3, math.nan, 0.5)}, "weight is nan"),
+        ({"neighbourhood": 0}, "neighbourhood is 0"),
+        ({"keep": 1.5}, "keep is 1.5"),
+        ({"threshold": -1.0}, "threshold is -1.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(config, words):
+    with pytest.raises(DefocusError, match=words):
+        refine(np.full((9, 9), 0.5, np.float32), RefinementConfig(**config))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import signal
+from scipy import ndimage, signal
 from skimage import data
 
 from napari_defocus.errors import DefocusError
@@ -13,15 +13,18 @@ from napari_defocus.optics import defocus
 from napari_defocus.plane import Plane, prepare_plane
 from napari_defocus.sharpness import (
     COARSER,
+    HALVING_COST,
     _double,
     combine,
     filter_response,
+    gradient_noise,
     guided_filter,
     halve,
     local_contrast,
     pool,
     probability,
     sharpness_odds,
+    without_noise,
 )
 
 QUIET = (1e-12, 0.0)
@@ -89,6 +92,44 @@ def test_local_contrast_of_a_ramp_is_its_slope():
     y, x = np.mgrid[:60, :80]
     contrast = local_contrast(plane_of(0.03 * x + 0.04 * y), Pooling(noise_factor=0.0))
     np.testing.assert_allclose(contrast[10:-10, 10:-10], 0.05, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 3.0])
+def test_gradient_noise_is_the_variance_of_the_gradient_of_white_noise(sigma):
+    noise = np.random.default_rng(0).normal(0, 0.1, (600, 600))
+    gradient = ndimage.gaussian_gradient_magnitude(noise, sigma)
+    variance = 0.1**2 * gradient_noise(Pooling(contrast_sigma=sigma))
+    assert np.square(gradient).mean() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0, 3.0])
+def test_what_is_left_of_noise_falls_as_the_exponential_of_the_factor(factor):
+    # The squared gradient of white noise follows the exponential distribution.
+    noise = np.random.default_rng(0).normal(0, 0.1, (600, 600))
+    pooling = Pooling(noise_factor=factor)
+    contrast = local_contrast(plane_of(noise, (0.1**2, 0.0)), pooling)
+    whole = 0.1**2 * gradient_noise(pooling)
+    assert (contrast > 0).mean() == pytest.approx(np.exp(-factor), rel=0.05)
+    assert np.square(contrast).mean() == pytest.approx(whole * np.exp(-factor), rel=0.1)
+
+
+def test_without_noise_by_hand():
+    energy = np.array([[0.0, 0.02, 0.06, 0.29]], np.float32)
+    variance = np.array([[0.0, 0.02, 0.01, 0.02]], np.float32)
+    left = without_noise(energy, variance, Pooling(noise_factor=2.0))
+    np.testing.assert_allclose(left, [[0, 0, 0.2, 0.5]], rtol=1e-6)
+    assert left.dtype == np.float32
+
+
+def test_contrast_of_a_noisy_ramp_is_its_slope():
+    y, x = np.mgrid[:300, :400]
+    noise = np.random.default_rng(0).normal(0, 0.1, x.shape)
+    ramp = plane_of(0.03 * x + 0.04 * y + noise, (0.1**2, 0.0))
+    inner = np.s_[10:-10, 10:-10]
+    with_noise = np.square(local_contrast(ramp, Pooling(noise_factor=0.0))[inner]).mean()
+    left = np.square(local_contrast(ramp, Pooling(noise_factor=1.0))[inner]).mean()
+    assert with_noise > 1.05 * 0.05**2
+    assert left == pytest.approx(0.05**2, rel=0.02)
 
 
 def box(values, radius):
@@ -286,9 +327,10 @@ def test_without_contrast_nothing_is_judged(metric):
 
 def test_stripes_too_fine_for_the_coarser_scale_are_judged(metric):
     stripes = np.full((192, 192), 0.5)
-    stripes[:, :96] += 0.2 * np.sin(2 * np.pi * np.arange(96) / 5)
+    # Halved, a period of 4 alternates from pixel to pixel, which the gradient does not see.
+    stripes[:, :96] += 0.05 * np.sin(2 * np.pi * np.arange(96) / 4)
     plane = plane_of(stripes, (0.005**2, 0.0))
-    assert sharpness_odds(halve(plane), metric, 0)[1].mean() < 0.2
+    assert sharpness_odds(halve(plane), metric, 0)[1].mean() < 0.1  # beside the borders alone
     assert sharpness_odds(plane, metric, 1)[1][:, :70].all()
 
 
@@ -299,8 +341,14 @@ def noisy_gravel(sigma):
     return prepare_plane(picture + np.random.default_rng(0).normal(0, sigma, picture.shape))
 
 
+def test_little_noise_leaves_texture_its_finest_scale(metric):
+    # What the gravel answers lies well below the noise of a pixel, but pooling sees it.
+    _, judged = sharpness_odds(noisy_gravel(0.01), metric, 0)
+    assert judged[:, 90:].mean() > 0.95
+
+
 def test_coarser_scales_judge_what_noise_hides(metric):
-    plane = noisy_gravel(0.01)
+    plane = noisy_gravel(0.03)
     shares = []
     before = np.zeros(plane.grey.shape, bool)
     for coarser in range(COARSER + 1):
@@ -308,9 +356,34 @@ def test_coarser_scales_judge_what_noise_hides(metric):
         assert judged[before].all()  # what was judged still is
         before = judged
         shares.append(judged[:, 90:].mean())
-    assert shares[0] < 0.5
-    assert shares[-1] > 0.9
+    assert shares[0] < 0.05
+    assert shares[-1] > 0.95
     assert odds[:, 90:].min() > 0
+
+
+def test_each_halving_costs_the_same_log_odds(metric):
+    hidden = replace(noisy_gravel(0.05), noise=(0.1, 0.0))
+    once, twice = halve(hidden), halve(halve(hidden))
+    for plane in (hidden, once):
+        assert not sharpness_odds(plane, metric, 0)[1].any()
+    coarsest, _ = sharpness_odds(twice, metric, 0)
+    found, _ = sharpness_odds(hidden, metric, 2)
+    doubled = _double(_double(coarsest, once.grey.shape), hidden.grey.shape)
+    np.testing.assert_allclose(found, doubled - 2 * HALVING_COST, atol=1e-4)
+    assert HALVING_COST > 0
+
+
+def test_a_halving_costs_only_as_far_as_the_fine_scale_is_not_trusted(metric, monkeypatch):
+    plane = replace(prepare_plane(GRAVEL), noise=(4e-5, 0.0))
+    fine, coarse = (sharpness_odds(plane, metric, coarser)[0] for coarser in (0, 1))
+    monkeypatch.setattr("napari_defocus.sharpness.HALVING_COST", HALVING_COST + 3)
+    dearer = sharpness_odds(plane, metric, 1)[0]
+    share = (coarse - dearer) / 3
+    trusted = share < 1e-4
+    np.testing.assert_allclose(coarse[trusted], fine[trusted], atol=1e-3)
+    assert trusted.any()
+    assert share.min() > -1e-4
+    assert 0.2 < share.max() < 1
 
 
 def test_coarser_scales_do_not_touch_what_is_trusted(metric):

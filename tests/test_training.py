@@ -12,7 +12,7 @@ from napari_defocus.network import PatchNet
 from napari_defocus.patches import PatchConfig, build_patch_set, split_patch_set
 from napari_defocus.training import choose_device, train
 
-CONFIG = TrainingConfig(nets=2, kernels=4, epochs=3, batch=16, device="cpu")
+CONFIG = TrainingConfig(base="none", nets=2, kernels=4, epochs=3, batch=16, device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="module")

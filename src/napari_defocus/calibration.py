@@ -16,6 +16,11 @@ Float = npt.NDArray[np.float32]
 
 # The guided filter widens the Gaussian it follows; a patch is weighed by the wider one.
 WIDENING = 1.5
+# See `calibrate`.
+IMAGE_WEIGHT = 10.0
+BASE_WEIGHT = 100.0
+# Keeps the slope finite where the classes are wholly apart.
+RIDGE = 0.01
 
 
 def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
@@ -41,14 +46,28 @@ def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
     return combine(pooled(response), pooled(contrast), pooling)
 
 
+def image_weight(patch_set: PatchSet) -> float:
+    """How many patches of a base the patches of a set count as, by the images they are from."""
+    return IMAGE_WEIGHT * len(np.unique(patch_set.source))
+
+
 def _window(size: int, sigma: float) -> Float:
     offset = np.arange(size) - (size - 1) / 2
     weights = np.exp(-(offset[:, np.newaxis] ** 2 + offset**2) / (2 * sigma**2))
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> LocalMetric:
+def calibrate(
+    metric: LocalMetric,
+    training: PatchSet,
+    validation: PatchSet,
+    base: PatchSet | None = None,
+) -> LocalMetric:
     """Fit the calibration of a metric, and record its held-out scores.
+
+    Patches of one image overlap and look alike: together they count as `IMAGE_WEIGHT` patches, and
+    those of the base as `BASE_WEIGHT`. So a few annotated images shift the calibration and do not
+    throw it over.
 
     Parameters
     ----------
@@ -58,6 +77,8 @@ def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> 
         Patches to fit to, with both classes.
     validation : PatchSet
         Patches of other images, with both classes, to score on.
+    base : PatchSet, optional
+        Patches that a base was trained with.
 
     Returns
     -------
@@ -67,8 +88,14 @@ def calibrate(metric: LocalMetric, training: PatchSet, validation: PatchSet) -> 
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    model = LogisticRegression(class_weight="balanced")
-    model.fit(patch_levels(training, metric)[:, np.newaxis], training.labels == SHARP)
+    parts = [(training, image_weight(training))]
+    if base is not None:
+        parts.append((base, BASE_WEIGHT))
+    levels = np.concatenate([patch_levels(part, metric) for part, _ in parts])
+    labels = np.concatenate([part.labels for part, _ in parts])
+    weights = np.concatenate([np.full(len(part), weight / len(part)) for part, weight in parts])
+    model = LogisticRegression(C=1 / RIDGE, class_weight="balanced")
+    model.fit(levels[:, np.newaxis], labels == SHARP, sample_weight=weights)
     # A slope that is not positive would turn the metric upside down; keep it weak instead.
     slope = max(float(model.coef_[0, 0]), 0.1)
     calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)

@@ -212,6 +212,7 @@ def _patches(parser: argparse.ArgumentParser) -> None:
 def _training_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     config = TrainingConfig()
+    _setting(group, config, "base", "nets to go on from, a file or 'default'; 'none': train anew")
     _setting(group, config, "nets", "number of nets")
     _setting(group, config, "kernels", "kernels of a net's first layer")
     _setting(group, config, "kernel_size", "side of a kernel, pixels, odd")
@@ -241,9 +242,6 @@ def _components(parser: argparse.ArgumentParser) -> None:
 
 def _metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nets", type=Path, metavar="NETS", help="trained nets")
-    parser.add_argument(
-        "--set", type=Path, metavar="SET", help="the patch set they were trained on, if it moved"
-    )
     _out(parser, "the metric, a .safetensors file")
     _components(parser)
 
@@ -283,7 +281,7 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 
 def _default(parser: argparse.ArgumentParser) -> None:
-    _out(parser, "the metric, a .safetensors file")
+    _out(parser, "folder for the metric and its nets")
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from napari_defocus.detection import detect as detect_image
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Event
 from napari_defocus.io import find_images, read_image, read_labels, write_tiff
+from napari_defocus.metric import PACKAGED as PACKAGED_METRICS
 from napari_defocus.metric import LocalMetric, load_metric, save_metric
 from napari_defocus.patches import (
     PatchConfig,
@@ -43,8 +44,8 @@ def detect(options: argparse.Namespace) -> int:
         except DefocusError as error:
             failed += 1
             cli.report_error(_about(source, error))
-    total = len(sources) + failed - (len(sources) - len(done))
-    if failed or total > 1:
+    total = len(done) + failed
+    if total > 1:
         print(f"{len(done)} of {total} images done", file=sys.stderr)
     return cli.EXIT_BAD_INPUT if failed else 0
 
@@ -80,8 +81,7 @@ def _detect_file(
     endings = [".blur.tif", ".mask.tif"] + [".overview.png"] * options.picture
     outputs = [options.out / (source.stem + ending) for ending in endings]
     for path in outputs:
-        if path.exists() and not options.overwrite:
-            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+        _refuse_existing(path, options.overwrite)
     image = read_image(source)
     detection = detect_image(image.data, metric, config, axes=image.axes)
     axes = image.axes.removesuffix("S")
@@ -120,7 +120,7 @@ def _cut(options: argparse.Namespace) -> PatchSet:
     paths = options.images
     if len(paths) % 2:
         raise DefocusError(f"{paths[-1]} stands alone: give each image with its labels behind it")
-    _refuse_existing(options)
+    _refuse_existing(options.out, options.overwrite)
     pairs = zip(paths[::2], paths[1::2], strict=True)
     return build_patch_set(
         (_annotated(image, labels, options.labels_are_masks) for image, labels in pairs),
@@ -143,10 +143,18 @@ def _counted(patch_set: PatchSet) -> str:
     return f"({counts['blurred']} blurred and {counts['sharp']} sharp patches)"
 
 
-def _refuse_existing(options: argparse.Namespace) -> None:
-    """Say at once, before long work, that an output is in the way."""
-    if options.out.exists() and not options.overwrite:
-        raise DefocusError(f"{options.out} exists already; give --overwrite to replace it")
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    """Say at once, before long work, that an output is in the way, or that it has no place."""
+    try:
+        if path.exists() and not overwrite:
+            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+        if path.is_dir():
+            raise DefocusError(f"cannot write {path}: it is a folder; name a file")
+        folder = next(parent for parent in path.parents if parent.exists())
+    except OSError as error:  # such as a name that is too long
+        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
+    if not folder.is_dir():
+        raise DefocusError(f"cannot write {path}: {folder} is no folder; name another place")
 
 
 def train(options: argparse.Namespace) -> int:
@@ -154,7 +162,7 @@ def train(options: argparse.Namespace) -> int:
     from napari_defocus.nets import TrainingConfig, load_nets, save_nets
     from napari_defocus.training import train as train_nets
 
-    _refuse_existing(options)
+    _refuse_existing(options.out, options.overwrite)
     resume = load_nets(options.resume) if options.resume else None
     config: TrainingConfig = cli.config_from(options, TrainingConfig)
     with _interruptible() as should_stop:
@@ -200,9 +208,10 @@ def metric(options: argparse.Namespace) -> int:
     from napari_defocus.fitting import FitConfig, metric_from_nets
     from napari_defocus.nets import load_nets
 
-    _refuse_existing(options)
+    _refuse_existing(options.out, options.overwrite)
     nets = load_nets(options.nets)
-    return _keep(metric_from_nets(nets, FitConfig(components=options.components)), options)
+    made = metric_from_nets(nets, FitConfig(components=options.components))
+    return _keep(made, options.out, options.overwrite)
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -219,25 +228,34 @@ def fit(options: argparse.Namespace) -> int:
     )
     with _interruptible() as should_stop:
         made = fit_metric(patch_set, config, on_event=_print_event, should_stop=should_stop)
-    return _keep(made, options)
+    return _keep(made, options.out, options.overwrite)
 
 
 def train_default(options: argparse.Namespace) -> int:
-    """Make the default metric from package pictures."""
+    """Make the default metric, and the nets it is of, from package pictures."""
     from napari_defocus import default_metric
+    from napari_defocus.nets import PACKAGED, save_nets
 
-    _refuse_existing(options)
+    metric_file, nets_file = (
+        options.out / files["default"].name for files in (PACKAGED_METRICS, PACKAGED)
+    )
+    for path in (metric_file, nets_file):
+        _refuse_existing(path, options.overwrite)
     with _interruptible() as should_stop:
         made = default_metric.train_default(on_event=_print_event, should_stop=should_stop)
-    return _keep(made, options)
+    metric, nets = made or (None, None)
+    if nets is not None:
+        save_nets(nets, nets_file, overwrite=options.overwrite)
+        print(nets_file)
+    return _keep(metric, metric_file, options.overwrite)
 
 
-def _keep(made: LocalMetric | None, options: argparse.Namespace) -> int:
+def _keep(made: LocalMetric | None, path: Path, overwrite: bool) -> int:
     if made is None:
         raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
-    save_metric(made, options.out, overwrite=options.overwrite)
+    save_metric(made, path, overwrite=overwrite)
     held_out = made.record["held_out"]
-    print(options.out, f"(held-out AUC {held_out['auc']:.3f}, accuracy {held_out['accuracy']:.3f})")
+    print(path, f"(held-out AUC {held_out['auc']:.3f}, accuracy {held_out['accuracy']:.3f})")
     return 0
 
 
@@ -245,6 +263,9 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score folders of blur maps against masks."""
     from napari_defocus.evaluation_report import evaluate_folders
 
+    files = [options.out / name for name in ("report.json", "scores.csv", "precision_recall.png")]
+    for path in files:
+        _refuse_existing(path, options.overwrite)
     names = [folder.name or str(folder) for folder in options.maps]
     folders = dict(zip(names, options.maps, strict=True))
     if len(folders) < len(options.maps):
@@ -252,7 +273,8 @@ def evaluate(options: argparse.Namespace) -> int:
     report = evaluate_folders(folders, options.truth, sharpness=options.maps_are == "sharpness")
     if report is None:
         return cli.EXIT_INTERRUPTED
-    report.write(options.out, overwrite=options.overwrite)
+    for path in files:
+        report.write(path, overwrite=options.overwrite)
     print(report.table())
     missing = {name for names in report.missing.values() for name in names}
     if missing:
@@ -265,9 +287,8 @@ def evaluate(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """Print the card of a file."""
     from napari_defocus.container import load_container
-    from napari_defocus.metric import PACKAGED
 
-    path = PACKAGED.get(options.file, Path(options.file))
+    path = PACKAGED_METRICS.get(options.file, Path(options.file))
     tensors, card = load_container(path)
     if card["kind"] == "metric":
         card["digest"] = load_metric(path).digest

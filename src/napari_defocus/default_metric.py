@@ -1,6 +1,6 @@
 """The recipe of the default metric: rendered defocus of pictures that come with packages.
 
-Anyone can make it again: ``napari-defocus train-default --out FILE``. No photo that is used for
+Anyone can make it again: ``napari-defocus train-default --out FOLDER``. No photo that is used for
 scoring has a part in it.
 """
 
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.fitting import FitConfig, fit_metric
+from napari_defocus.fitting import FitConfig, metric_from_nets
 from napari_defocus.metric import LocalMetric
+from napari_defocus.nets import NO_BASE, TrainedNets, TrainingConfig, as_base
 from napari_defocus.optics import Camera, Scene, render_layers
 from napari_defocus.patches import PatchConfig, build_patch_set
 from napari_defocus.plane import LUMINANCE
+from napari_defocus.training import train
 
 # Pictures in focus all over, or nearly so, once reduced. From scikit-image unless noted.
 PICTURES = (
@@ -33,6 +35,10 @@ PICTURES = (
     "rocket",
     "stereo_motorcycle",
 )
+
+
+# Patches of either side that stay with the nets in the package.
+BASE_PATCHES = 500
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,9 @@ class RecipeConfig:
     texture: float = 0.02
     seed: int = 0
     patches: PatchConfig = field(default_factory=PatchConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(training=TrainingConfig(base=NO_BASE, learning_rate=2e-3))
+    )
 
 
 def load_picture(name: str) -> npt.NDArray[np.uint8]:
@@ -143,8 +151,8 @@ def train_default(
     *,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
-) -> LocalMetric | None:
-    """Make the default metric from nothing but package pictures.
+) -> tuple[LocalMetric, TrainedNets] | None:
+    """Make the default metric and its nets from nothing but package pictures.
 
     Parameters
     ----------
@@ -155,8 +163,8 @@ def train_default(
 
     Returns
     -------
-    LocalMetric or None
-        None where it was stopped before there was a net.
+    metric, nets : LocalMetric and TrainedNets, or None
+        None where it was stopped before there was a net. The nets are a base to train others from.
     """
     config = config or RecipeConfig()
     annotated: list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]] = []
@@ -166,9 +174,10 @@ def train_default(
         annotated.append((name, scene.image, textured_annotation(scene, config.texture)))
         on_event(Event("rendering scenes", index, config.scenes))
     patch_set = build_patch_set(annotated, config.patches)
-    metric = fit_metric(patch_set, config.fit, on_event=on_event, should_stop=should_stop)
-    if metric is None:
+    nets = train(patch_set, config.fit.training, on_event=on_event, should_stop=should_stop)
+    if nets is None:
         return None
+    metric = metric_from_nets(nets, config.fit)
     recipe = {
         "command": "napari-defocus train-default",
         "pictures": list(PICTURES),
@@ -180,4 +189,4 @@ def train_default(
         "texture": config.texture,
         "seed": config.seed,
     }
-    return replace(metric, record={**metric.record, "recipe": recipe})
+    return replace(metric, record={**metric.record, "recipe": recipe}), as_base(nets, BASE_PATCHES)

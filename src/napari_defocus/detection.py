@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.annotation import Labels
-from napari_defocus.errors import DefocusError
+from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.masking import MaskConfig, make_mask, otsu
 from napari_defocus.metric import LocalMetric, load_metric
 from napari_defocus.plane import prepare_plane
@@ -155,6 +155,10 @@ def _plane_axes(image: npt.NDArray[Any], axes: str | None) -> int:
 def _check(config: DetectionConfig) -> None:
     if config.scale not in SCALES:
         raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
+    check_range("adapt", config.adapt, 0, 1)
+    check_range("reach", config.reach, 0, 1000)
+    check_range("caution", config.caution, -1000, 1000)
+    check_range("gain", config.gain, 0, 1000)
 
 
 def detect_plane(

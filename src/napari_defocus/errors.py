@@ -1,5 +1,20 @@
 """The one error that users are meant to read."""
 
+import math
+
 
 class DefocusError(ValueError):
     """Something the user can mend; the message says what is wrong, where, and what to do."""
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise where the setting `name` is no number from `low` to `high`, both included.
+
+    Raises
+    ------
+    DefocusError
+        Naming the setting and its range.
+    """
+    if not low <= value <= high:  # NaN compares as False
+        allowed = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
+        raise DefocusError(f"{name} is {value}; give {allowed}")

@@ -9,13 +9,13 @@ import numpy.typing as npt
 from scipy import linalg
 
 from napari_defocus.annotation import BLURRED, SHARP
-from napari_defocus.calibration import calibrate
+from napari_defocus.calibration import BASE_WEIGHT, calibrate, image_weight
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.metric import Calibration, KernelPCA, LocalMetric, Pooling, kernel_pca
-from napari_defocus.nets import TrainedNets, TrainingConfig
+from napari_defocus.nets import TrainedNets, TrainingConfig, load_base
 from napari_defocus.patches import PatchSet, require_both_classes, split_patch_set
-from napari_defocus.training import check_kernel_size, train
+from napari_defocus.training import check_kernel_size, check_split, train
 from napari_defocus.whitening import whitening_matrix, window_covariance
 
 METHODS = ("nets", "instant")
@@ -109,7 +109,7 @@ def metric_from_nets(nets: TrainedNets, config: FitConfig | None = None) -> Loca
     }
     pca = kernel_pca(kernels, nets.whitening)
     metric = _uncalibrated(pca, kernels, nets.whitening, config, record)
-    return calibrate(metric, nets.training, nets.validation)
+    return calibrate(metric, nets.training, nets.validation, nets.base)
 
 
 def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> LocalMetric:
@@ -133,15 +133,17 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     require_both_classes(patch_set)
     size, seed = config.training.kernel_size, config.training.seed
     check_kernel_size(size)
+    check_split(config.training)
     if patch_set.config.size < size:
         raise DefocusError(
             f"patches of {patch_set.config.size} pixels are smaller than filters of {size}"
         )
     training, validation = split_patch_set(patch_set.balanced(seed), config.training.validation)
     require_both_classes(training)
+    nets = load_base(config.training)
+    base = nets.training if nets else None
     sharp, blurred = (
-        _turned(window_covariance(training.patches[training.labels == label], size, seed), size)
-        for label in (SHARP, BLURRED)
+        _class_covariance(training, base, label, config) for label in (SHARP, BLURRED)
     )
     ridge = RIDGE * np.trace(sharp) / len(sharp) * np.eye(len(sharp))
     values, vectors = linalg.eigh(sharp, blurred + ridge)
@@ -154,7 +156,22 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     whitening = whitening_matrix(sharp + blurred).astype(np.float32)
     record = {"method": "instant", "training": asdict(config.training)}
     metric = _uncalibrated(pca, pca.components, whitening, config, record)
-    return calibrate(metric, training, validation)
+    return calibrate(metric, training, validation, base)
+
+
+def _class_covariance(
+    training: PatchSet, base: PatchSet | None, label: int, config: FitConfig
+) -> npt.NDArray[np.float64]:
+    """Covariance of a class's windows, those of the base mixed in."""
+    size, seed = config.training.kernel_size, config.training.seed
+    parts = [(training, image_weight(training))]
+    if base is not None:
+        parts.append((base, BASE_WEIGHT))
+    covariances = [
+        window_covariance(part.patches[part.labels == label], size, seed) for part, _ in parts
+    ]
+    covariance = np.average(covariances, axis=0, weights=[weight for _, weight in parts])
+    return _turned(covariance, size)
 
 
 def _turned(covariance: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:

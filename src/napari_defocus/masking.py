@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.annotation import BLURRED, SHARP, UNLABELLED, Labels
+from napari_defocus.errors import DefocusError, check_range
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -50,6 +51,11 @@ def make_mask(sharpness: Float, undecided: Bool, config: MaskConfig | None = Non
     -------
     ndarray of uint8, (Y, X)
         0 undecided, 1 blurred, 2 sharp.
+
+    Raises
+    ------
+    DefocusError
+        Where the threshold is neither a number in [0, 1] nor a rule.
     """
     config = config or MaskConfig()
     sharp = sharpness >= mask_threshold(sharpness, config)
@@ -63,7 +69,13 @@ def make_mask(sharpness: Float, undecided: Bool, config: MaskConfig | None = Non
 def mask_threshold(sharpness: Float, config: MaskConfig) -> float:
     """Give the threshold that `config` sets for a map, in [0, 1]."""
     if not isinstance(config.threshold, str):
+        check_range("the mask's threshold", config.threshold, 0, 1)
         return float(config.threshold)
+    if config.threshold not in RULES:
+        raise DefocusError(
+            f"the mask's threshold is {config.threshold!r}; "
+            f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
+        )
     adapted = otsu(sharpness) if config.threshold == "otsu" else min(1.5 * sharpness.mean(), 1.0)
     return float(np.clip(adapted, *config.range))
 

@@ -1,7 +1,7 @@
 """Trained nets: how they were trained, their weights, their file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from napari_defocus.patches import PatchSet, pack_patch_set, unpack_patch_set
 
 KIND = "nets"
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PACKAGED = {"default": Path(__file__).parent / "metrics" / "default.nets.safetensors"}
+NO_BASE = "none"
+SIDES = ("training", "validation", "base")
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -23,8 +26,12 @@ class TrainingConfig:
 
     Parameters
     ----------
+    base : str
+        Nets that training goes on from, a file or ``default``, so that a few strokes shift what is
+        known and do not replace it; ``none`` for a random start (then a learning rate of 2e-3 is
+        right).
     nets : int
-        Number of nets, each from its own random start.
+        Number of nets.
     kernels : int
         Kernels of a net's first layer.
     kernel_size : int
@@ -48,13 +55,14 @@ class TrainingConfig:
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
 
+    base: str = "default"
     nets: int = 4
     kernels: int = 16
     kernel_size: int = 7
     epochs: int = 20
     patience: int = 4
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     l1: float = 5e-3
     decay: float = 1e-3
     validation: float = 0.25
@@ -102,6 +110,8 @@ class TrainedNets:
         How they were trained.
     training, validation : PatchSet
         Some of the patches on either side of the split, to calibrate metrics with.
+    base : PatchSet or None
+        Some of the patches that the base was trained with; None where there was no base.
     """
 
     nets: tuple[TrainedNet, ...]
@@ -109,6 +119,7 @@ class TrainedNets:
     config: TrainingConfig
     training: PatchSet
     validation: PatchSet
+    base: PatchSet | None = None
 
     @property
     def kernels(self) -> npt.NDArray[np.float32]:
@@ -126,6 +137,34 @@ class TrainedNets:
         return float(np.mean([net.history[net.best_epoch]["accuracy"] for net in self.nets]))
 
 
+def load_base(config: TrainingConfig) -> TrainedNets | None:
+    """Read the nets that a training goes on from.
+
+    Raises
+    ------
+    DefocusError
+        Where they cannot be read, or have another shape than the nets to be.
+    """
+    if config.base == NO_BASE:
+        return None
+    base = load_nets(PACKAGED.get(config.base, Path(config.base)))
+    for name in ("kernels", "kernel_size"):
+        has, wanted = getattr(base.config, name), getattr(config, name)
+        if has != wanted:
+            raise DefocusError(
+                f"the base nets {config.base!r} have {name.replace('_', ' ')} {has}, not {wanted}; "
+                f"give that, or start from no base ({NO_BASE!r})"
+            )
+    return base
+
+
+def as_base(nets: TrainedNets, most: int) -> TrainedNets:
+    """Keep what others need to go on from: the best weights and at most `most` patches a side."""
+    best = [replace(net, last=net.best, optimiser={}, done=True) for net in nets.nets]
+    training, validation = (side.sample(most) for side in (nets.training, nets.validation))
+    return replace(nets, nets=tuple(best), training=training, validation=validation, base=None)
+
+
 def save_nets(nets: TrainedNets, path: Path, *, overwrite: bool = True) -> None:
     """Write nets to one ``.safetensors`` file.
 
@@ -136,9 +175,12 @@ def save_nets(nets: TrainedNets, path: Path, *, overwrite: bool = True) -> None:
     """
     tensors: dict[str, npt.NDArray[Any]] = {"whitening": nets.whitening}
     sets = {}
-    for side in ("training", "validation"):
-        packed, sets[side] = pack_patch_set(getattr(nets, side))
-        tensors |= {f"{side}/{name}": array for name, array in packed.items()}
+    for side in SIDES:
+        kept = getattr(nets, side)
+        if kept is not None:
+            packed, sets[side] = pack_patch_set(kept)
+            packed["patches"] = packed["patches"].astype(np.float16)
+            tensors |= {f"{side}/{name}": array for name, array in packed.items()}
     for index, net in enumerate(nets.nets):
         for part in ("best", "last", "optimiser"):
             for name, array in getattr(net, part).items():
@@ -172,17 +214,17 @@ def load_nets(path: Path) -> TrainedNets:
             TrainedNet(
                 best=parts[f"{index}/best"],
                 last=parts[f"{index}/last"],
-                optimiser=parts[f"{index}/optimiser"],
+                optimiser=parts.get(f"{index}/optimiser", {}),
                 history=tuple(record["history"]),
                 done=bool(record["done"]),
             )
             for index, record in enumerate(card["nets"])
         )
-        sides = [
-            unpack_patch_set(path, parts[side], card[side]) for side in ("training", "validation")
-        ]
+        sides = {
+            side: unpack_patch_set(path, parts[side], card[side]) for side in SIDES if side in card
+        }
         config = TrainingConfig(**card["config"])
-        trained = TrainedNets(nets, tensors["whitening"], config, *sides)
+        trained = TrainedNets(nets, tensors["whitening"], config, **sides)
         fits = _fits(trained)
     except (KeyError, TypeError, ValueError) as error:
         raise DefocusError(f"{path}: not a whole set of nets ({error})") from error
@@ -202,7 +244,9 @@ def _fits(trained: TrainedNets) -> bool:
         if not _shapes(net.best) == _shapes(net.last) == shapes:
             return False
         # Adam keeps its step and two moments of each weight that is learnt.
-        if len(net.optimiser) != 3 * learnt or not net.history:
+        if len(net.optimiser) != 3 * learnt and not (net.done and not net.optimiser):
+            return False
+        if not net.history:
             return False
         scores = [epoch[name] for epoch in net.history for name in ("loss", "accuracy")]
         if not np.isfinite(scores).all():

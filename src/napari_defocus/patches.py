@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_defocus.annotation import BLURRED, SHARP, centroids, check_annotation, superpixels
 from napari_defocus.container import load_container, save_container
-from napari_defocus.errors import DefocusError
+from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.plane import prepare_plane
 
 KIND = "patch set"
@@ -136,9 +136,13 @@ def build_patch_set(
     Raises
     ------
     DefocusError
-        Where an image or annotation cannot be used.
+        Where an image or annotation cannot be used, or a setting is out of its range.
     """
     config = config or PatchConfig()
+    check_range("size", config.size, 1)
+    check_range("superpixel", config.superpixel, 1)
+    check_range("purity", config.purity, 0, 1)
+    check_range("coverage", config.coverage, 0, 1)
     parts = [_cut(name, image, labels, config) for name, image, labels in images]
     if not parts:
         raise DefocusError("no annotated image was given")

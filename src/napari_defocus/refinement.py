@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_defocus.errors import DefocusError, check_range
+
 Float = npt.NDArray[np.float32]
 
 # A mean this much below the threshold, relatively, is still equal to it: rounding of running sums.
@@ -65,8 +67,14 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
     -------
     ndarray of float32, (Y, X)
         Values in [0, 1].
+
+    Raises
+    ------
+    DefocusError
+        Where a setting is out of its range.
     """
     config = config or RefinementConfig()
+    _check(config)
     combined = np.zeros(sharpness.shape, np.float64)
     weights = dict(zip(config.iterations, config.weights, strict=True))
     for iteration, values in enumerate(_iterates(sharpness, config), start=1):
@@ -76,6 +84,21 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
             break
     combined = config.keep * sharpness + (1 - config.keep) * combined
     return np.asarray(np.clip(combined, 0, 1), np.float32)
+
+
+def _check(config: RefinementConfig) -> None:
+    if len(config.iterations) != len(config.weights):
+        raise DefocusError(
+            f"there are {len(config.iterations)} iterations and {len(config.weights)} weights; "
+            "give a weight for each"
+        )
+    check_range("the first of the iterations", min(config.iterations, default=0), 1)
+    for weight in config.weights:
+        check_range("a weight", weight, 0, 1)
+    check_range("neighbourhood", config.neighbourhood, 1)
+    check_range("keep", config.keep, 0, 1)
+    if config.threshold is not None:
+        check_range("the refinement's threshold", config.threshold, 0, 1)
 
 
 def _iterates(sharpness: Float, config: RefinementConfig) -> Iterator[npt.NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 The module itself imports no torch; `train` does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.annotation import SHARP
-from napari_defocus.errors import DefocusError
+from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.nets import DEVICES, TrainedNet, TrainedNets, TrainingConfig, Weights
+from napari_defocus.nets import (
+    DEVICES,
+    TrainedNet,
+    TrainedNets,
+    TrainingConfig,
+    Weights,
+    load_base,
+)
 from napari_defocus.patches import PatchSet, require_both_classes, split_patch_set
 from napari_defocus.whitening import whitening_matrix, window_covariance
 
@@ -71,13 +78,17 @@ def train(
     training, validation = split_patch_set(patch_set.balanced(config.seed), config.validation)
     require_both_classes(training)
     require_both_classes(validation, least=1)
-    if resume is None:
+    base = load_base(config)
+    _check_patch_size(patch_set, base)
+    earlier_nets = resume or base
+    if earlier_nets is None:
         covariance = window_covariance(training.patches, config.kernel_size, config.seed)
         whitening = whitening_matrix(covariance).astype(np.float32)
     else:
-        whitening = resume.whitening
+        whitening = earlier_nets.whitening
     nets = list(resume.nets) if resume else []
-    run = _Run(training, validation, whitening, config, on_event, should_stop)
+    starts = [net.best for net in base.nets] if base else []
+    run = _Run(training, validation, whitening, starts, config, on_event, should_stop)
     for index in range(config.nets):
         earlier = nets[index] if index < len(nets) else None
         if earlier is not None and earlier.done:
@@ -88,15 +99,37 @@ def train(
             break
     if not nets:
         return None
-    kept = [side.sample(KEPT_PATCHES, config.seed) for side in (training, validation)]
-    return TrainedNets(tuple(nets), whitening, config, *kept)
+    return TrainedNets(
+        tuple(nets),
+        whitening,
+        config,
+        training=_kept(training, config.seed),
+        validation=_kept(validation, config.seed),
+        base=base.training if base else None,
+    )
+
+
+def _kept(side: PatchSet, seed: int) -> PatchSet:
+    """Draw the patches that stay with the nets, in the precision of their file."""
+    kept = side.sample(KEPT_PATCHES, seed)
+    return replace(kept, patches=kept.patches.astype(np.float16).astype(np.float32))
+
+
+def _check_patch_size(patch_set: PatchSet, base: TrainedNets | None) -> None:
+    if base is not None and base.training.config.size != patch_set.config.size:
+        raise DefocusError(
+            f"the base nets see patches of {base.training.config.size} pixels, these have "
+            f"{patch_set.config.size}; cut them alike, or start from no base ('none')"
+        )
 
 
 def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
     check_kernel_size(config.kernel_size)
+    check_split(config)
     for name in ("nets", "kernels", "epochs", "patience", "batch"):
-        if getattr(config, name) < 1:
-            raise DefocusError(f"{name} is {getattr(config, name)}; give 1 or more")
+        check_range(name, getattr(config, name), 1)
+    for name in ("learning_rate", "l1", "decay"):
+        check_range(name, getattr(config, name), 0)
     # What two more layers of 3 x 3 and two halvings need behind the first layer.
     least = config.kernel_size + 13
     if patch_set.config.size < least:
@@ -105,6 +138,18 @@ def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
             f"{config.kernel_size}: cut them with at least {least}"
         )
     require_both_classes(patch_set)
+
+
+def check_split(config: TrainingConfig) -> None:
+    """Raise where patches cannot be held out by the share or the seed of `config`.
+
+    Raises
+    ------
+    DefocusError
+        Naming the setting.
+    """
+    check_range("validation", config.validation, 0, 1)
+    check_range("seed", config.seed, 0)
 
 
 def check_kernel_size(size: int) -> None:
@@ -145,6 +190,7 @@ class _Run:
         training: PatchSet,
         validation: PatchSet,
         whitening: npt.NDArray[np.float32],
+        starts: Sequence[Weights],
         config: TrainingConfig,
         on_event: OnEvent,
         should_stop: ShouldStop,
@@ -156,6 +202,7 @@ class _Run:
         self.on_event = on_event
         self.should_stop = should_stop
         self.whitening = torch.from_numpy(whitening)
+        self.starts = starts
         self.patch_size = training.config.size
         self.training = self._tensors(training)
         self.validation = self._tensors(validation)
@@ -168,7 +215,7 @@ class _Run:
         return patches.to(self.device), labels.to(self.device)
 
     def train_net(self, index: int, earlier: TrainedNet | None) -> TrainedNet | None:
-        """Train net `index`, from its random start or from where `earlier` stopped."""
+        """Train net `index`, from its start or from where `earlier` stopped."""
         import torch
 
         net, optimiser = self._start(index)
@@ -216,6 +263,8 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed(index, self.config.epochs))
             net = PatchNet(self.config.kernels, self.whitening, self.patch_size)
+        if self.starts:
+            net.load_state_dict(_to_torch(self.starts[index % len(self.starts)]))
         net.to(self.device)
         return net, torch.optim.Adam(net.parameters(), lr=self.config.learning_rate)
 

@@ -1,0 +1,80 @@
+"""Scribbles as a person would draw them, from a mask and a seed."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.annotation import BLURRED, SHARP
+
+WIDTH = 9
+STEP = 6
+STROKE_STEPS = (8, 30)
+# Radians: how far a stroke may turn in a step.
+WOBBLE = 0.4
+# Pixels between a stroke and the outline of its region.
+MARGIN = 10
+
+
+def draw_scribbles(
+    blurred: npt.NDArray[np.bool_], share: float, seed: int
+) -> npt.NDArray[np.uint8]:
+    """Draw strokes in the blurred and in the sharp region of a mask.
+
+    Parameters
+    ----------
+    blurred : ndarray of bool, (Y, X)
+        The true mask.
+    share : float
+        Share of the image that is annotated in all, half of it for each class.
+    seed : int
+        Of the strokes.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X)
+        0 unlabelled, 1 blurred, 2 sharp.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(blurred.shape, np.uint8)
+    for label, region in ((BLURRED, blurred), (SHARP, ~blurred)):
+        inside = _inner(region)
+        wanted = min(share / 2 * region.size, inside.sum() / 3)
+        drawn = np.zeros(region.shape, bool)
+        while drawn.sum() < wanted:
+            drawn |= _stroke(inside, rng) & region
+        labels[drawn] = label
+    return labels
+
+
+def _inner(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Keep off the outline, where there is room to."""
+    depth = ndimage.distance_transform_edt(region)
+    return np.asarray(depth >= min(MARGIN, depth.max() / 2), np.bool_)
+
+
+def _stroke(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    places = np.argwhere(inside)
+    position = places[rng.integers(len(places))].astype(float)
+    angle = rng.uniform(0, 2 * np.pi)
+    line = np.zeros(inside.shape, bool)
+    for _ in range(int(rng.integers(*STROKE_STEPS))):
+        angle += rng.normal(0, WOBBLE)
+        after = position + STEP * np.array([np.sin(angle), np.cos(angle)])
+        for y, x in np.linspace(position, after, STEP + 1).round().astype(int):
+            if 0 <= y < line.shape[0] and 0 <= x < line.shape[1] and inside[y, x]:
+                line[y, x] = True
+        if not _within(after, inside):
+            angle += np.pi / 2
+            continue
+        position = after
+    return np.asarray(ndimage.binary_dilation(line, _pen()), np.bool_)
+
+
+def _within(place: npt.NDArray[np.float64], inside: npt.NDArray[np.bool_]) -> bool:
+    y, x = place.round().astype(int)
+    return bool(0 <= y < inside.shape[0] and 0 <= x < inside.shape[1] and inside[y, x])
+
+
+def _pen() -> npt.NDArray[np.bool_]:
+    y, x = np.indices((WIDTH, WIDTH)) - WIDTH // 2
+    return np.asarray(np.hypot(y, x) <= WIDTH / 2, np.bool_)
