@@ -6,11 +6,10 @@ after 10, 50 and 100 iterations are weighed 0.3, 0.2 and 0.5. Ours: after each i
 divided by its maximum (tanh alone only shrinks it), and the neighbourhood is 5 x 5.
 
 Short cut. On [0, m] with m <= 1, tanh(x) / tanh(m) >= x: a surviving value never falls, nor does
-any neighbourhood mean, unless a pixel dies. So once an iteration kills no pixel none ever dies
-again, and what remains is one function of each value alone, iterated.
+any neighbourhood mean, unless a pixel dies. So after the first iterations only neighbours of the
+pixels that died last are looked at, and values are brought up to date where they are asked for.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,8 @@ Float = npt.NDArray[np.float32]
 TIE = 1e-6
 # At this distance from 1 every further iteration changes less than rounding does.
 SETTLED = 1e-8
+# Share of the pixels that may have died last for their neighbours to be looked at one by one.
+FRONTIER = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,13 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
     """
     config = config or RefinementConfig()
     _check(config)
-    combined = np.zeros(sharpness.shape, np.float64)
+    update = _Update(sharpness, config)
+    combined = config.keep * sharpness.astype(np.float64)
     weights = dict(zip(config.iterations, config.weights, strict=True))
-    for iteration, values in enumerate(_iterates(sharpness, config), start=1):
+    for iteration in range(1, max(config.iterations) + 1):
+        update.iterate()
         if iteration in weights:
-            combined += weights[iteration] * values
-        if iteration == max(config.iterations):
-            break
-    combined = config.keep * sharpness + (1 - config.keep) * combined
+            combined += (1 - config.keep) * weights[iteration] * update.map()
     return np.asarray(np.clip(combined, 0, 1), np.float32)
 
 
@@ -101,35 +101,77 @@ def _check(config: RefinementConfig) -> None:
         check_range("the refinement's threshold", config.threshold, 0, 1)
 
 
-def _iterates(sharpness: Float, config: RefinementConfig) -> Iterator[npt.NDArray[np.float64]]:
-    values = sharpness.astype(np.float64)
-    threshold = values.mean() if config.threshold is None else config.threshold
-    alive = values > 0
-    while True:
-        mean = ndimage.uniform_filter(values, config.neighbourhood, mode="nearest")
-        survives = alive & (mean >= threshold * (1 - TIE))
-        values = _rescale(np.where(survives, np.tanh(values), 0))
-        yield values
-        if (survives == alive).all():
-            break
-        alive = survives
-    yield from _settle(values, alive)
+class _Update:
+    """The iterations, each pixel brought up to date only when its value is asked for."""
 
+    def __init__(self, sharpness: Float, config: RefinementConfig) -> None:
+        threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
+        self.limit = threshold * (1 - TIE)
+        self.side = config.neighbourhood
+        self.shape = sharpness.shape
+        self.start = sharpness.ravel()
+        self.values = self.start.astype(np.float64)
+        self.age = np.zeros(self.values.size, np.intp)
+        self.alive = self.values > 0
+        self.died = np.arange(self.values.size)
+        self.top = int(self.start.argmax())
+        # What the map is divided by in each iteration so far.
+        self.divisors: list[float] = []
 
-def _settle(
-    values: npt.NDArray[np.float64], alive: npt.NDArray[np.bool_]
-) -> Iterator[npt.NDArray[np.float64]]:
-    """Go on without looking at neighbours: the set of living pixels is final."""
-    living = values[alive]
-    while living.size and living.min() < 1 - SETTLED:
-        living = np.tanh(living) / np.tanh(1.0)
-        values = values.copy()
-        values[alive] = living
-        yield values
-    while True:
-        yield values
+    def iterate(self) -> None:
+        """Let the pixels die whose neighbourhoods are too dark, and the others grow."""
+        if self.died.size > FRONTIER * self.values.size:
+            self._catch_up(np.flatnonzero(self.alive))
+            means = ndimage.uniform_filter(
+                self.values.reshape(self.shape), self.side, mode="nearest"
+            )
+            self.died = np.flatnonzero(self.alive & (means.ravel() < self.limit))
+        elif self.died.size:
+            beside = self._beside_died()
+            windows = self._windows(beside)
+            self._catch_up(np.unique(windows[self.alive[windows]]))
+            self.died = beside[self.values[windows].mean(axis=1) < self.limit]
+        self.values[self.died] = 0
+        self.alive[self.died] = False
+        if not self.alive[self.top]:
+            self.top = int(np.where(self.alive, self.start, 0).argmax())
+        self._catch_up(np.array([self.top]))
+        self.divisors.append(float(np.tanh(self.values[self.top])) or 1.0)
 
+    def map(self) -> npt.NDArray[np.float64]:
+        """Values after the iterations so far."""
+        self._catch_up(np.flatnonzero(self.alive))
+        return self.values.reshape(self.shape)
 
-def _rescale(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    top = values.max(initial=0)
-    return values / top if top > 0 else values
+    def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
+        """Iterate the values of living pixels to the present."""
+        now = len(self.divisors)
+        values, age = self.values[pixels], self.age[pixels]
+        moving = np.flatnonzero((age < now) & (values < 1 - SETTLED))
+        for iteration in range(int(age[moving].min(initial=now)), now):
+            due = moving[age[moving] <= iteration]
+            values[due] = np.tanh(values[due]) / self.divisors[iteration]
+            moving = moving[values[moving] < 1 - SETTLED]
+        self.values[pixels] = values
+        self.age[pixels] = now
+
+    def _beside_died(self) -> npt.NDArray[np.intp]:
+        """Living pixels whose neighbourhood holds one that died last."""
+        rows, columns = self.shape
+        y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(self.died, columns))
+        y, x = y[:, :, np.newaxis], x[:, np.newaxis, :]
+        inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+        beside = np.unique((y * columns + x)[inside])
+        return np.asarray(beside[self.alive[beside]], np.intp)
+
+    def _windows(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Pixels in the neighbourhood of each pixel, the border repeated, (N, side^2)."""
+        rows, columns = self.shape
+        y, x = (axis[:, np.newaxis] + self._offsets for axis in divmod(pixels, columns))
+        y, x = np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)
+        windows = y[:, :, np.newaxis] * columns + x[:, np.newaxis, :]
+        return np.asarray(windows.reshape(len(pixels), self.side**2))
+
+    @property
+    def _offsets(self) -> npt.NDArray[np.intp]:
+        return np.arange(self.side) - self.side // 2
