@@ -1,5 +1,6 @@
 """Detection, the main job: an image in, a blur map and a mask out."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from scipy import ndimage
 
 from napari_defocus.annotation import Labels
 from napari_defocus.errors import DefocusError, check_range
+from napari_defocus.events import (
+    Event,
+    OnEvent,
+    ShouldStop,
+    Stopped,
+    ignore_event,
+    never_stop,
+)
 from napari_defocus.masking import MaskConfig, make_mask, otsu
 from napari_defocus.metric import LocalMetric, load_metric
 from napari_defocus.plane import prepare_plane
@@ -94,12 +103,14 @@ def detect(
     config: DetectionConfig | None = None,
     *,
     axes: str | None = None,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
 ) -> Detection:
     """Detect defocus.
 
     Parameters
     ----------
-    image : ndarray
+    image : ndarray, or array that is read plane by plane (Dask, Zarr)
         (Y, X), (Y, X, C) with C = 3 or 4 colours, or, with `axes`, more planes of such; any real,
         integer or bool type. The result does not depend on the type that holds a picture.
     metric : LocalMetric, str or Path
@@ -109,6 +120,10 @@ def detect(
     axes : str, optional
         A letter for each axis, ending in ``YX`` or, for colours, ``YXS``: "ZYX", "TYXS". Leading
         axes are worked through plane by plane.
+    on_event : callable
+        Told after each plane.
+    should_stop : callable
+        Asked before each plane and between its steps.
 
     Returns
     -------
@@ -118,16 +133,21 @@ def detect(
     ------
     DefocusError
         Where the image cannot be judged, or the metric cannot be read.
+    Stopped
+        Where it was asked to stop.
     """
     if not isinstance(metric, LocalMetric):
         metric = load_metric(metric)
     config = config or DetectionConfig()
     _check(config)
-    image = np.asarray(image)
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
     leading = image.shape[: image.ndim - _plane_axes(image, axes)]
-    if not leading:
-        return detect_plane(image, metric, config)
-    planes = [detect_plane(image[index], metric, config) for index in np.ndindex(leading)]
+    planes = []
+    for done, index in enumerate(np.ndindex(leading), start=1):
+        judgement = judge_plane(np.asarray(image[index]), metric, config, should_stop)
+        planes.append(decide(judgement, config))
+        on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
     shape = leading + planes[0].blur.shape
@@ -161,20 +181,65 @@ def _check(config: DetectionConfig) -> None:
     check_range("gain", config.gain, 0, 1000)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the metric says of a plane, before any threshold.
+
+    Parameters
+    ----------
+    level : ndarray of float32, (Y, X)
+        Log odds of being sharp or, by the paper's scale, the pooled response in [0, 1].
+    judged : ndarray of bool, (Y, X)
+        False where nothing can be told.
+    """
+
+    level: Float
+    judged: Bool
+
+
 def detect_plane(
     image: npt.NDArray[Any], metric: LocalMetric, config: DetectionConfig
 ) -> Detection:
     """Detect defocus in one plane (Y, X) or (Y, X, C); see `detect`."""
+    return decide(judge_plane(image, metric, config), config)
+
+
+def judge_plane(
+    image: npt.NDArray[Any],
+    metric: LocalMetric,
+    config: DetectionConfig,
+    should_stop: ShouldStop = never_stop,
+) -> Judgement:
+    """Apply the metric to one plane (Y, X) or (Y, X, C): the costly part of `detect`.
+
+    Of the settings only `scale` counts here.
+
+    Raises
+    ------
+    DefocusError, Stopped
+        As `detect`.
+    """
+    if should_stop():
+        raise Stopped
     plane = prepare_plane(image)
     if plane.grey.max() <= plane.grey.min():
         raise DefocusError("the image is constant: there is nothing to judge")
-    odds, judged = sharpness_odds(plane, metric)
-    judged &= ~plane.holes
+    level, judged = sharpness_odds(plane, metric, should_stop=should_stop)
+    if config.scale == "image":
+        level = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
+    if should_stop():
+        raise Stopped
+    return Judgement(level, judged & ~plane.holes)
+
+
+def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
+    """Turn a judgement into a blur map and a mask: threshold, refine, fill, clean up."""
+    _check(config)
+    judged = judgement.judged
+    sharpness = judgement.level
     if config.scale == "calibrated":
-        threshold = config.caution + _own_threshold(odds, judged, config)
-        sharpness = probability(config.gain * (odds - threshold))
-    else:
-        sharpness = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
+        threshold = config.caution + _own_threshold(judgement.level, judged, config)
+        sharpness = probability(config.gain * (judgement.level - threshold))
     if config.refine:
         sharpness = refine(sharpness, config.refinement)
     sharpness = _fill(sharpness, judged)

@@ -24,6 +24,10 @@ class Event:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
+class Stopped(Exception):  # noqa: N818 - what happened, not an error
+    """Work without a partial result was asked to stop, and did."""
+
+
 OnEvent = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 

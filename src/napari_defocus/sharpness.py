@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage, special
 
 from napari_defocus.errors import DefocusError
+from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, Pooling
 from napari_defocus.plane import Plane
 
@@ -109,7 +110,12 @@ def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> F
     return mean(gain) * guide + mean(values_mean - gain * guide_mean)
 
 
-def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) -> tuple[Float, Bool]:
+def sharpness_odds(
+    plane: Plane,
+    metric: LocalMetric,
+    coarser: int = COARSER,
+    should_stop: ShouldStop = never_stop,
+) -> tuple[Float, Bool]:
     """Log odds of being sharp at each pixel, and where they can be trusted.
 
     A pixel is judged at the finest scale at which its surroundings, were they sharp, would answer
@@ -124,6 +130,8 @@ def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) ->
         Filters, pooling and calibration.
     coarser : int
         How many times the image may be halved.
+    should_stop : callable
+        Asked between the steps.
 
     Returns
     -------
@@ -136,9 +144,13 @@ def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) ->
     ------
     DefocusError
         Where the image is smaller than a filter.
+    Stopped
+        Where it was asked to stop.
     """
     pooling, calibration = metric.pooling, metric.calibration
     response = pool(filter_response(plane, metric), plane.grey, pooling)
+    if should_stop():
+        raise Stopped
     gradient = local_contrast(plane, pooling)
     level = combine(response, pool(gradient, plane.grey, pooling), pooling)
     odds = calibration.slope * (level - calibration.threshold)
@@ -146,7 +158,7 @@ def sharpness_odds(plane: Plane, metric: LocalMetric, coarser: int = COARSER) ->
     half = halve(plane) if coarser and trust.min() < 1 else None
     if half is None or min(half.grey.shape) < metric.size:
         return odds, trust > 0
-    coarse_odds, coarse_judged = sharpness_odds(half, metric, coarser - 1)
+    coarse_odds, coarse_judged = sharpness_odds(half, metric, coarser - 1, should_stop)
     shape = plane.grey.shape
     odds = trust * odds + (1 - trust) * (_double(coarse_odds, shape) - HALVING_COST)
     return odds, (trust > 0) | (_double(coarse_judged.astype(np.float32), shape) > 0.5)

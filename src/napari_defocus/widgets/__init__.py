@@ -1,0 +1,1 @@
+"""The napari side: layers in, the library's calls in the background, layers out."""

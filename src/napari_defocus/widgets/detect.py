@@ -1,0 +1,306 @@
+"""The one-click widget: an image layer in, a blur map and a mask layer out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from napari.layers import Image, Labels, Shapes
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_defocus import __version__
+from napari_defocus.detection import Detection, DetectionConfig, detect
+from napari_defocus.errors import DefocusError
+from napari_defocus.recipes import as_command, as_python
+from napari_defocus.regions import region_shares, score_objects
+from napari_defocus.widgets import layers
+from napari_defocus.widgets.choosers import follow_selection, layer_chooser
+from napari_defocus.widgets.jobs import JobBar
+from napari_defocus.widgets.preview import Preview
+from napari_defocus.widgets.session import session
+from napari_defocus.widgets.settings import DetectionSettings, MetricChooser
+
+PREVIEW = "preview"
+BLUR = "blur map"
+MASK = "mask"
+# Wait this long, in milliseconds, for the next move of a slider before the preview follows.
+DEBOUNCE = 30
+
+
+class DetectWidget(QWidget):
+    """Choose nothing, press Detect.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._session = session()
+        self._preview = Preview()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(DEBOUNCE)
+        self._timer.timeout.connect(self._ask_preview)
+        self.image = layer_chooser(viewer, Image)
+        follow_selection(viewer, self.image)
+        self.contents = QLabel()
+        self.metric = MetricChooser()
+        self.open_metric = QPushButton("Open…")
+        self.shown_plane = QCheckBox("only the plane on screen")
+        self.settings = DetectionSettings()
+        self.preview = QCheckBox("live preview of the plane on screen")
+        self.region = layer_chooser(viewer, Shapes, Labels, nullable=True)
+        self.share = QLabel()
+        self.objects = layer_chooser(viewer, Labels, nullable=True)
+        self.table = QTableWidget()
+        self.table.setMinimumHeight(120)
+        self.table.hide()
+        self.jobs = JobBar(self._session.jobs, "Detect")
+        self.copy_command = QPushButton("Copy as command")
+        self.copy_python = QPushButton("Copy as Python")
+        self._lay_out()
+        self._connect()
+        self._show_metrics()
+        self._image_changed()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.addRow("Image", self.image.native)
+        form.addRow("", self.contents)
+        form.addRow("", self.shown_plane)
+        metric = QHBoxLayout()
+        metric.addWidget(self.metric, 1)
+        metric.addWidget(self.open_metric)
+        form.addRow("Metric", metric)
+        more = QFormLayout()
+        more.addRow("Region", self.region.native)
+        more.addRow("", self.share)
+        more.addRow("Objects", self.objects.native)
+        copies = QHBoxLayout()
+        copies.addWidget(self.copy_command)
+        copies.addWidget(self.copy_python)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.jobs)
+        layout.addWidget(self.preview)
+        layout.addWidget(self.settings)
+        layout.addLayout(more)
+        layout.addWidget(self.table)
+        layout.addLayout(copies)
+        layout.addStretch()
+        self.share.setWordWrap(True)
+        self.contents.setWordWrap(True)
+
+    def _connect(self) -> None:
+        self.jobs.clicked.connect(self.detect)
+        self.open_metric.clicked.connect(self._choose_metric_file)
+        self._session.metrics_changed.connect(self._show_metrics)
+        self.image.changed.connect(self._image_changed)
+        self.metric.currentIndexChanged.connect(self._request_preview)
+        self.settings.changed.connect(self._request_preview)
+        self.preview.toggled.connect(self._toggle_preview)
+        self._viewer.dims.events.current_step.connect(self._request_preview)
+        self._preview.ready.connect(self._show_preview)
+        self._preview.failed.connect(self.jobs.refuse)
+        self.region.changed.connect(self._show_region)
+        self.objects.changed.connect(self._show_objects)
+        self.copy_command.clicked.connect(lambda: self._copy(as_command))
+        self.copy_python.clicked.connect(lambda: self._copy(as_python))
+
+    # What is chosen
+
+    @property
+    def config(self) -> DetectionConfig:
+        """The settings as they stand."""
+        return self.settings.config
+
+    def _image_changed(self, _: Any = None) -> None:
+        layer = self.image.value
+        self.contents.setText(layers.describe(layer) if layer is not None else "no image layer")
+        is_stack = layer is not None and bool(layers.leading_shape(layer))
+        self.shown_plane.setVisible(is_stack)
+        self._request_preview()
+
+    def _show_metrics(self, chosen: str = "") -> None:
+        self.metric.show_names(self._session.metric_names, chosen)
+
+    def _choose_metric_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a metric", "", "Metrics (*.safetensors)")
+        if path:
+            self.use_metric_file(Path(path))
+
+    def use_metric_file(self, path: Path) -> None:
+        """Choose the metric of a file; say so where it cannot be used."""
+        try:
+            self._session.open_metric(path)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+
+    # The main job
+
+    def detect(self) -> None:
+        """Detect defocus in the chosen image, in the background."""
+        try:
+            source = layers.check_image(self.image.value)
+            metric = self._session.metric(self.metric.name)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        config = self.config
+        data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
+        if self.shown_plane.isVisible() and self.shown_plane.isChecked():
+            index, data = layers.visible_plane(self._viewer, source)
+            axes = axes[len(index) :]
+        note = {
+            "version": __version__,
+            "metric": self.metric.name,
+            "metric_digest": metric.digest,
+            "settings": asdict(config),
+            "plane": index,
+        }
+
+        def call(on_event: Any, should_stop: Any) -> Detection:
+            return detect(
+                data, metric, config, axes=axes, on_event=on_event, should_stop=should_stop
+            )
+
+        self.jobs.run(lambda found: self._show(found, source, note), call)
+
+    def _show(self, found: Detection, source: Image, note: dict[str, Any]) -> None:
+        if source not in self._viewer.layers:
+            raise DefocusError(f"layer {source.name!r} was deleted; its result was dropped")
+        self._drop_preview_layer(source)
+        layers.put_image(self._viewer, found.blur, source, BLUR, **note)
+        layers.put_labels(self._viewer, found.mask, source, MASK, **note)
+        self._viewer.layers.selection.active = source
+        everything = np.ones(found.mask.shape[-2:], bool)
+        self.jobs.say(_shares_text("image", region_shares(found.mask, everything)))
+        self._show_region()
+        self._show_objects()
+
+    def _found(self) -> Detection | None:
+        """Give the detection that lies in the viewer for the chosen image."""
+        source = self.image.value
+        if source is None:
+            return None
+        blur, mask = (layers.find_owned(self._viewer, source, role) for role in (BLUR, MASK))
+        return Detection(blur.data, mask.data) if blur is not None and mask is not None else None
+
+    # Regions and objects
+
+    def _show_region(self, _: Any = None) -> None:
+        self.share.clear()
+        found, region = self._found(), self.region.value
+        if found is None or region is None:
+            return
+        try:
+            inside = layers.region_mask(region, self.image.value, found.mask.shape[-2:])
+        except DefocusError as error:
+            self.share.setText(f"⚠ {error}")
+            return
+        self.share.setText(_shares_text("region", region_shares(found.mask, inside)))
+
+    def _show_objects(self, _: Any = None) -> None:
+        self.table.hide()
+        found, objects = self._found(), self.objects.value
+        if found is None or objects is None:
+            return
+        try:
+            columns = score_objects(found, np.asarray(objects.data))
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        features = pd.DataFrame(columns)
+        others = objects.features.drop(columns=columns.keys() - {"index"}, errors="ignore")
+        if "index" in others:
+            features = features.merge(others, on="index", how="left")
+        objects.features = features
+        self._fill_table(columns)
+
+    def _fill_table(self, columns: dict[str, Any]) -> None:
+        self.table.setColumnCount(len(columns))
+        self.table.setHorizontalHeaderLabels([name.replace("_", " ") for name in columns])
+        self.table.setRowCount(len(columns["index"]))
+        for column, values in enumerate(columns.values()):
+            for row, value in enumerate(values):
+                text = f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
+                self.table.setItem(row, column, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
+        self.table.show()
+
+    # The preview
+
+    def _toggle_preview(self, on: bool) -> None:
+        if on:
+            self._request_preview()
+        elif self.image.value is not None:
+            self._preview.stop()
+            self._drop_preview_layer(self.image.value)
+
+    def _request_preview(self, _: Any = None) -> None:
+        if self.preview.isChecked():
+            self._timer.start()
+
+    def _ask_preview(self) -> None:
+        try:
+            source = layers.check_image(self.image.value)
+            metric = self._session.metric(self.metric.name)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        index = layers.visible_index(self._viewer, source, len(layers.leading_shape(source)))
+        data = layers.full_resolution(source)
+        self._preview.ask(
+            (source.unique_id, index), lambda: np.asarray(data[index]), metric, self.config
+        )
+
+    def _show_preview(self, answer: tuple[Any, Detection, int]) -> None:
+        key, found, step = answer
+        source = self.image.value
+        if not self.preview.isChecked() or source is None or source.unique_id != key[0]:
+            return
+        layer = layers.put_labels(self._viewer, found.mask, source, PREVIEW)
+        where = layers.plane_geometry(source)
+        layer.scale = np.asarray(where["scale"]) * step
+        # A reduced pixel covers step pixels: its centre lies further in.
+        offset = (step - 1) / 2 * np.asarray(where["scale"])
+        layer.translate = np.asarray(where["translate"]) + offset
+        self._viewer.layers.selection.active = source
+
+    def _drop_preview_layer(self, source: Image) -> None:
+        layer = layers.find_owned(self._viewer, source, PREVIEW)
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+
+    # As text
+
+    def _copy(self, write: Any) -> None:
+        source = self.image.value
+        path = (source.source.path if source is not None else None) or "IMAGE"
+        text = write(path, self.metric.name, self.config)
+        QApplication.clipboard().setText(text)
+        self.jobs.say("copied to the clipboard")
+
+
+def _shares_text(what: str, shares: dict[str, float]) -> str:
+    parts = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+    return f"{what}: {parts}"

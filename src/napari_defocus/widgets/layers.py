@@ -1,0 +1,234 @@
+"""Napari layers: what an image layer holds, and results that sit on it exactly."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from skimage import draw
+
+from napari_defocus.annotation import BLURRED, SHARP
+from napari_defocus.errors import DefocusError
+from napari_defocus.pictures import COLOURS
+
+# The key, in a layer's metadata, under which this plugin writes where the layer comes from.
+KEY = "napari-defocus"
+GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+ELLIPSE_POINTS = 64
+
+Index = tuple[int, ...]
+
+
+def full_resolution(layer: Image) -> Any:
+    """Give the layer's array, of a pyramid the finest level; it may be Dask or Zarr."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def plane_axes(layer: Image) -> int:
+    """How many trailing axes of the data make one plane: 2, or 3 with colours."""
+    return 3 if layer.rgb else 2
+
+
+def leading_shape(layer: Image) -> tuple[int, ...]:
+    """Shape of the stack of planes, empty for a single one."""
+    shape = full_resolution(layer).shape
+    return tuple(int(size) for size in shape[: len(shape) - plane_axes(layer)])
+
+
+def axes_of(layer: Image) -> str:
+    """Give a letter for each axis of the data, as `detect` takes them."""
+    stack = "TZC"[-len(leading_shape(layer)) :] if leading_shape(layer) else ""
+    stack = stack.rjust(len(leading_shape(layer)), "Q")
+    return stack + ("YXS" if layer.rgb else "YX")
+
+
+def describe(layer: Image) -> str:
+    """Say what a layer holds: "12 planes of 512 x 512, RGB"."""
+    shape = full_resolution(layer).shape
+    rows, columns = shape[len(leading_shape(layer)) :][:2]
+    planes = int(np.prod(leading_shape(layer), dtype=int))
+    text = f"{rows} x {columns} pixels"
+    if leading_shape(layer):
+        text = f"{planes} planes of {rows} x {columns}"
+    colours = {3: ", RGB", 4: ", RGBA"}.get(shape[-1], "") if layer.rgb else ""
+    return text + colours + (", finest level of a pyramid" if layer.multiscale else "")
+
+
+def check_image(layer: Image | None) -> Image:
+    """Give the layer back where it holds an image to judge.
+
+    Raises
+    ------
+    DefocusError
+        Where there is none, or it is empty.
+    """
+    if layer is None:
+        raise DefocusError("no image layer is chosen; open an image, or a sample of this plugin")
+    if 0 in full_resolution(layer).shape:
+        raise DefocusError(f"layer {layer.name!r} is empty; choose another")
+    return layer
+
+
+def visible_index(viewer: ViewerModel, layer: Layer, leading: int) -> Index:
+    """Index, along the leading axes, of the plane that the viewer shows of a layer."""
+    world = np.asarray(viewer.dims.point, float)[-layer.ndim :]
+    if len(world) < layer.ndim:
+        world = np.concatenate([np.zeros(layer.ndim - len(world)), world])
+    data = np.rint(np.asarray(layer.world_to_data(world)))[:leading].astype(int)
+    shape = layer.data[0].shape if getattr(layer, "multiscale", False) else layer.data.shape
+    return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=False))
+
+
+def visible_plane(viewer: ViewerModel, layer: Image) -> tuple[Index, npt.NDArray[Any]]:
+    """Read the plane of an image layer that the viewer shows, and give its index."""
+    index = visible_index(viewer, layer, len(leading_shape(layer)))
+    return index, np.asarray(full_resolution(layer)[index])
+
+
+def geometry(layer: Layer) -> dict[str, Any]:
+    """Where a layer lies, for another layer of the same axes."""
+    return {name: getattr(layer, name) for name in GEOMETRY}
+
+
+def plane_geometry(layer: Layer) -> dict[str, Any]:
+    """Where one plane of a layer lies, for a layer of two axes."""
+    if layer.ndim == 2:
+        return geometry(layer)
+    return {
+        "scale": layer.scale[-2:],
+        "translate": layer.translate[-2:],
+        "rotate": layer.rotate[-2:, -2:],
+        "affine": layer.affine.set_slice([layer.ndim - 2, layer.ndim - 1]),
+        "units": layer.units[-2:],
+        "axis_labels": layer.axis_labels[-2:],
+    }
+
+
+def owned(layer: Layer) -> Mapping[str, Any]:
+    """Give what this plugin wrote about a layer of its own; empty for others."""
+    note = layer.metadata.get(KEY, {}) if isinstance(layer.metadata, dict) else {}
+    return note if isinstance(note, dict) else {}
+
+
+def find_owned(viewer: ViewerModel, source: Layer, role: str) -> Layer | None:
+    """Find the layer of a role ("blur map", "mask") that this plugin made for a source."""
+    for layer in viewer.layers:
+        note = owned(layer)
+        if note.get("role") == role and note.get("source_id") == source.unique_id:
+            return layer
+    return None
+
+
+def put_image(
+    viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
+) -> Image:
+    """Show a result of a source as an image in [0, 1]; update this plugin's own, if there."""
+    layer = _replaceable(viewer, source, role, data.shape)
+    if layer is None:
+        # Hidden at first: the mask says more, and both at once say little.
+        options: dict[str, Any] = {"colormap": "gray", "contrast_limits": (0, 1), "visible": False}
+        where = _geometry_for(data, source)
+        return viewer.add_image(data, **_described(source, role, note), **where, **options)
+    layer.data = data
+    _update(layer, source, role, note)
+    return layer
+
+
+def put_labels(
+    viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
+) -> Labels:
+    """Show a result of a source as labels; a later undo brings the earlier result back."""
+    layer = _replaceable(viewer, source, role, data.shape)
+    if layer is None:
+        where = _geometry_for(data, source)
+        labels = viewer.add_labels(data, **_described(source, role, note), **where, opacity=0.5)
+        labels.colormap = two_classes()
+        return labels
+    changed = np.nonzero(layer.data != data)
+    if changed[0].size:
+        # Not `layer.data = data`: the old strokes' history would write stale pixels on undo.
+        layer.data_setitem(changed, data[changed])
+    _update(layer, source, role, note)
+    return layer
+
+
+def _replaceable(
+    viewer: ViewerModel, source: Layer, role: str, shape: tuple[int, ...]
+) -> Any | None:
+    layer = find_owned(viewer, source, role)
+    if layer is None or layer.data.shape == shape:
+        return layer
+    viewer.layers.remove(layer)
+    return None
+
+
+def _described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {KEY: {"role": role, "source_id": source.unique_id, "source": source.name, **note}}
+    return {"name": f"{source.name} {role}", "metadata": metadata}
+
+
+def _update(layer: Layer, source: Layer, role: str, note: Mapping[str, Any]) -> None:
+    layer.metadata = {**layer.metadata, **_described(source, role, note)["metadata"]}
+    for name, value in _geometry_for(layer.data, source).items():
+        setattr(layer, name, value)
+
+
+def _geometry_for(data: npt.NDArray[Any], source: Layer) -> dict[str, Any]:
+    return geometry(source) if data.ndim == source.ndim else plane_geometry(source)
+
+
+def two_classes() -> DirectLabelColormap:
+    """Give the colours of blurred and sharp, and none to all other labels."""
+    colours: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
+    colours |= {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
+    return DirectLabelColormap(color_dict=colours)
+
+
+def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Pixels (Y, X) of an image's planes that a Shapes or Labels layer covers.
+
+    Raises
+    ------
+    DefocusError
+        Where the layer covers nothing, or labels are of another shape.
+    """
+    if isinstance(region, Shapes):
+        mask = _inside_shapes(region, image, shape)
+    else:
+        labels = np.asarray(region.data)
+        if labels.shape[-2:] != shape:
+            raise DefocusError(
+                f"labels {region.name!r} are {labels.shape[-2:]}, the image {shape}; "
+                "draw the region on labels of the image's own size"
+            )
+        mask = labels.reshape(-1, *shape).any(axis=0)
+    if not mask.any():
+        raise DefocusError(f"layer {region.name!r} covers nothing of the image; draw a region")
+    return np.asarray(mask, np.bool_)
+
+
+def _inside_shapes(shapes: Shapes, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    for vertices, kind in zip(shapes.data, shapes.shape_type, strict=True):
+        outline = _ellipse(vertices) if kind == "ellipse" else np.asarray(vertices)
+        if kind in ("line", "path") or len(outline) < 3:
+            continue
+        # The shapes may lie in the world otherwise than the image.
+        world = np.array([shapes.data_to_world(vertex) for vertex in outline])[:, -2:]
+        padded = np.zeros((len(world), image.ndim))
+        padded[:, -2:] = world
+        inside = np.array([image.world_to_data(point) for point in padded])[:, -2:]
+        mask[draw.polygon(inside[:, 0], inside[:, 1], shape)] = True
+    return mask
+
+
+def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Points of the ellipse within a rectangle given by its corners, in turn."""
+    corners = np.asarray(corners)
+    centre = corners.mean(axis=0)
+    first, second = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_POINTS, endpoint=False)[:, np.newaxis]
+    return np.asarray(centre + np.cos(angle) * first + np.sin(angle) * second)
