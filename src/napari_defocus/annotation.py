@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from napari_defocus.errors import DefocusError
 
@@ -97,6 +98,14 @@ def superpixels(grey: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int6
     return np.asarray(segments, np.int64)
 
 
+def superpixel_outlines(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Give the pixels (Y, X) whose lower or right neighbour is of another super-pixel."""
+    outlines = np.zeros(segments.shape, bool)
+    outlines[:-1] |= segments[:-1] != segments[1:]
+    outlines[:, :-1] |= segments[:, :-1] != segments[:, 1:]
+    return outlines
+
+
 def centroids(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Give the rounded centroid (y, x) of each super-pixel, (N, 2)."""
     label = segments.ravel()
@@ -105,3 +114,36 @@ def centroids(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     sums = [np.bincount(label, weights=axis.ravel())[1:] for axis in (y, x)]
     present = area > 0
     return np.rint(np.stack(sums, 1)[present] / area[present, np.newaxis]).astype(np.int64)
+
+
+def annotation_from_detection(mask: npt.NDArray[Any], margin: int = 4) -> Labels:
+    """Turn a detected mask into an annotation to correct.
+
+    Parameters
+    ----------
+    mask : ndarray of integers, (Y, X)
+        0 undecided, 1 blurred, 2 sharp.
+    margin : int
+        Pixels this near to an outline, in rows and columns, stay unlabelled: detected outlines
+        are doubtful.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X)
+        0 unlabelled, 1 blurred, 2 sharp.
+
+    Raises
+    ------
+    DefocusError
+        Where the mask is no plane.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise DefocusError(f"the mask is {mask.shape}; give one plane (Y, X) of it")
+    annotation = np.zeros(mask.shape, np.uint8)
+    width = 2 * margin + 1
+    for label in (BLURRED, SHARP):
+        # The image's own border is no outline.
+        inside = ndimage.minimum_filter(mask == label, width, mode="nearest")
+        annotation[inside] = label
+    return annotation

@@ -31,15 +31,11 @@ from napari_defocus.regions import region_shares, score_objects
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets.jobs import JobBar
+from napari_defocus.widgets.layers import BLUR, MASK, PREVIEW
+from napari_defocus.widgets.preferences import preferred
 from napari_defocus.widgets.preview import Preview
 from napari_defocus.widgets.session import session
 from napari_defocus.widgets.settings import DetectionSettings, MetricChooser
-
-PREVIEW = "preview"
-BLUR = "blur map"
-MASK = "mask"
-# Wait this long, in milliseconds, for the next move of a slider before the preview follows.
-DEBOUNCE = 30
 
 
 class DetectWidget(QWidget):
@@ -56,9 +52,11 @@ class DetectWidget(QWidget):
         self._viewer = viewer
         self._session = session()
         self._preview = Preview()
+        self._watched: Image | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(DEBOUNCE)
+        # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
+        self._timer.setInterval(0)
         self._timer.timeout.connect(self._ask_preview)
         self.image = layer_chooser(viewer, Image)
         follow_selection(viewer, self.image)
@@ -80,6 +78,7 @@ class DetectWidget(QWidget):
         self._lay_out()
         self._connect()
         self._show_metrics()
+        self._prefer_metric(preferred("metric"))
         self._image_changed()
 
     def _lay_out(self) -> None:
@@ -135,13 +134,30 @@ class DetectWidget(QWidget):
 
     def _image_changed(self, _: Any = None) -> None:
         layer = self.image.value
+        if layer != self._watched:
+            if self._watched is not None:
+                self._drop_preview_layer(self._watched)
+                self._watched.events.data.disconnect(self._data_changed)
+            if layer is not None:
+                layer.events.data.connect(self._data_changed)
+            self._watched = layer
         self.contents.setText(layers.describe(layer) if layer is not None else "no image layer")
         is_stack = layer is not None and bool(layers.leading_shape(layer))
         self.shown_plane.setVisible(is_stack)
         self._request_preview()
 
+    def _data_changed(self, _: Any = None) -> None:
+        self._preview.forget()
+        self._image_changed()
+
     def _show_metrics(self, chosen: str = "") -> None:
         self.metric.show_names(self._session.metric_names, chosen)
+
+    def _prefer_metric(self, name: str) -> None:
+        if name in self._session.metric_names:
+            self._show_metrics(name)
+        else:
+            self.use_metric_file(Path(name))
 
     def _choose_metric_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a metric", "", "Metrics (*.safetensors)")
@@ -167,7 +183,7 @@ class DetectWidget(QWidget):
             return
         config = self.config
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
-        if self.shown_plane.isVisible() and self.shown_plane.isChecked():
+        if layers.leading_shape(source) and self.shown_plane.isChecked():
             index, data = layers.visible_plane(self._viewer, source)
             axes = axes[len(index) :]
         note = {
@@ -229,11 +245,11 @@ class DetectWidget(QWidget):
         except DefocusError as error:
             self.jobs.refuse(error)
             return
-        features = pd.DataFrame(columns)
         others = objects.features.drop(columns=columns.keys() - {"index"}, errors="ignore")
-        if "index" in others:
-            features = features.merge(others, on="index", how="left")
-        objects.features = features
+        if "index" not in others:
+            # Napari's rule for such features: the row's number is the label.
+            others.insert(0, "index", range(len(others)))
+        objects.features = pd.DataFrame(columns).merge(others, on="index", how="outer")
         self._fill_table(columns)
 
     def _fill_table(self, columns: dict[str, Any]) -> None:
@@ -252,9 +268,11 @@ class DetectWidget(QWidget):
     def _toggle_preview(self, on: bool) -> None:
         if on:
             self._request_preview()
-        elif self.image.value is not None:
+        else:
+            self._timer.stop()
             self._preview.stop()
-            self._drop_preview_layer(self.image.value)
+            if self.image.value is not None:
+                self._drop_preview_layer(self.image.value)
 
     def _request_preview(self, _: Any = None) -> None:
         if self.preview.isChecked():
@@ -278,13 +296,9 @@ class DetectWidget(QWidget):
         source = self.image.value
         if not self.preview.isChecked() or source is None or source.unique_id != key[0]:
             return
-        layer = layers.put_labels(self._viewer, found.mask, source, PREVIEW)
-        where = layers.plane_geometry(source)
-        layer.scale = np.asarray(where["scale"]) * step
-        # A reduced pixel covers step pixels: its centre lies further in.
-        offset = (step - 1) / 2 * np.asarray(where["scale"])
-        layer.translate = np.asarray(where["translate"]) + offset
-        self._viewer.layers.selection.active = source
+        layers.put_preview(self._viewer, found.mask, source, step)
+        if self._viewer.layers.selection.active != source:
+            self._viewer.layers.selection.active = source
 
     def _drop_preview_layer(self, source: Image) -> None:
         layer = layers.find_owned(self._viewer, source, PREVIEW)

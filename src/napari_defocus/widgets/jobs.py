@@ -54,8 +54,8 @@ class Jobs(QObject):
         super().__init__()
         self.current: Job | None = None
 
-    def start(self, job: Job) -> None:
-        """Start a job.
+    def start(self, job: Job, then: Callable[[], None]) -> None:
+        """Start a job; at its end `then` is called, when another may start already.
 
         Raises
         ------
@@ -66,6 +66,7 @@ class Jobs(QObject):
             raise DefocusError("another job of this plugin is running; wait for it, or cancel it")
         self.current = job
         job.finished.connect(self._end)
+        job.finished.connect(then)
         job.start()
         self.changed.emit()
 
@@ -93,6 +94,7 @@ class JobBar(QWidget):
         super().__init__()
         self._jobs = jobs
         self._job: Job | None = None
+        self._on_done: Callable[[Any], None] | None = None
         self._began = 0.0
         self.run_button = QPushButton(label)
         self.cancel_button = QPushButton("Cancel")
@@ -136,16 +138,18 @@ class JobBar(QWidget):
         job = Job(function, *arguments)
         job.progressed.connect(self._progress)
         job.errored.connect(self._fail)
-        job.returned.connect(lambda result: self._receive(on_done, result))
-        job.finished.connect(self._finish)
+        # A method of this widget, not a lambda: Qt drops the connection when the window closes.
+        job.returned.connect(self._receive)
+        self.destroyed.connect(job.quit)
         try:
-            self._job, self._began = job, time.monotonic()
-            self._jobs.start(job)
+            self._job, self._on_done, self._began = job, on_done, time.monotonic()
+            self._jobs.start(job, self._finish)
         except DefocusError as error:
-            self._job = None
+            self._job = self._on_done = None
             self.refuse(error)
             return
-        self.bar.setRange(0, 0)
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
         self.bar.show()
         self.say("")
         self._refresh()
@@ -165,23 +169,24 @@ class JobBar(QWidget):
         self.say(f"{event.stage}: {event.done} of {event.total}{values}; {left:.0f} s left")
         self.progressed.emit(event)
 
-    def _receive(self, on_done: Callable[[Any], None], result: Any) -> None:
-        if result is None:
+    def _receive(self, result: Any) -> None:
+        if result is None or self._on_done is None:
             return
         try:
-            on_done(result)
+            self._on_done(result)
         except DefocusError as error:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         advice = "" if isinstance(error, DefocusError) else _advice(error)
-        self.say(f"⚠ {error or type(error).__name__}{advice}")
-        show_error(f"{error or type(error).__name__}{advice}")
+        text = f"{str(error) or type(error).__name__}{advice}"
+        self.say(f"⚠ {text}")
+        show_error(text)
 
     def _finish(self) -> None:
         if self._job is not None and self._job.abort_requested:
             self.say("cancelled; nothing was changed")
-        self._job = None
+        self._job = self._on_done = None
         self.bar.hide()
         self._refresh()
         self.ended.emit()

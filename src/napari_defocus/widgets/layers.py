@@ -8,6 +8,7 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.transforms import Affine
 from skimage import draw
 
 from napari_defocus.annotation import BLURRED, SHARP
@@ -16,6 +17,11 @@ from napari_defocus.pictures import COLOURS
 
 # The key, in a layer's metadata, under which this plugin writes where the layer comes from.
 KEY = "napari-defocus"
+# Roles of layers that this plugin makes and writes again.
+PREVIEW = "preview"
+BLUR = "blur map"
+MASK = "mask"
+DISAGREEMENT = "disagreement"
 GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 ELLIPSE_POINTS = 64
 
@@ -101,6 +107,7 @@ def plane_geometry(layer: Layer) -> dict[str, Any]:
         "scale": layer.scale[-2:],
         "translate": layer.translate[-2:],
         "rotate": layer.rotate[-2:, -2:],
+        "shear": layer.shear[-1:],
         "affine": layer.affine.set_slice([layer.ndim - 2, layer.ndim - 1]),
         "units": layer.units[-2:],
         "axis_labels": layer.axis_labels[-2:],
@@ -155,6 +162,30 @@ def put_labels(
     return layer
 
 
+def put_preview(
+    viewer: ViewerModel, data: npt.NDArray[np.uint8], source: Layer, step: int
+) -> Labels:
+    """Show the mask of every step-th pixel of a plane over its image; it has no history."""
+    where = _spread(plane_geometry(source), step)
+    layer = _replaceable(viewer, source, PREVIEW, data.shape)
+    if layer is None:
+        layer = viewer.add_labels(data, **_described(source, PREVIEW, {}), **where, opacity=0.5)
+        layer.colormap = two_classes()
+        return layer
+    layer.data[...] = data
+    layer.refresh(thumbnail=False, highlight=False, extent=False)
+    _place(layer, where)
+    return layer
+
+
+def _spread(where: dict[str, Any], step: int) -> dict[str, Any]:
+    """Enlarge the pixels of a plane step times."""
+    parts = {name: where[name] for name in ("scale", "translate", "rotate", "shear")}
+    # An enlarged pixel covers step pixels: its centre lies further in, along the image's own axes.
+    centre = Affine(**parts)(np.full(2, (step - 1) / 2))
+    return {**where, "scale": np.asarray(where["scale"]) * step, "translate": centre}
+
+
 def _replaceable(
     viewer: ViewerModel, source: Layer, role: str, shape: tuple[int, ...]
 ) -> Any | None:
@@ -172,8 +203,14 @@ def _described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, A
 
 def _update(layer: Layer, source: Layer, role: str, note: Mapping[str, Any]) -> None:
     layer.metadata = {**layer.metadata, **_described(source, role, note)["metadata"]}
-    for name, value in _geometry_for(layer.data, source).items():
-        setattr(layer, name, value)
+    _place(layer, _geometry_for(layer.data, source))
+
+
+def _place(layer: Layer, where: Mapping[str, Any]) -> None:
+    for name, value in where.items():
+        # Each change redraws the whole canvas.
+        if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+            setattr(layer, name, value)
 
 
 def _geometry_for(data: npt.NDArray[Any], source: Layer) -> dict[str, Any]:

@@ -9,24 +9,34 @@ from qtpy.QtCore import QObject, Signal
 from napari_defocus.detection import Detection, DetectionConfig, Judgement, decide, judge_plane
 from napari_defocus.events import OnEvent, ShouldStop
 from napari_defocus.metric import LocalMetric
-from napari_defocus.widgets.jobs import Job
+from napari_defocus.widgets.latest import Latest
 
 # Larger planes are previewed at every second (third, ...) pixel.
-MOST_PIXELS = 300_000
+MOST_PIXELS = 200_000
 
 
 class Preview(QObject):
-    """Works in the background; of requests that come faster than answers only the last counts."""
+    """Works in the background; of requests that come faster than answers only the last counts.
+
+    Signals
+    -------
+    ready : (key, Detection, int)
+        The preview of every so many pixels.
+    failed : Exception
+        Why there is none.
+    """
 
     ready = Signal(object)
     failed = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
-        self._job: Job | None = None
-        self._waiting: tuple[Any, ...] | None = None
         self._key: tuple[Any, ...] | None = None
         self._judgement: Judgement | None = None
+        self._edition = 0
+        self._latest = Latest(self)
+        self._latest.ready.connect(self._receive)
+        self._latest.failed.connect(self.failed)
 
     def ask(
         self,
@@ -46,39 +56,28 @@ class Preview(QObject):
         metric, config
             See `detect`.
         """
-        request = ((*key, metric.digest, config.scale), read, metric, config)
-        if self._job is not None:
-            self._waiting = request
-            return
-        self._start(request)
+        key = (*key, self._edition, metric.digest, config.scale)
+        self._latest.ask(key, self._preview, key, read, metric, config)
 
     def stop(self) -> None:
         """Drop what is asked for."""
-        self._waiting = None
-        if self._job is not None:
-            self._job.quit()
+        self._latest.stop()
 
-    def _start(self, request: tuple[Any, ...]) -> None:
-        key, read, metric, config = request
-        judgement = self._judgement if key == self._key else None
-        self._job = Job(_preview, judgement, read, metric, config)
-        self._job.returned.connect(lambda result: self._receive(key, result))
-        self._job.errored.connect(self.failed)
-        self._job.finished.connect(self._next)
-        self._job.start()
+    def forget(self) -> None:
+        """Judge the plane anew next time: the pixels were changed."""
+        self._edition += 1
 
-    def _receive(self, key: tuple[Any, ...], result: Any) -> None:
-        if result is None:
-            return
+    def _receive(self, key: tuple[Any, ...], result: tuple[Judgement, Detection, int]) -> None:
         judgement, detection, step = result
         self._key, self._judgement = key, judgement
         self.ready.emit((key, detection, step))
 
-    def _next(self) -> None:
-        self._job = None
-        if self._waiting is not None:
-            request, self._waiting = self._waiting, None
-            self._start(request)
+    def _preview(
+        self, key: tuple[Any, ...], *arguments: Any, **callbacks: Any
+    ) -> tuple[Judgement, Detection, int]:
+        """Work in the background, one call at a time: the judgement does not change under it."""
+        judgement = self._judgement if key == self._key else None
+        return _preview(judgement, *arguments, **callbacks)
 
 
 def _preview(

@@ -1,0 +1,151 @@
+"""Drive napari as a person would, and take the pictures of the documentation.
+
+    xvfb-run -a -s '-screen 0 1600x1000x24' python docs/session.py [FOLDER]
+
+Opens the photo sample, paints scribbles with the mouse, makes patches, trains, detects, evaluates.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NAPARI_CONFIG", "")
+
+import napari
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QWidget
+
+PLUGIN = "napari-defocus"
+FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
+LONGEST = 180.0
+# Strokes on the photo sample, (y, x).
+BLURRED = (((60, 40), (120, 30), (180, 60)), ((60, 400), (140, 470), (220, 440)))
+SHARP = (((110, 190), (130, 230), (100, 270)), ((330, 120), (380, 160), (420, 130)),
+         ((360, 300), (420, 260), (470, 300)))  # fmt: skip
+
+
+def wait(until: Callable[[], bool] = lambda: False, seconds: float = LONGEST) -> None:
+    """Let the window live until something holds."""
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    if seconds == LONGEST and not until():
+        raise TimeoutError(f"{until} did not come true in {seconds} s")
+
+
+def pause() -> None:
+    wait(seconds=0.5)
+
+
+class Session:
+    """A viewer, its canvas and the dock widget in use."""
+
+    def __init__(self) -> None:
+        self.viewer = napari.Viewer(title="napari-defocus")
+        self.viewer.window._qt_window.resize(1560, 960)
+        self.dock: Any = None
+        pause()
+
+    def open(self, name: str) -> Any:
+        """Open a widget of the plugin in place of the one before."""
+        if self.dock is not None:
+            self.dock.hide()
+        self.dock, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, name)
+        self.dock.show()
+        pause()
+        return widget
+
+    def picture(self, name: str) -> None:
+        pause()
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self.viewer.screenshot(str(FOLDER / f"{name}.png"), canvas_only=False, flash=False)
+        print(FOLDER / f"{name}.png")
+
+    def click(self, button: QWidget) -> None:
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def draw(self, stroke: Sequence[tuple[float, float]]) -> None:
+        """Draw a stroke on the canvas with the mouse."""
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        points = [self._on_canvas(canvas, point) for point in _dense(stroke)]
+        left = Qt.MouseButton.LeftButton
+        QTest.mousePress(canvas, left, pos=points[0])
+        for point in points[1:]:
+            QTest.mouseMove(canvas, point)
+            QApplication.processEvents()
+        QTest.mouseRelease(canvas, left, pos=points[-1])
+        QApplication.processEvents()
+
+    def _on_canvas(self, canvas: QWidget, point: Sequence[float]) -> QPoint:
+        centre = np.asarray(self.viewer.camera.center)[-2:]
+        y, x = (np.asarray(point) - centre) * self.viewer.camera.zoom
+        return QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
+
+
+def _dense(stroke: Sequence[tuple[float, float]], step: float = 6.0) -> np.ndarray:
+    corners = np.asarray(stroke, float)
+    parts = []
+    for first, second in zip(corners[:-1], corners[1:], strict=True):
+        count = max(2, int(np.hypot(*(second - first)) / step))
+        parts.append(np.linspace(first, second, count))
+    return np.concatenate(parts)
+
+
+def main() -> None:
+    session = Session()
+    viewer = session.viewer
+    viewer.open_sample(PLUGIN, "photo")
+    truth = viewer.layers["photo true mask"]
+    viewer.layers.selection.active = viewer.layers["photo"]
+
+    annotate = session.open("Annotate")
+    session.click(annotate.new)
+    annotation = viewer.layers.selection.active
+    annotation.brush_size = 12
+    session.click(annotate.paint_blurred)
+    for stroke in BLURRED:
+        session.draw(stroke)
+    session.click(annotate.paint_sharp)
+    for stroke in SHARP:
+        session.draw(stroke)
+    assert {1, 2} <= set(np.unique(annotation.data)), "the strokes did not reach the layer"
+    wait(seconds=3)
+    session.picture("annotate")
+    session.click(annotate.jobs.run_button)
+    wait(lambda: not annotate.jobs.busy)
+
+    train = session.open("Train")
+    train.settings.epochs.setValue(6)
+    session.click(train.jobs.run_button)
+    wait(lambda: not train.jobs.busy)
+    session.picture("train")
+
+    session.open("Kernel PCA")
+    session.picture("kernels")
+
+    detect = session.open("Detect")
+    viewer.layers.selection.active = viewer.layers["photo"]
+    detect.metric.show_names(tuple(detect.metric.itemData(i) for i in range(detect.metric.count())),
+                             "just trained")  # fmt: skip
+    session.click(detect.jobs.run_button)
+    wait(lambda: not detect.jobs.busy)
+    for layer in viewer.layers:
+        layer.visible = layer.name in ("photo", "photo mask")
+    session.picture("detect")
+
+    evaluate = session.open("Evaluate")
+    evaluate.labels.value = truth
+    session.click(evaluate.jobs.run_button)
+    wait(lambda: not evaluate.jobs.busy)
+    session.picture("evaluate")
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A first annotation without a brush: compare the planes of a focus stack, pixel by pixel.
+
+Not in the paper; the ratios were chosen on the z-stack sample, whose true blur is known.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.annotation import BLURRED, SHARP, Labels
+from napari_defocus.errors import DefocusError
+from napari_defocus.events import Event, OnEvent, ShouldStop, Stopped, ignore_event, never_stop
+from napari_defocus.metric import LocalMetric, load_metric
+from napari_defocus.plane import prepare_plane
+from napari_defocus.sharpness import LEAST, filter_response, pool
+
+Float = npt.NDArray[np.float32]
+
+# A plane is sharp where the best plane answers at most so many times as strongly as it does,
+AS_SHARP = 1.25
+# and blurred where the best answers at least so many times as strongly. The best must also exceed
+# the worst by this: where focus changes nothing, there is no texture to judge by.
+CLEARLY_SHARPER = 4.0
+
+
+def propose_annotation(
+    stack: npt.NDArray[Any],
+    index: int,
+    metric: LocalMetric | None = None,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> Labels:
+    """Propose an annotation of one plane of a focus stack.
+
+    A pixel is sharp where no plane of the stack is much sharper than this one, blurred where
+    another plane is clearly sharper, and left unlabelled in between and where no plane shows
+    texture.
+
+    Parameters
+    ----------
+    stack : ndarray, or array that is read plane by plane (Dask, Zarr)
+        (Z, Y, X) or (Z, Y, X, C): one field of view at several focus positions, see
+        `prepare_plane`.
+    index : int
+        The plane to annotate.
+    metric : LocalMetric, optional
+        By whose filters planes are compared; the default metric where none is given.
+    on_event : callable
+        Told after each plane.
+    should_stop : callable
+        Asked before each plane.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X)
+        0 unlabelled, 1 blurred, 2 sharp.
+
+    Raises
+    ------
+    DefocusError
+        Where there are fewer than two planes, or they cannot be judged.
+    Stopped
+        Where it was asked to stop.
+    """
+    planes = len(stack)
+    if stack.ndim not in (3, 4) or planes < 2:
+        raise DefocusError(
+            f"an array of shape {tuple(stack.shape)} is no focus stack; "
+            "give two planes or more of one field of view"
+        )
+    if not 0 <= index < planes:
+        raise DefocusError(f"plane {index} is asked for; the stack has 0 to {planes - 1}")
+    metric = metric or load_metric("default")
+    own = _response(stack[index], metric)
+    best, worst = own, own
+    for other in range(planes):
+        if should_stop():
+            raise Stopped
+        if other != index:
+            response = _response(stack[other], metric)
+            best, worst = np.maximum(best, response), np.minimum(worst, response)
+        on_event(Event("comparing planes", other + 1, planes))
+    labels = np.zeros(own.shape, np.uint8)
+    labels[(best <= AS_SHARP * own) & (best >= CLEARLY_SHARPER * worst)] = SHARP
+    labels[best >= CLEARLY_SHARPER * own] = BLURRED
+    return labels
+
+
+def _response(image: npt.NDArray[Any], metric: LocalMetric) -> Float:
+    plane = prepare_plane(np.asarray(image))
+    # Never zero: what no filter answers to is no sharper than anything else.
+    return pool(filter_response(plane, metric), plane.grey, metric.pooling) + np.float32(LEAST)

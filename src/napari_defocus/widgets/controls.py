@@ -1,0 +1,37 @@
+"""Small controls that several widgets have."""
+
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
+
+from napari_defocus.pictures import COLOURS
+
+
+def wrapped_label() -> QLabel:
+    """Make a label whose text goes on in the next line."""
+    label = QLabel()
+    label.setWordWrap(True)
+    return label
+
+
+def row(*controls: QWidget) -> QHBoxLayout:
+    """Put controls side by side."""
+    layout = QHBoxLayout()
+    for control in controls:
+        layout.addWidget(control)
+    return layout
+
+
+def number(low: int, high: int, value: int, suffix: str = "") -> QSpinBox:
+    """Make a box for a whole number."""
+    box = QSpinBox()
+    box.setRange(low, high)
+    box.setValue(value)
+    box.setSuffix(suffix)
+    return box
+
+
+def paint_button(text: str, label: int) -> QPushButton:
+    """Make a button that shows the colour of a class."""
+    swatch = QPixmap(16, 16)
+    swatch.fill(QColor.fromRgbF(*COLOURS[label]))
+    return QPushButton(QIcon(swatch), text)

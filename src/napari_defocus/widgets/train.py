@@ -1,0 +1,427 @@
+"""Train a metric on the patch set, watch its loss, keep it."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from napari.components import ViewerModel
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_defocus.errors import DefocusError
+from napari_defocus.events import Event, OnEvent, ShouldStop
+from napari_defocus.fitting import METHODS, FitConfig, instant_metric, metric_from_nets
+from napari_defocus.metric import LocalMetric, save_metric
+from napari_defocus.nets import DEVICES, NO_BASE, TrainedNets, TrainingConfig
+from napari_defocus.patches import CLASS_NAMES, PatchSet, merge_patch_sets
+from napari_defocus.training import train
+from napari_defocus.widgets.dialogs import ask_metric_to_save
+from napari_defocus.widgets.jobs import JobBar
+from napari_defocus.widgets.live import LiveFit
+from napari_defocus.widgets.plots import Plot
+from napari_defocus.widgets.preferences import preferred
+from napari_defocus.widgets.session import TRAINED, session
+
+BASES = ("default", NO_BASE)
+# Nets that start at random need larger steps.
+FRESH_LEARNING_RATE = 2e-3
+# Curves are redrawn after so many milliseconds at the earliest.
+REDRAW = 250
+# Patch sets that are listed by name.
+MOST_LISTED = 5
+NO_PATCHES = "no patches yet; paint and add an annotation in Annotate, or open a patch set there"
+
+
+class TrainingSettings(QWidget):
+    """Method, base, device, nets and epochs, the rest folded away."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        default = TrainingConfig()
+        self.method = _choice(METHODS, METHODS[0])
+        self.base = _choice(BASES, default.base)
+        self.device = _choice(DEVICES, preferred("device"))
+        self.nets = _number(1, 64, default.nets)
+        self.epochs = _number(1, 1000, default.epochs)
+        self.kernels = _number(1, 256, default.kernels)
+        self.kernel_size = _number(3, 31, default.kernel_size, 2)
+        self.learning_rate = QDoubleSpinBox()
+        self.learning_rate.setDecimals(5)
+        self.learning_rate.setRange(1e-5, 1)
+        self.learning_rate.setSingleStep(1e-4)
+        self.learning_rate.setValue(default.learning_rate)
+        self.seed = _number(0, 2**31 - 1, default.seed)
+        self._set_tips()
+        self._lay_out()
+        self.base.currentTextChanged.connect(self._base_changed)
+        self.method.currentTextChanged.connect(self._method_changed)
+        for control in (self.kernel_size, self.seed):
+            control.valueChanged.connect(self.changed)
+
+    def _set_tips(self) -> None:
+        for control, tip in (
+            (self.method, "Nets: kernel PCA of trained ConvNets. Instant: closed form, no nets."),
+            (self.base, "What is learnt shifts the default metric, or starts from nothing."),
+            (self.device, "Where nets are trained; auto takes a GPU where there is one."),
+            (self.nets, "Several nets: their kernels are pooled."),
+            (self.epochs, "Most passes over the patches; a net that gets no better ends earlier."),
+            (self.kernels, "Kernels of a net; a base has its own number."),
+            (self.kernel_size, "Side of the kernels, odd; a base has its own."),
+            (self.learning_rate, "Smaller where training diverges."),
+            (self.seed, "Same seed, same nets."),
+        ):
+            control.setToolTip(tip)
+
+    def _lay_out(self) -> None:
+        first = QFormLayout()
+        for label, control in (
+            ("Method", self.method),
+            ("Base", self.base),
+            ("Device", self.device),
+            ("Nets", self.nets),
+            ("Epochs", self.epochs),
+        ):
+            first.addRow(label, control)
+        inner = QWidget()
+        rest = QFormLayout(inner)
+        rest.setContentsMargins(0, 0, 0, 0)
+        for label, control in (
+            ("Kernels", self.kernels),
+            ("Kernel size", self.kernel_size),
+            ("Learning rate", self.learning_rate),
+            ("Seed", self.seed),
+        ):
+            rest.addRow(label, control)
+        folded = QCollapsible("More settings")
+        folded.addWidget(inner)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(first)
+        layout.addWidget(folded)
+
+    def _base_changed(self, base: str) -> None:
+        rate = FRESH_LEARNING_RATE if base == NO_BASE else TrainingConfig().learning_rate
+        self.learning_rate.setValue(rate)
+        self.changed.emit()
+
+    def _method_changed(self, method: str) -> None:
+        for control in (self.device, self.nets, self.epochs, self.kernels, self.learning_rate):
+            control.setEnabled(method == "nets")
+
+    @property
+    def config(self) -> FitConfig:
+        """The settings; those that were not touched are the library's defaults."""
+        training = replace(
+            TrainingConfig(),
+            base=self.base.currentText(),
+            device=self.device.currentText(),
+            nets=self.nets.value(),
+            epochs=self.epochs.value(),
+            kernels=self.kernels.value(),
+            kernel_size=self.kernel_size.value(),
+            learning_rate=round(self.learning_rate.value(), 5),
+            seed=self.seed.value(),
+        )
+        return FitConfig(method=self.method.currentText(), training=training)
+
+
+class Curves:
+    """Loss and accuracy of each net, drawn as they come.
+
+    The window waits while a figure is drawn, so lines grow over what is there until they leave it.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose theme is followed.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        # Figures of each epoch, by net.
+        self.history: dict[int, list[Mapping[str, float]]] = {}
+        self.plot = Plot(viewer)
+        self._epochs = 1
+        self._limits: tuple[float, float] | None = None
+        self._timer = QTimer(self.plot)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW)
+        self._timer.timeout.connect(self._grow)
+
+    def clear(self, epochs: int) -> None:
+        """Begin anew, with room for so many epochs."""
+        self.history, self._epochs = {}, epochs
+        self.plot.draw(self._paint)
+
+    def add(self, net: int, epoch: Mapping[str, float]) -> None:
+        """Add the figures of an epoch of a net."""
+        self.history.setdefault(net, []).append(epoch)
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _grow(self) -> None:
+        drawn = self.plot.figure.axes
+        if not drawn or self._limits != self._find_limits():
+            self.plot.draw(self._paint)
+        else:
+            self.plot.add_lines(self._add_lines(*drawn))
+
+    def _find_limits(self) -> tuple[float, float]:
+        """Give the upper limit of losses and the lower one of accuracies, in coarse steps."""
+        epochs = [epoch for net in self.history.values() for epoch in net]
+        loss = max(max(epoch["loss"], epoch["train_loss"]) for epoch in epochs)
+        accuracy = min(epoch["accuracy"] for epoch in epochs)
+        return math.ceil(loss * 10 + 0.1) / 10, min(math.floor(accuracy * 10 - 0.1) / 10, 0.9)
+
+    def _paint(self, figure: Figure) -> None:
+        if not self.history:
+            return
+        # A layout that is fitted to its labels is slow.
+        figure.set_layout_engine("none")
+        margins = {"left": 0.14, "right": 0.97, "top": 0.93, "bottom": 0.14, "hspace": 0.35}
+        above, below = figure.subplots(2, 1, sharex=True, gridspec_kw=margins)
+        above.set_title("loss: held out, dotted training", loc="left")
+        below.set_title("held-out accuracy", loc="left")
+        below.set_xlabel("epoch; a colour for each net")
+        below.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        below.set_xlim(0.5, self._epochs + 0.5)
+        for axes in (above, below):
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        self._limits = self._find_limits()
+        above.set_ylim(0, self._limits[0])
+        below.set_ylim(self._limits[1], 1)
+        self._add_lines(above, below)
+
+    def _add_lines(self, above: Axes, below: Axes) -> list[Line2D]:
+        """Replace the lines in the axes by those of the history as it is now."""
+        for line in (*above.lines, *below.lines):
+            line.remove()
+        lines = []
+        for net, epochs in self.history.items():
+            style = {"color": f"C{net % 10}", "linewidth": 1.2}
+            mark = {"marker": ".", "markersize": 5}
+            at = range(1, len(epochs) + 1)
+            for axes, name, more in (
+                (above, "train_loss", {"linestyle": ":"}),
+                (above, "loss", mark),
+                (below, "accuracy", mark),
+            ):
+                values = [epoch[name] for epoch in epochs]
+                lines += axes.plot(at, values, scalex=False, scaley=False, **style, **more)
+        return lines
+
+
+class TrainWidget(QWidget):
+    """Patches in, a metric out.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._session = session()
+        self._epochs = 1
+        self.patches = _wrapped()
+        self.settings = TrainingSettings()
+        self.jobs = JobBar(self._session.jobs, "Train")
+        self.curves = Curves(viewer)
+        self.live = QCheckBox("instant fit while painting")
+        self.live.setToolTip("Fits the instant metric again after each stroke of an annotation.")
+        self.live_text = _wrapped()
+        self.save_button = QPushButton("Save metric…")
+        self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
+        self._lay_out()
+        self._connect()
+        self._show_patches()
+        self._enable_save()
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        for part in (
+            self.patches,
+            self.settings,
+            self.jobs,
+            self.live,
+            self.live_text,
+            self.curves.plot,
+            self.save_button,
+        ):
+            layout.addWidget(part)
+        layout.setStretchFactor(self.curves.plot, 1)
+        self.live_text.hide()
+
+    def _connect(self) -> None:
+        self.jobs.clicked.connect(self.train)
+        self.jobs.progressed.connect(self._follow)
+        self.live.toggled.connect(self._toggle_live)
+        self.settings.changed.connect(self._refit)
+        self._live_fit.fitted.connect(self._show_live)
+        self._live_fit.failed.connect(self._refuse_live)
+        self._session.patches_changed.connect(self._show_patches)
+        self._session.metrics_changed.connect(self._enable_save)
+        self.save_button.clicked.connect(self._choose_file)
+
+    # Patches
+
+    def _show_patches(self) -> None:
+        sets = self._session.patch_sets
+        if not sets:
+            self.patches.setText(NO_PATCHES)
+            return
+        total = {
+            name: sum(s.counts()[name] for s in sets.values()) for name in CLASS_NAMES.values()
+        }
+        images = sum(len(patch_set.sources) for patch_set in sets.values())
+        lines = [f"{_counted(total)} patches of {images} image{'s' * (images > 1)}"]
+        if len(sets) > 1:
+            lines += [f"{name}: {_counted(s.counts())}" for name, s in sets.items()][:MOST_LISTED]
+        if len(sets) > MOST_LISTED:
+            lines.append(f"and {len(sets) - MOST_LISTED} more")
+        self.patches.setText("\n".join(lines))
+
+    # Training
+
+    def train(self) -> None:
+        """Train on the session's patches, in the background."""
+        patch_sets = list(self._session.patch_sets.values())
+        if not patch_sets:
+            self.jobs.refuse(DefocusError(NO_PATCHES))
+            return
+        config = self.settings.config
+        self._epochs = config.training.epochs
+        self.curves.clear(self._epochs)
+        self.jobs.run(self._keep, _train, patch_sets, config)
+
+    def _follow(self, event: Event) -> None:
+        if event.values:
+            self.curves.add((event.done - 1) // self._epochs, event.values)
+
+    def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
+        metric, self._session.nets = outcome
+        self._session.add_metric(TRAINED, metric)
+        self.jobs.say(f"{_scores(metric)}; offered as {TRAINED!r}")
+
+    # The instant fit
+
+    def _instant_config(self) -> FitConfig:
+        return replace(self.settings.config, method="instant")
+
+    def _toggle_live(self, on: bool) -> None:
+        self.live_text.setVisible(on)
+        self.live_text.clear()
+        self._live_fit.switch(on)
+
+    def _refit(self) -> None:
+        if self.live.isChecked():
+            self._live_fit.switch(True)
+
+    def _show_live(self, metric: LocalMetric) -> None:
+        self.live_text.setText(_scores(metric))
+        before = self._session.metric(TRAINED) if self._has_metric() else None
+        if before is None or before.digest != metric.digest:
+            self._session.nets = None
+            self._session.add_metric(TRAINED, metric)
+
+    def _refuse_live(self, error: Exception) -> None:
+        self.live_text.setText(f"⚠ {error or type(error).__name__}")
+
+    # Files
+
+    def _has_metric(self) -> bool:
+        return TRAINED in self._session.metric_names
+
+    def _enable_save(self, _: str = "") -> None:
+        self.save_button.setEnabled(self._has_metric())
+
+    def _choose_file(self) -> None:
+        path = ask_metric_to_save(self)
+        if path is not None:
+            self.save(path)
+
+    def save(self, path: Path) -> None:
+        """Write the trained metric to a file; say so where that fails."""
+        try:
+            if not self._has_metric():
+                raise DefocusError("there is no trained metric yet; press Train")
+            save_metric(self._session.metric(TRAINED), path)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        self.jobs.say(f"saved to {path}")
+
+
+def _train(
+    patch_sets: list[PatchSet], config: FitConfig, on_event: OnEvent, should_stop: ShouldStop
+) -> tuple[LocalMetric, TrainedNets | None] | None:
+    """Make a metric by either method, None where it was stopped; gives its nets too."""
+    patches = merge_patch_sets(patch_sets)
+    if config.method == "instant":
+        return instant_metric(patches, config), None
+    _leave_a_core()
+    nets = train(patches, config.training, on_event=on_event, should_stop=should_stop)
+    if nets is None or should_stop():
+        return None
+    metric = metric_from_nets(nets, config)
+    return None if should_stop() else (metric, nets)
+
+
+def _leave_a_core() -> None:
+    """Let torch, on this thread, leave a core to the window."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
+
+
+def _scores(metric: LocalMetric) -> str:
+    scores = metric.record["held_out"]
+    return (
+        f"held out: AUC {scores['auc']:.3f}, accuracy {scores['accuracy']:.1%} "
+        f"of {scores['patches']} patches"
+    )
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _choice(names: tuple[str, ...], chosen: str) -> QComboBox:
+    control = QComboBox()
+    control.addItems(names)
+    control.setCurrentText(chosen)
+    return control
+
+
+def _number(low: int, high: int, value: int, step: int = 1) -> QSpinBox:
+    control = QSpinBox()
+    control.setRange(low, high)
+    control.setSingleStep(step)
+    control.setValue(value)
+    return control
+
+
+def _wrapped() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    return label

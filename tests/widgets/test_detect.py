@@ -1,0 +1,552 @@
+"""The Detect widget by its buttons: the whole path, and each way it can go wrong."""
+
+import shlex
+import time
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication
+from skimage import data
+
+from napari_defocus import cli
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.events import Event, Stopped
+from napari_defocus.io import read_image, read_labels, write_png
+from napari_defocus.metric import save_metric
+from napari_defocus.widgets import detect as module
+from napari_defocus.widgets import layers, preferences
+from napari_defocus.widgets.detect import DetectWidget
+from napari_defocus.widgets.session import session
+
+CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
+Z = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def widget(viewer, qtbot):
+    widget = DetectWidget(viewer)
+    qtbot.addWidget(widget)
+    return widget
+
+
+def press(qtbot, widget):
+    with qtbot.waitSignal(widget.jobs.ended, timeout=20_000):
+        widget.jobs.run_button.click()
+
+
+def result(viewer, source, role):
+    return layers.find_owned(viewer, source, role)
+
+
+def is_at_rest(widget):
+    bar = widget.jobs
+    return (
+        bar.run_button.isEnabled()
+        and not bar.cancel_button.isEnabled()
+        and bar.bar.isHidden()
+        and not bar.busy
+    )
+
+
+# The main path
+
+
+def test_one_click_on_the_default_selection(viewer, widget, qtbot):
+    viewer.add_image(Z, name="other")
+    source = viewer.add_image(CAMERA, name="cells")
+    assert widget.image.value == source
+    assert widget.contents.text() == "120 x 160 pixels"
+    press(qtbot, widget)
+    expected = detect(CAMERA)
+    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+    np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
+    assert widget.jobs.text.text().startswith("image: ")
+    assert viewer.layers.selection.active == source
+    assert is_at_rest(widget)
+
+
+@pytest.mark.parametrize("pixels", [CAMERA, data.astronaut()[::4, 0:480:4]], ids=["grey", "RGB"])
+def test_window_and_command_line_give_the_same_arrays(viewer, widget, qtbot, tmp_path, pixels):
+    path = tmp_path / "cells.png"
+    write_png(path, pixels)
+    (source,) = viewer.open(path, plugin="napari")
+    assert widget.image.value == source
+    widget.settings.caution.setValue(1.5)
+    press(qtbot, widget)
+    widget.copy_command.click()
+    words = shlex.split(QApplication.clipboard().text())
+    words[words.index("results")] = str(tmp_path / "out")
+    assert cli.main(words[1:]) == 0
+    blur = read_image(tmp_path / "out" / "cells.blur.tif").data
+    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, blur)
+    mask = read_labels(tmp_path / "out" / "cells.mask.tif")
+    np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, mask)
+    widget.copy_python.click()
+    lines = {}
+    exec(QApplication.clipboard().text().replace("found.blur, found.mask", ""), lines)
+    np.testing.assert_array_equal(lines["found"].blur, blur)
+
+
+def test_only_the_plane_on_screen(viewer, widget, qtbot):
+    source = viewer.add_image(da.from_array(Z, chunks=(1, -1, -1)))
+    widget.show()
+    assert widget.shown_plane.isVisible()
+    viewer.dims.set_current_step(0, 2)
+    widget.shown_plane.setChecked(True)
+    press(qtbot, widget)
+    np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, detect(Z[2]).mask)
+    widget.shown_plane.setChecked(False)
+    press(qtbot, widget)
+    assert result(viewer, source, layers.MASK).data.shape == Z.shape
+    viewer.add_image(CAMERA)
+    assert not widget.shown_plane.isVisible()
+
+
+def test_a_chosen_plane_counts_also_while_the_widget_is_out_of_sight(viewer, widget, qtbot):
+    source = viewer.add_image(Z)
+    widget.shown_plane.setChecked(True)
+    press(qtbot, widget)
+    assert result(viewer, source, layers.MASK).data.shape == CAMERA.shape
+
+
+# The preview
+
+
+def preview_of(viewer, source):
+    return result(viewer, source, layers.PREVIEW)
+
+
+def test_preview_follows_the_threshold_and_goes_when_switched_off(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA, scale=(0.5, 0.5))
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        widget.preview.setChecked(True)
+    shown = preview_of(viewer, source)
+    np.testing.assert_array_equal(shown.data, detect(CAMERA).mask)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        widget.settings.caution.setValue(3.5)
+    expected = detect(CAMERA, config=DetectionConfig(caution=3.5)).mask
+    np.testing.assert_array_equal(preview_of(viewer, source).data, expected)
+    np.testing.assert_allclose(preview_of(viewer, source).scale, (0.5, 0.5))
+    widget.preview.setChecked(False)
+    assert preview_of(viewer, source) is None
+    assert viewer.layers == [source]
+
+
+def test_preview_follows_the_plane_the_image_and_its_pixels(viewer, widget, qtbot):
+    stack = viewer.add_image(Z, name="stack")
+    viewer.dims.set_current_step(0, 0)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        widget.preview.setChecked(True)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        viewer.dims.set_current_step(0, 1)
+    np.testing.assert_array_equal(preview_of(viewer, stack).data, detect(Z[1]).mask)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        stack.data = Z[::-1].copy()[:, ::-1].copy()
+    np.testing.assert_array_equal(preview_of(viewer, stack).data, detect(Z[1][::-1]).mask)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        other = viewer.add_image(CAMERA, name="other")
+    assert preview_of(viewer, other) is not None
+    assert preview_of(viewer, stack) is None
+    widget.preview.setChecked(False)
+    assert viewer.layers == [stack, other]
+
+
+def test_no_preview_comes_after_it_was_switched_off_or_detected(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA)
+    widget.preview.setChecked(True)
+    widget.preview.setChecked(False)
+    qtbot.wait(400)
+    assert preview_of(viewer, source) is None
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        widget.preview.setChecked(True)
+    press(qtbot, widget)
+    assert {layers.owned(layer).get("role") for layer in viewer.layers} >= {"mask", "blur map"}
+
+
+def test_preview_of_a_megapixel_is_quick(viewer, widget, qtbot):
+    viewer.add_image(np.tile(data.camera(), (2, 2))[:1000, :1000])
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        widget.preview.setChecked(True)
+    took = []
+    for caution in (0.5, 1.5, 2.5, 0.0, 2.0):
+        began = time.perf_counter()
+        with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+            widget.settings.caution.setValue(caution)
+        took.append(time.perf_counter() - began)
+    print(f"\npreview of 1000 x 1000: {1000 * np.median(took):.0f} ms from slider to preview")
+    assert np.median(took) < 2
+
+
+# As text
+
+
+def test_copy_as_command_reads_back_as_the_same_settings(viewer, widget):
+    viewer.add_image(CAMERA)
+    settings = widget.settings
+    for control, value in (
+        (settings.caution, -1.5),
+        (settings.gain, 3.25),
+        (settings.adapt, 0.125),
+        (settings.keep, 0.4),
+        (settings.iterations, 60),
+        (settings.smallest, 17),
+    ):
+        control.setValue(value)
+    settings.refine.setChecked(False)
+    settings.scale.setCurrentText("image")
+    widget.copy_command.click()
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[:3] == ["napari-defocus", "detect", "IMAGE"]
+    assert cli.detection_config(cli.build_parser().parse_args(words[1:])) == widget.config
+    assert widget.config.caution == -1.5
+    widget.copy_python.click()
+    text = QApplication.clipboard().text()
+    expression = text.split("config = ")[1].splitlines()[0]
+    names = {"DetectionConfig": DetectionConfig}
+    names |= {name: getattr(cli, name) for name in ("MaskConfig", "RefinementConfig")}
+    assert eval(expression, names) == widget.config
+
+
+def test_untouched_settings_are_those_of_the_library(widget):
+    assert widget.config == DetectionConfig()
+
+
+# Regions and objects
+
+
+def test_region_shares_and_objects(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA)
+    press(qtbot, widget)
+    mask = result(viewer, source, layers.MASK).data
+    painted = np.zeros(CAMERA.shape, int)
+    painted[20:60, 30:90] = 1
+    region = viewer.add_labels(painted, name="region")
+    widget.region.value = region
+    blurred = (mask[20:60, 30:90] == 1).mean()
+    assert widget.share.text().startswith(f"region: {blurred:.1%} blurred, ")
+    objects = np.zeros(CAMERA.shape, int)
+    objects[5:50, 5:50], objects[60:110, 60:150] = 3, 8
+    cells = viewer.add_labels(objects, name="cells")
+    cells.features = {"index": [3, 8], "name": ["a", "b"]}
+    widget.objects.value = cells
+    blur = result(viewer, source, layers.BLUR).data
+    assert list(cells.features["index"]) == [3, 8]
+    assert list(cells.features["name"]) == ["a", "b"]
+    np.testing.assert_allclose(cells.features["mean_blur"][0], blur[5:50, 5:50].mean(), rtol=1e-5)
+    assert not widget.table.isHidden()
+    assert [widget.table.item(row, 0).text() for row in range(2)] == ["3", "8"]
+    assert widget.table.item(1, 1).text() == str(50 * 90)
+    widget.objects.value = None
+    assert widget.table.isHidden()
+    widget.region.value = None
+    assert widget.share.text() == ""
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_features_of_the_objects_are_kept(viewer, widget, qtbot, with_index):
+    viewer.add_image(CAMERA)
+    press(qtbot, widget)
+    objects = np.zeros(CAMERA.shape, int)
+    objects[5:50, 5:50], objects[60:110, 60:150] = 1, 3
+    cells = viewer.add_labels(objects, name="cells")
+    features = {"kind": ["background", "a", "gone", "b"]}
+    cells.features = {"index": [0, 1, 2, 3], **features} if with_index else features
+    for _ in range(2):
+        widget.objects.value = None
+        widget.objects.value = cells
+        assert list(cells.features["index"]) == [0, 1, 2, 3]
+        assert list(cells.features["kind"]) == features["kind"]
+        assert list(np.isfinite(cells.features["mean_blur"])) == [False, True, False, True]
+
+
+def test_labels_of_another_shape_are_refused_beside_their_chooser(viewer, widget, qtbot):
+    viewer.add_image(CAMERA)
+    press(qtbot, widget)
+    small = viewer.add_labels(np.ones((7, 8), int), name="small")
+    widget.region.value = small
+    assert "'small' are (7, 8)" in widget.share.text()
+    widget.objects.value = small
+    assert "the objects are (7, 8)" in widget.jobs.text.text()
+    assert widget.table.isHidden()
+    assert small.features.empty
+
+
+# Bad input
+
+
+def test_no_layer(viewer, widget):
+    assert widget.contents.text() == "no image layer"
+    widget.jobs.run_button.click()
+    assert "no image layer is chosen" in widget.jobs.text.text()
+    widget.preview.setChecked(True)
+    widget._ask_preview()
+    assert "no image layer" in widget.jobs.text.text()
+    widget.copy_command.click()
+    assert is_at_rest(widget)
+
+
+def test_points_are_no_image(viewer, widget):
+    viewer.add_points(np.zeros((3, 2)))
+    widget.jobs.run_button.click()
+    assert "no image layer is chosen" in widget.jobs.text.text()
+    assert len(viewer.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.zeros((0, 20, 30), np.uint8), "is empty"),
+        (np.full((40, 50), 7, np.uint8), "constant"),
+        (np.full((40, 50), np.nan, np.float32), ""),
+    ],
+    ids=["empty", "constant", "nan"],
+)
+def test_images_that_cannot_be_judged(viewer, widget, qtbot, pixels, says):
+    viewer.add_image(pixels, contrast_limits=(0, 255))
+    widget.jobs.run_button.click()
+    qtbot.waitUntil(lambda: is_at_rest(widget), timeout=10_000)
+    assert widget.jobs.text.text().startswith("⚠")
+    assert says in widget.jobs.text.text()
+    assert len(viewer.layers) == 1
+
+
+def slow(began):
+    """Give a stand-in for `detect` that works until it is asked to stop."""
+
+    def work(*_, on_event, should_stop, **__):
+        on_event(Event("detecting", 1, 100))
+        began.append(time.monotonic())
+        while not should_stop():
+            time.sleep(0.01)
+            if time.monotonic() > began[0] + 20:
+                raise AssertionError("never asked to stop")
+        raise Stopped
+
+    return work
+
+
+def test_layer_deleted_while_the_job_runs(viewer, widget, qtbot, monkeypatch):
+    source = viewer.add_image(CAMERA, name="cells")
+    go_on = []
+
+    def late(*args, **kwargs):
+        while not go_on:
+            time.sleep(0.01)
+        return detect(*args, **kwargs)
+
+    monkeypatch.setattr(module, "detect", late)
+    widget.jobs.run_button.click()
+    assert widget.jobs.busy
+    assert not widget.jobs.run_button.isEnabled()
+    viewer.layers.remove(source)
+    with qtbot.waitSignal(widget.jobs.ended, timeout=10_000):
+        go_on.append(True)
+    assert "'cells' was deleted" in widget.jobs.text.text()
+    assert len(viewer.layers) == 0
+    assert is_at_rest(widget)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("the engine broke"), "the engine broke"),
+        (RuntimeError("CUDA out of memory"), "take a smaller image"),
+        (MemoryError(), "MemoryError; close other programs"),
+    ],
+)
+def test_errors_in_the_job_are_told_and_the_buttons_come_back(
+    viewer, widget, qtbot, monkeypatch, error, says
+):
+    viewer.add_image(CAMERA)
+
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(module, "detect", broken)
+    told = []
+    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", told.append)
+    press(qtbot, widget)
+    assert says in widget.jobs.text.text()
+    assert len(told) == 1
+    assert says in told[0]
+    assert is_at_rest(widget)
+    assert len(viewer.layers) == 1
+    monkeypatch.undo()
+    press(qtbot, widget)
+    assert len(viewer.layers) == 3
+
+
+def test_another_job_may_start_when_one_has_ended(viewer, widget, qtbot):
+    viewer.add_image(CAMERA)
+    free = []
+    widget.jobs.ended.connect(lambda: free.append(is_at_rest(widget)))
+    press(qtbot, widget)
+    assert free == [True]
+
+
+def test_cancel_comes_back_within_half_a_second(viewer, widget, qtbot, monkeypatch):
+    viewer.add_image(CAMERA)
+    began = []
+    monkeypatch.setattr(module, "detect", slow(began))
+    widget.jobs.run_button.click()
+    qtbot.waitUntil(lambda: "1 of 100" in widget.jobs.text.text(), timeout=5_000)
+    second = DetectWidget(viewer)
+    qtbot.addWidget(second)
+    assert not second.jobs.run_button.isEnabled()
+    pressed = time.monotonic()
+    widget.jobs.cancel_button.click()
+    assert widget.jobs.cancel_button.text() == "Cancelling…"
+    qtbot.waitUntil(lambda: is_at_rest(widget), timeout=5_000)
+    assert time.monotonic() - pressed < 0.5
+    assert widget.jobs.text.text() == "cancelled; nothing was changed"
+    assert widget.jobs.cancel_button.text() == "Cancel"
+    assert second.jobs.run_button.isEnabled()
+    assert len(viewer.layers) == 1
+
+
+def test_a_real_detection_can_be_cancelled_within_half_a_second(viewer, widget, qtbot):
+    big = np.tile(data.camera(), (2, 2))[:1000, :1000]
+    viewer.add_image(da.stack([da.from_array(big)] * 50))
+    widget.jobs.run_button.click()
+    qtbot.waitUntil(lambda: " of 50" in widget.jobs.text.text(), timeout=20_000)
+    pressed = time.monotonic()
+    widget.jobs.cancel_button.click()
+    qtbot.waitUntil(lambda: is_at_rest(widget), timeout=10_000)
+    took = time.monotonic() - pressed
+    print(f"\ncancel amid planes of 1000 x 1000: {1000 * took:.0f} ms")
+    assert took < 3
+    assert len(viewer.layers) == 1
+
+
+def test_viewer_closed_while_the_job_runs(make_napari_viewer_proxy, qtbot, monkeypatch):
+    viewer = make_napari_viewer_proxy()
+    viewer.add_image(CAMERA)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-defocus", "Detect")
+    began = []
+    monkeypatch.setattr(module, "detect", slow(began))
+    widget.jobs.run_button.click()
+    qtbot.waitUntil(lambda: bool(began), timeout=5_000)
+    viewer.close()
+    qtbot.waitUntil(lambda: session().jobs.current is None, timeout=5_000)
+
+
+def test_dock_closed_while_the_job_runs_and_layers_change_afterwards(viewer, qtbot, monkeypatch):
+    viewer.add_image(CAMERA)
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-defocus", "Detect")
+    widget.preview.setChecked(True)
+    began = []
+    monkeypatch.setattr(module, "detect", slow(began))
+    widget.jobs.run_button.click()
+    qtbot.waitUntil(lambda: bool(began), timeout=5_000)
+    viewer.window.remove_dock_widget(dock)
+    dock.close()
+    widget.deleteLater()
+    del widget, dock
+    qtbot.waitUntil(lambda: session().jobs.current is None, timeout=5_000)
+    layer = viewer.add_image(Z, name="new")
+    viewer.dims.set_current_step(0, 1)
+    layer.name = "renamed"
+    viewer.layers.selection.active = viewer.layers[0]
+    viewer.layers.remove(layer)
+    qtbot.wait(100)
+    _, again = viewer.window.add_plugin_dock_widget("napari-defocus", "Detect")
+    assert again.jobs.run_button.isEnabled()
+
+
+# Metrics
+
+
+def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
+    source = viewer.add_image(CAMERA)
+    good = tmp_path / "mine.safetensors"
+    save_metric(metric, good)
+    content = good.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    (tmp_path / "foreign.safetensors").write_bytes(b"no such thing" * 10)
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    before = widget.metric.count()
+    for name in ("cut", "foreign", "empty", "missing"):
+        path = tmp_path / f"{name}.safetensors"
+        widget.jobs.say("")
+        widget.use_metric_file(path)
+        assert widget.jobs.text.text().startswith("⚠")
+        assert path.name in widget.jobs.text.text()
+        assert widget.metric.count() == before
+        assert widget.metric.name == "default"
+    widget.use_metric_file(good)
+    assert widget.metric.name == str(good)
+    assert widget.metric.currentText() == "mine.safetensors"
+    press(qtbot, widget)
+    expected = detect(CAMERA, metric)
+    np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
+    widget.copy_command.click()
+    assert shlex.quote(str(good)) in QApplication.clipboard().text()
+
+
+def test_the_metric_just_trained_is_chosen_at_once(viewer, widget, metric):
+    viewer.add_image(CAMERA)
+    session().add_metric("just trained", metric)
+    assert widget.metric.name == "just trained"
+
+
+@pytest.mark.parametrize("kind", ["default", "file", "bad"])
+def test_preferred_metric(viewer, qtbot, tmp_path, metric, monkeypatch, kind):
+    save_metric(metric, tmp_path / "file")
+    name = {"default": "default", "file": str(tmp_path / "file"), "bad": str(tmp_path / "x")}[kind]
+    monkeypatch.setattr(module, "preferred", {"metric": name}.get)
+    widget = DetectWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.metric.name == ("default" if kind == "bad" else name)
+    assert widget.jobs.text.text().startswith("⚠") == (kind == "bad")
+
+
+def test_preferences_are_those_of_the_manifest():
+    from napari.settings import get_plugin_settings
+
+    page = get_plugin_settings("napari-defocus").defaults
+    assert preferences.preferred("metric") == "default"
+    assert preferences.preferred("device") == "auto"
+    page.device = "cpu"
+    try:
+        assert preferences.preferred("device") == "cpu"
+    finally:
+        page.device = "auto"
+
+
+# Layers in other states
+
+
+def test_hidden_and_locked_layers(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA, visible=False)
+    press(qtbot, widget)
+    mask = result(viewer, source, layers.MASK)
+    mask.editable, mask.visible = False, False
+    widget.settings.caution.setValue(3)
+    press(qtbot, widget)
+    expected = detect(CAMERA, config=replace(DetectionConfig(), caution=3.0)).mask
+    np.testing.assert_array_equal(mask.data, expected)
+    assert not mask.visible
+    assert not source.visible
+
+
+def test_choosers_follow_the_layer_list(viewer, widget):
+    first = viewer.add_image(CAMERA, name="first")
+    second = viewer.add_image(CAMERA, name="second")
+    assert list(widget.image.choices) == [first, second]
+    viewer.layers.selection.active = first
+    assert widget.image.value == first
+    first.name = "renamed"
+    assert "renamed" in [widget.image.native.itemText(i) for i in range(2)] or any(
+        child.itemText(0) == "renamed"
+        for child in widget.image.native.children()
+        if hasattr(child, "itemText")
+    )
+    viewer.layers.remove(first)
+    assert widget.image.value == second
