@@ -5,6 +5,7 @@
 Opens the photo sample, paints scribbles with the mouse, makes patches, trains, detects, evaluates.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -40,6 +41,7 @@ def wait(until: Callable[[], bool] = lambda: False, seconds: float = LONGEST) ->
 
 
 def pause() -> None:
+    """Let the window draw itself."""
     wait(seconds=0.5)
 
 
@@ -62,12 +64,14 @@ class Session:
         return widget
 
     def picture(self, name: str) -> None:
+        """Save the whole window."""
         pause()
         FOLDER.mkdir(parents=True, exist_ok=True)
         self.viewer.screenshot(str(FOLDER / f"{name}.png"), canvas_only=False, flash=False)
         print(FOLDER / f"{name}.png")
 
     def click(self, button: QWidget) -> None:
+        """Click a button."""
         QTest.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def draw(self, stroke: Sequence[tuple[float, float]]) -> None:
@@ -91,13 +95,14 @@ class Session:
 def _dense(stroke: Sequence[tuple[float, float]], step: float = 6.0) -> np.ndarray:
     corners = np.asarray(stroke, float)
     parts = []
-    for first, second in zip(corners[:-1], corners[1:], strict=True):
+    for first, second in itertools.pairwise(corners):
         count = max(2, int(np.hypot(*(second - first)) / step))
         parts.append(np.linspace(first, second, count))
     return np.concatenate(parts)
 
 
 def main() -> None:
+    """Annotate, train, detect, evaluate."""
     session = Session()
     viewer = session.viewer
     viewer.open_sample(PLUGIN, "photo")
@@ -126,7 +131,9 @@ def main() -> None:
     wait(lambda: not train.jobs.busy)
     session.picture("train")
 
-    session.open("Kernel PCA")
+    kernels = session.open("Kernel PCA")
+    kernels.metric.setCurrentText("just trained")
+    session.viewer.window._qt_window.resizeDocks([session.dock], [520], Qt.Orientation.Horizontal)
     session.picture("kernels")
 
     detect = session.open("Detect")

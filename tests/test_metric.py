@@ -164,6 +164,11 @@ def small_metric(seed=0):
     )
 
 
+def test_components_of_an_instant_metric_are_its_own(metric):
+    assert metric.record["method"] == "instant"
+    np.testing.assert_array_equal(choose_components(metric, 2).filters, metric.filters)
+
+
 def test_choose_components():
     metric = small_metric()
     more = choose_components(metric, 5)

@@ -174,6 +174,13 @@ def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
     return KernelPCA(filters.astype(np.float32), (variance / variance.sum()).astype(np.float32))
 
 
+def principal_components(metric: LocalMetric) -> KernelPCA:
+    """Give all components of a metric; what the instant fit keeps as kernels are its components."""
+    if metric.record.get("method") == "instant":
+        return KernelPCA(metric.kernels, metric.explained_variance_ratio)
+    return kernel_pca(metric.kernels, metric.whitening)
+
+
 def choose_components(metric: LocalMetric, count: int) -> LocalMetric:
     """Make the metric of another number of components; its calibration must be made anew.
 
@@ -182,7 +189,7 @@ def choose_components(metric: LocalMetric, count: int) -> LocalMetric:
     DefocusError
         Where there are not so many components.
     """
-    return replace(metric, filters=kernel_pca(metric.kernels, metric.whitening).filters(count))
+    return replace(metric, filters=principal_components(metric).filters(count))
 
 
 def save_metric(metric: LocalMetric, path: Path, *, overwrite: bool = True) -> None:

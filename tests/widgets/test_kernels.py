@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from napari_defocus.fitting import FitConfig, instant_metric, metric_from_nets
-from napari_defocus.metric import PACKAGED, load_metric, save_metric
+from napari_defocus.metric import PACKAGED, load_metric, principal_components, save_metric
 from napari_defocus.nets import TrainingConfig
 from napari_defocus.training import train
 from napari_defocus.widgets import layers
-from napari_defocus.widgets.kernels import KernelsWidget, principal_components
+from napari_defocus.widgets.kernels import KernelsWidget
 from napari_defocus.widgets.session import TRAINED, session
 
 

@@ -6,6 +6,7 @@ import pytest
 from qtpy.QtCore import QTimer
 
 from napari_defocus.metric import load_metric
+from napari_defocus.nets import TrainingConfig
 from napari_defocus.widgets import layers, live
 from napari_defocus.widgets import train as module
 from napari_defocus.widgets.session import TRAINED, session
@@ -255,7 +256,7 @@ def test_an_image_is_not_taken_twice(scenes, patch_set):
 
 
 def test_a_method_of_the_job_itself(patch_set):
-    config = module.FitConfig(training=module.TrainingConfig(nets=1, epochs=1))
+    config = module.FitConfig(training=TrainingConfig(nets=1, epochs=1))
     made = module._train([patch_set], config, lambda _: None, lambda: False)
     assert made[0].record["method"] == "nets"
     assert module._train([patch_set], config, lambda _: None, lambda: True) is None

@@ -1,7 +1,7 @@
 """Small controls that several widgets have."""
 
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_defocus.pictures import COLOURS
 
@@ -21,10 +21,19 @@ def row(*controls: QWidget) -> QHBoxLayout:
     return layout
 
 
-def number(low: int, high: int, value: int, suffix: str = "") -> QSpinBox:
+def choice(names: tuple[str, ...], chosen: str) -> QComboBox:
+    """Make a box to choose a name from."""
+    box = QComboBox()
+    box.addItems(names)
+    box.setCurrentText(chosen)
+    return box
+
+
+def number(low: int, high: int, value: int, suffix: str = "", step: int = 1) -> QSpinBox:
     """Make a box for a whole number."""
     box = QSpinBox()
     box.setRange(low, high)
+    box.setSingleStep(step)
     box.setValue(value)
     box.setSuffix(suffix)
     return box

@@ -1,6 +1,5 @@
 """Look at a metric: its kernels, their principal components, and how many of them it takes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,12 @@ from napari_defocus.annotation import BLURRED, SHARP
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop
 from napari_defocus.fitting import FitConfig, metric_from_nets
-from napari_defocus.metric import KernelPCA, LocalMetric, kernel_pca, save_metric
+from napari_defocus.metric import (
+    LocalMetric,
+    choose_components,
+    principal_components,
+    save_metric,
+)
 from napari_defocus.nets import PACKAGED, TrainedNets, load_nets
 from napari_defocus.pictures import COLOURS
 from napari_defocus.widgets import layers
@@ -224,13 +228,6 @@ class KernelsWidget(QWidget):
         self.text.setText(f"saved to {path}")
 
 
-def principal_components(metric: LocalMetric) -> KernelPCA:
-    """Give all components of a metric; those of the instant fit are what it keeps as kernels."""
-    if metric.record.get("method") == "instant":
-        return KernelPCA(metric.kernels, metric.explained_variance_ratio)
-    return kernel_pca(metric.kernels, metric.whitening)
-
-
 def _with_components(
     metric: LocalMetric,
     count: int,
@@ -246,7 +243,7 @@ def _with_components(
         if found is not None and _made_of(metric, found):
             config = FitConfig(components=count, pooling=metric.pooling)
             return metric_from_nets(found, config), True
-    return replace(metric, filters=principal_components(metric).filters(count)), False
+    return choose_components(metric, count), False
 
 
 def _made_of(metric: LocalMetric, nets: TrainedNets) -> bool:

@@ -12,137 +12,34 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from napari.components import ViewerModel
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QLabel,
     QPushButton,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Event, OnEvent, ShouldStop
-from napari_defocus.fitting import METHODS, FitConfig, instant_metric, metric_from_nets
+from napari_defocus.fitting import FitConfig, instant_metric, metric_from_nets
 from napari_defocus.metric import LocalMetric, save_metric
-from napari_defocus.nets import DEVICES, NO_BASE, TrainedNets, TrainingConfig
+from napari_defocus.nets import TrainedNets
 from napari_defocus.patches import CLASS_NAMES, PatchSet, merge_patch_sets
 from napari_defocus.training import train
+from napari_defocus.widgets.controls import wrapped_label
 from napari_defocus.widgets.dialogs import ask_metric_to_save
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.live import LiveFit
 from napari_defocus.widgets.plots import Plot
-from napari_defocus.widgets.preferences import preferred
 from napari_defocus.widgets.session import TRAINED, session
+from napari_defocus.widgets.training_settings import TrainingSettings
 
-BASES = ("default", NO_BASE)
-# Nets that start at random need larger steps.
-FRESH_LEARNING_RATE = 2e-3
 # Curves are redrawn after so many milliseconds at the earliest.
 REDRAW = 250
 # Patch sets that are listed by name.
 MOST_LISTED = 5
 NO_PATCHES = "no patches yet; paint and add an annotation in Annotate, or open a patch set there"
-
-
-class TrainingSettings(QWidget):
-    """Method, base, device, nets and epochs, the rest folded away."""
-
-    changed = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        default = TrainingConfig()
-        self.method = _choice(METHODS, METHODS[0])
-        self.base = _choice(BASES, default.base)
-        self.device = _choice(DEVICES, preferred("device"))
-        self.nets = _number(1, 64, default.nets)
-        self.epochs = _number(1, 1000, default.epochs)
-        self.kernels = _number(1, 256, default.kernels)
-        self.kernel_size = _number(3, 31, default.kernel_size, 2)
-        self.learning_rate = QDoubleSpinBox()
-        self.learning_rate.setDecimals(5)
-        self.learning_rate.setRange(1e-5, 1)
-        self.learning_rate.setSingleStep(1e-4)
-        self.learning_rate.setValue(default.learning_rate)
-        self.seed = _number(0, 2**31 - 1, default.seed)
-        self._set_tips()
-        self._lay_out()
-        self.base.currentTextChanged.connect(self._base_changed)
-        self.method.currentTextChanged.connect(self._method_changed)
-        for control in (self.kernel_size, self.seed):
-            control.valueChanged.connect(self.changed)
-
-    def _set_tips(self) -> None:
-        for control, tip in (
-            (self.method, "Nets: kernel PCA of trained ConvNets. Instant: closed form, no nets."),
-            (self.base, "What is learnt shifts the default metric, or starts from nothing."),
-            (self.device, "Where nets are trained; auto takes a GPU where there is one."),
-            (self.nets, "Several nets: their kernels are pooled."),
-            (self.epochs, "Most passes over the patches; a net that gets no better ends earlier."),
-            (self.kernels, "Kernels of a net; a base has its own number."),
-            (self.kernel_size, "Side of the kernels, odd; a base has its own."),
-            (self.learning_rate, "Smaller where training diverges."),
-            (self.seed, "Same seed, same nets."),
-        ):
-            control.setToolTip(tip)
-
-    def _lay_out(self) -> None:
-        first = QFormLayout()
-        for label, control in (
-            ("Method", self.method),
-            ("Base", self.base),
-            ("Device", self.device),
-            ("Nets", self.nets),
-            ("Epochs", self.epochs),
-        ):
-            first.addRow(label, control)
-        inner = QWidget()
-        rest = QFormLayout(inner)
-        rest.setContentsMargins(0, 0, 0, 0)
-        for label, control in (
-            ("Kernels", self.kernels),
-            ("Kernel size", self.kernel_size),
-            ("Learning rate", self.learning_rate),
-            ("Seed", self.seed),
-        ):
-            rest.addRow(label, control)
-        folded = QCollapsible("More settings")
-        folded.addWidget(inner)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(first)
-        layout.addWidget(folded)
-
-    def _base_changed(self, base: str) -> None:
-        rate = FRESH_LEARNING_RATE if base == NO_BASE else TrainingConfig().learning_rate
-        self.learning_rate.setValue(rate)
-        self.changed.emit()
-
-    def _method_changed(self, method: str) -> None:
-        for control in (self.device, self.nets, self.epochs, self.kernels, self.learning_rate):
-            control.setEnabled(method == "nets")
-
-    @property
-    def config(self) -> FitConfig:
-        """The settings; those that were not touched are the library's defaults."""
-        training = replace(
-            TrainingConfig(),
-            base=self.base.currentText(),
-            device=self.device.currentText(),
-            nets=self.nets.value(),
-            epochs=self.epochs.value(),
-            kernels=self.kernels.value(),
-            kernel_size=self.kernel_size.value(),
-            learning_rate=round(self.learning_rate.value(), 5),
-            seed=self.seed.value(),
-        )
-        return FitConfig(method=self.method.currentText(), training=training)
 
 
 class Curves:
@@ -243,13 +140,13 @@ class TrainWidget(QWidget):
         super().__init__()
         self._session = session()
         self._epochs = 1
-        self.patches = _wrapped()
+        self.patches = wrapped_label()
         self.settings = TrainingSettings()
         self.jobs = JobBar(self._session.jobs, "Train")
         self.curves = Curves(viewer)
         self.live = QCheckBox("instant fit while painting")
         self.live.setToolTip("Fits the instant metric again after each stroke of an annotation.")
-        self.live_text = _wrapped()
+        self.live_text = wrapped_label()
         self.save_button = QPushButton("Save metric…")
         self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
         self._lay_out()
@@ -404,24 +301,3 @@ def _scores(metric: LocalMetric) -> str:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _choice(names: tuple[str, ...], chosen: str) -> QComboBox:
-    control = QComboBox()
-    control.addItems(names)
-    control.setCurrentText(chosen)
-    return control
-
-
-def _number(low: int, high: int, value: int, step: int = 1) -> QSpinBox:
-    control = QSpinBox()
-    control.setRange(low, high)
-    control.setSingleStep(step)
-    control.setValue(value)
-    return control
-
-
-def _wrapped() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    return label
