@@ -132,14 +132,13 @@ def main() -> None:
     session.picture("train")
 
     kernels = session.open("Kernel PCA")
-    kernels.metric.setCurrentText("just trained")
+    kernels.metric_chooser.setCurrentText("just trained")
     session.viewer.window._qt_window.resizeDocks([session.dock], [520], Qt.Orientation.Horizontal)
     session.picture("kernels")
 
     detect = session.open("Detect")
     viewer.layers.selection.active = viewer.layers["photo"]
-    detect.metric.show_names(tuple(detect.metric.itemData(i) for i in range(detect.metric.count())),
-                             "just trained")  # fmt: skip
+    detect.metric_chooser.setCurrentText("just trained")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
     for layer in viewer.layers:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,6 +15,7 @@ import pytest
 import napari_defocus
 
 PACKAGE = Path(napari_defocus.__file__).parent
+WIDGETS = PACKAGE / "widgets"
 FILE = PACKAGE / "napari.yaml"
 MANIFEST = npe2.PluginManifest.from_file(FILE)
 OFFERS = MANIFEST.contributions
@@ -127,3 +129,14 @@ print(json.dumps(took))
     took = min(fresh(code) for _ in range(2))
     print(f"\nDetect opens {took:.2f} s after napari")
     assert took < 3
+
+
+def test_widgets_hide_nothing_of_qt():
+    """An attribute of the name of a virtual method, such as metric, crashes PySide6."""
+    pytest.importorskip("napari")
+    from qtpy.QtWidgets import QWidget
+
+    virtual = {name for name in dir(QWidget) if not name.startswith("_")}
+    for path in WIDGETS.glob("*.py"):
+        assigned = re.findall(r"self\.([a-z]\w*)\s*(?::[^=\n]+)?=[^=]", path.read_text("utf-8"))
+        assert not virtual & set(assigned), path

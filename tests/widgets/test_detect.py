@@ -471,18 +471,18 @@ def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
     (tmp_path / "foreign.safetensors").write_bytes(b"no such thing" * 10)
     (tmp_path / "empty.safetensors").write_bytes(b"")
-    before = widget.metric.count()
+    before = widget.metric_chooser.count()
     for name in ("cut", "foreign", "empty", "missing"):
         path = tmp_path / f"{name}.safetensors"
         widget.jobs.say("")
         widget.use_metric_file(path)
         assert widget.jobs.text.text().startswith("⚠")
         assert path.name in widget.jobs.text.text()
-        assert widget.metric.count() == before
-        assert widget.metric.name == "default"
+        assert widget.metric_chooser.count() == before
+        assert widget.metric_chooser.name == "default"
     widget.use_metric_file(good)
-    assert widget.metric.name == str(good)
-    assert widget.metric.currentText() == "mine.safetensors"
+    assert widget.metric_chooser.name == str(good)
+    assert widget.metric_chooser.currentText() == "mine.safetensors"
     press(qtbot, widget)
     expected = detect(CAMERA, metric)
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
@@ -493,7 +493,7 @@ def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
 def test_the_metric_just_trained_is_chosen_at_once(viewer, widget, metric):
     viewer.add_image(CAMERA)
     session().add_metric("just trained", metric)
-    assert widget.metric.name == "just trained"
+    assert widget.metric_chooser.name == "just trained"
 
 
 @pytest.mark.parametrize("kind", ["default", "file", "bad"])
@@ -503,7 +503,7 @@ def test_preferred_metric(viewer, qtbot, tmp_path, metric, monkeypatch, kind):
     monkeypatch.setattr(module, "preferred", {"metric": name}.get)
     widget = DetectWidget(viewer)
     qtbot.addWidget(widget)
-    assert widget.metric.name == ("default" if kind == "bad" else name)
+    assert widget.metric_chooser.name == ("default" if kind == "bad" else name)
     assert widget.jobs.text.text().startswith("⚠") == (kind == "bad")
 
 

@@ -35,7 +35,7 @@ def choose(widget, count, qtbot):
 
 
 def test_shows_the_default_metric(widget):
-    assert widget.metric.name == "default"
+    assert widget.metric_chooser.name == "default"
     assert widget.components.value() == 2
     assert "64 kernels of 7 x 7" in widget.text.text()
     kernels, components, ratios = widget.plot.figure.axes
@@ -54,8 +54,8 @@ def test_another_number_of_components_is_offered_as_a_metric(widget, qtbot):
     assert made.calibration != session().metric("default").calibration
     assert made.pooling == session().metric("default").pooling
     # It stands in Detect, not here.
-    assert widget.metric.count() == 1
-    assert widget.metric.name == "default"
+    assert widget.metric_chooser.count() == 1
+    assert widget.metric_chooser.name == "default"
     choose(widget, 2, qtbot)
     assert changed[1:] == ["default"]
     assert widget.shown is session().metric("default")
@@ -71,7 +71,7 @@ def test_only_the_last_of_quick_steps_counts(widget, qtbot):
 def test_nets_of_the_session_are_calibrated_anew(widget, nets, qtbot):
     session().nets = nets
     session().add_metric(TRAINED, metric_from_nets(nets))
-    assert widget.metric.name == TRAINED
+    assert widget.metric_chooser.name == TRAINED
     choose(widget, 3, qtbot)
     expected = metric_from_nets(nets, FitConfig(components=3))
     assert widget.shown.digest == expected.digest
@@ -148,9 +148,9 @@ def test_opens_a_metric_file(widget, metric, tmp_path, monkeypatch):
         "napari_defocus.widgets.dialogs.QFileDialog.getOpenFileName", lambda *_: answers.pop(0)
     )
     widget.open_button.click()
-    assert widget.metric.name == "default"
+    assert widget.metric_chooser.name == "default"
     widget.open_button.click()
-    assert widget.metric.name == str(path)
+    assert widget.metric_chooser.name == str(path)
     assert widget.shown.digest == metric.digest
 
 
@@ -161,5 +161,5 @@ def test_a_truncated_file_is_refused(widget, tmp_path):
     widget.use_metric_file(path)
     assert "⚠" in widget.text.text()
     assert "half.safetensors" in widget.text.text()
-    assert widget.metric.name == "default"
+    assert widget.metric_chooser.name == "default"
     assert session().metric_names == ("default",)

@@ -61,7 +61,7 @@ class DetectWidget(QWidget):
         self.image = layer_chooser(viewer, Image)
         follow_selection(viewer, self.image)
         self.contents = QLabel()
-        self.metric = MetricChooser()
+        self.metric_chooser = MetricChooser()
         self.open_metric = QPushButton("Open…")
         self.shown_plane = QCheckBox("only the plane on screen")
         self.settings = DetectionSettings()
@@ -87,7 +87,7 @@ class DetectWidget(QWidget):
         form.addRow("", self.contents)
         form.addRow("", self.shown_plane)
         metric = QHBoxLayout()
-        metric.addWidget(self.metric, 1)
+        metric.addWidget(self.metric_chooser, 1)
         metric.addWidget(self.open_metric)
         form.addRow("Metric", metric)
         more = QFormLayout()
@@ -114,7 +114,7 @@ class DetectWidget(QWidget):
         self.open_metric.clicked.connect(self._choose_metric_file)
         self._session.metrics_changed.connect(self._show_metrics)
         self.image.changed.connect(self._image_changed)
-        self.metric.currentIndexChanged.connect(self._request_preview)
+        self.metric_chooser.currentIndexChanged.connect(self._request_preview)
         self.settings.changed.connect(self._request_preview)
         self.preview.toggled.connect(self._toggle_preview)
         self._viewer.dims.events.current_step.connect(self._request_preview)
@@ -151,7 +151,7 @@ class DetectWidget(QWidget):
         self._image_changed()
 
     def _show_metrics(self, chosen: str = "") -> None:
-        self.metric.show_names(self._session.metric_names, chosen)
+        self.metric_chooser.show_names(self._session.metric_names, chosen)
 
     def _prefer_metric(self, name: str) -> None:
         if name in self._session.metric_names:
@@ -177,7 +177,7 @@ class DetectWidget(QWidget):
         """Detect defocus in the chosen image, in the background."""
         try:
             source = layers.check_image(self.image.value)
-            metric = self._session.metric(self.metric.name)
+            metric = self._session.metric(self.metric_chooser.name)
         except DefocusError as error:
             self.jobs.refuse(error)
             return
@@ -188,7 +188,7 @@ class DetectWidget(QWidget):
             axes = axes[len(index) :]
         note = {
             "version": __version__,
-            "metric": self.metric.name,
+            "metric": self.metric_chooser.name,
             "metric_digest": metric.digest,
             "settings": asdict(config),
             "plane": index,
@@ -281,7 +281,7 @@ class DetectWidget(QWidget):
     def _ask_preview(self) -> None:
         try:
             source = layers.check_image(self.image.value)
-            metric = self._session.metric(self.metric.name)
+            metric = self._session.metric(self.metric_chooser.name)
         except DefocusError as error:
             self.jobs.refuse(error)
             return
@@ -310,7 +310,7 @@ class DetectWidget(QWidget):
     def _copy(self, write: Any) -> None:
         source = self.image.value
         path = (source.source.path if source is not None else None) or "IMAGE"
-        text = write(path, self.metric.name, self.config)
+        text = write(path, self.metric_chooser.name, self.config)
         QApplication.clipboard().setText(text)
         self.jobs.say("copied to the clipboard")
 

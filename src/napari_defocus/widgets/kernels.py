@@ -72,7 +72,7 @@ class KernelsWidget(QWidget):
         # What is chosen, and what it is with the chosen number of components.
         self._chosen: LocalMetric | None = None
         self.shown: LocalMetric | None = None
-        self.metric = MetricChooser()
+        self.metric_chooser = MetricChooser()
         self.open_button = QPushButton("Open…")
         self.components = QSpinBox()
         self.components.setToolTip("How many principal components the metric takes as filters.")
@@ -88,7 +88,7 @@ class KernelsWidget(QWidget):
 
     def _lay_out(self) -> None:
         metric = QHBoxLayout()
-        metric.addWidget(self.metric, 1)
+        metric.addWidget(self.metric_chooser, 1)
         metric.addWidget(self.open_button)
         form = QFormLayout()
         form.addRow("Metric", metric)
@@ -103,7 +103,7 @@ class KernelsWidget(QWidget):
         layout.addLayout(buttons)
 
     def _connect(self) -> None:
-        self.metric.currentIndexChanged.connect(self._choose)
+        self.metric_chooser.currentIndexChanged.connect(self._choose)
         self.open_button.clicked.connect(self._choose_file_to_open)
         self.components.valueChanged.connect(self._request)
         self.layer_button.clicked.connect(self.add_layer)
@@ -119,11 +119,11 @@ class KernelsWidget(QWidget):
         # What this widget itself makes of a metric is not listed beside it.
         names = tuple(name for name in self._session.metric_names if VARIANT not in name)
         if VARIANT not in changed:
-            self.metric.show_names(names, changed)
+            self.metric_chooser.show_names(names, changed)
 
     def _choose(self, _: int = 0) -> None:
         try:
-            metric = self._session.metric(self.metric.name)
+            metric = self._session.metric(self.metric_chooser.name)
         except DefocusError as error:
             self._refuse(error)
             return
@@ -170,7 +170,7 @@ class KernelsWidget(QWidget):
         self._show(metric, "" if recalibrated else KEPT_CALIBRATION)
         own = metric is self._chosen
         variant = "" if own else f"{VARIANT}{len(metric.filters)}"
-        self._session.add_metric(f"{self.metric.name}{variant}", metric)
+        self._session.add_metric(f"{self.metric_chooser.name}{variant}", metric)
 
     # Layers and files
 
@@ -182,8 +182,8 @@ class KernelsWidget(QWidget):
             return
         data = principal_components(metric).components
         largest = float(np.abs(data).max())
-        name = f"{self.metric.currentText()} {ROLE}"
-        note = {"role": ROLE, "metric": self.metric.name, "metric_digest": metric.digest}
+        name = f"{self.metric_chooser.currentText()} {ROLE}"
+        note = {"role": ROLE, "metric": self.metric_chooser.name, "metric_digest": metric.digest}
         layer = self._own_layer()
         if layer is None:
             layer = self._viewer.add_image(data, name=name, metadata={layers.KEY: note})
@@ -195,7 +195,7 @@ class KernelsWidget(QWidget):
     def _own_layer(self) -> layers.Image | None:
         for layer in self._viewer.layers:
             note = layers.owned(layer)
-            if note.get("role") == ROLE and note.get("metric") == self.metric.name:
+            if note.get("role") == ROLE and note.get("metric") == self.metric_chooser.name:
                 return layer
         return None
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ from napari_defocus.training import train
 from napari_defocus.widgets.controls import wrapped_label
 from napari_defocus.widgets.dialogs import ask_metric_to_save
 from napari_defocus.widgets.jobs import JobBar
+from napari_defocus.widgets.latest import Latest
 from napari_defocus.widgets.live import LiveFit
 from napari_defocus.widgets.plots import Plot
 from napari_defocus.widgets.session import TRAINED, session
@@ -149,6 +151,9 @@ class TrainWidget(QWidget):
         self.live_text = wrapped_label()
         self.save_button = QPushButton("Save metric…")
         self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
+        # Loading torch holds the window up for a moment: better now than amid a training.
+        self._imports = Latest(self)
+        self._imports.ask(None, _import_torch)
         self._lay_out()
         self._connect()
         self._show_patches()
@@ -282,6 +287,12 @@ def _train(
         return None
     metric = metric_from_nets(nets, config)
     return None if should_stop() else (metric, nets)
+
+
+def _import_torch(on_event: OnEvent, should_stop: ShouldStop) -> None:
+    for name in ("torch.optim", "napari_defocus.network", "sklearn.linear_model"):
+        if not should_stop():
+            import_module(name)
 
 
 def _leave_a_core() -> None:
