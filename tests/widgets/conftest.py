@@ -1,6 +1,8 @@
 import os
 
 os.environ["NAPARI_CONFIG"] = ""
+# A widget left over after a test fails it.
+os.environ["NAPARI_STRICT_QT"] = "raise"
 
 import pytest
 

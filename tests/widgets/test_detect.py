@@ -32,7 +32,7 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def widget(viewer, qtbot):
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     return widget
 
 
@@ -96,8 +96,7 @@ def test_window_and_command_line_give_the_same_arrays(viewer, widget, qtbot, tmp
 
 def test_only_the_plane_on_screen(viewer, widget, qtbot):
     source = viewer.add_image(da.from_array(Z, chunks=(1, -1, -1)))
-    widget.show()
-    assert widget.shown_plane.isVisible()
+    assert not widget.shown_plane.isHidden()
     viewer.dims.set_current_step(0, 2)
     widget.shown_plane.setChecked(True)
     press(qtbot, widget)
@@ -106,7 +105,7 @@ def test_only_the_plane_on_screen(viewer, widget, qtbot):
     press(qtbot, widget)
     assert result(viewer, source, layers.MASK).data.shape == Z.shape
     viewer.add_image(CAMERA)
-    assert not widget.shown_plane.isVisible()
+    assert widget.shown_plane.isHidden()
 
 
 def test_a_chosen_plane_counts_also_while_the_widget_is_out_of_sight(viewer, widget, qtbot):
@@ -398,7 +397,7 @@ def test_cancel_comes_back_within_half_a_second(viewer, widget, qtbot, monkeypat
     widget.jobs.run_button.click()
     qtbot.waitUntil(lambda: "1 of 100" in widget.jobs.text.text(), timeout=5_000)
     second = DetectWidget(viewer)
-    qtbot.addWidget(second)
+    viewer.window.add_dock_widget(second)
     assert not second.jobs.run_button.isEnabled()
     pressed = time.monotonic()
     widget.jobs.cancel_button.click()
@@ -502,7 +501,7 @@ def test_preferred_metric(viewer, qtbot, tmp_path, metric, monkeypatch, kind):
     name = {"default": "default", "file": str(tmp_path / "file"), "bad": str(tmp_path / "x")}[kind]
     monkeypatch.setattr(module, "preferred", {"metric": name}.get)
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     assert widget.metric_chooser.name == ("default" if kind == "bad" else name)
     assert widget.jobs.text.text().startswith("⚠") == (kind == "bad")
 

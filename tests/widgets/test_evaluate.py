@@ -35,7 +35,7 @@ def photo(viewer, qtbot):
     """Give the photo's layer after a detection."""
     source = viewer.add_image(PHOTO, name="photo", scale=(0.5, 0.5), units=("um", "um"))
     detector = DetectWidget(viewer)
-    qtbot.addWidget(detector)
+    viewer.window.add_dock_widget(detector)
     press(qtbot, detector)
     return source
 
@@ -43,7 +43,7 @@ def photo(viewer, qtbot):
 @pytest.fixture
 def widget(viewer, qtbot, photo):
     widget = EvaluateWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     return widget
 
 
@@ -169,7 +169,7 @@ def test_a_detection_whose_image_or_mask_is_gone(viewer, widget, qtbot, photo):
 
 def test_nothing_to_evaluate(viewer, qtbot):
     widget = EvaluateWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     widget.jobs.run_button.click()
     assert "no detection yet" in widget.jobs.text.text()
     widget.save_csv("scores.csv")

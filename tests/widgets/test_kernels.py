@@ -20,7 +20,7 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def widget(viewer, qtbot):
     widget = KernelsWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     return widget
 
 

@@ -76,7 +76,7 @@ def test_results_sit_on_their_source(make_napari_viewer_proxy, qtbot, kind):
     viewer = make_napari_viewer_proxy()
     source = add(viewer, kind)
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     press(qtbot, widget)
     blur, mask = results(viewer, source)
     assert len(viewer.layers) == 3, widget.jobs.text.text()
@@ -101,7 +101,7 @@ def test_a_plane_of_a_stack_gives_a_result_where_that_plane_lies(
     viewer = make_napari_viewer_proxy()
     source = add(viewer, kind)
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     widget.show()
     widget.shown_plane.setChecked(True)
     viewer.dims.set_current_step(0, 1)
@@ -127,7 +127,7 @@ def test_a_second_run_updates_its_own_layers_and_leaves_the_users_alone(
     before = [layer.data.copy() for layer in theirs]
     source = add(viewer, "calibrated")
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     widget.image.value = source
     press(qtbot, widget)
     first = results(viewer, source)
@@ -154,7 +154,7 @@ def test_an_image_of_another_size_gets_new_results(make_napari_viewer_proxy, qtb
     viewer = make_napari_viewer_proxy()
     source = add(viewer, "calibrated")
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     press(qtbot, widget)
     source.data = CAMERA[:80]
     assert widget.contents.text() == "80 x 160 pixels"
@@ -167,7 +167,7 @@ def test_undo_after_a_second_detection_gives_the_first_back(make_napari_viewer_p
     viewer = make_napari_viewer_proxy()
     source = add(viewer, "calibrated")
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     press(qtbot, widget)
     mask = results(viewer, source)[1]
     first = mask.data.copy()
@@ -190,7 +190,7 @@ def test_provenance_is_written_into_the_metadata(make_napari_viewer_proxy, qtbot
     viewer = make_napari_viewer_proxy()
     source = add(viewer, "RGB")
     widget = DetectWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     widget.settings.refine.setChecked(False)
     press(qtbot, widget)
     for layer, role in zip(results(viewer, source), (layers.BLUR, layers.MASK), strict=True):

@@ -17,9 +17,9 @@ def viewer(make_napari_viewer_proxy):
 
 
 @pytest.fixture
-def plot(viewer, qtbot):
+def plot(viewer):
     plot = Plot(viewer)
-    qtbot.addWidget(plot)
+    viewer.window.add_dock_widget(plot)
     return plot
 
 

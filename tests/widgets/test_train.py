@@ -26,7 +26,7 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def widget(viewer, qtbot):
     widget = TrainWidget(viewer)
-    qtbot.addWidget(widget)
+    viewer.window.add_dock_widget(widget)
     widget.settings.nets.setValue(1)
     widget.settings.epochs.setValue(2)
     return widget
