@@ -80,10 +80,12 @@ def test_icon_and_categories():
 
 
 def test_preferences_have_defaults_within_their_bounds():
+    from napari_defocus.detection import DETECTORS
     from napari_defocus.nets import DEVICES
 
     page = OFFERS.configurations["defaults"].properties
-    assert set(page) == {"metric", "device"}
+    assert set(page) == {"metric", "detector", "device"}
+    assert tuple(page["detector"].enum) == DETECTORS
     assert tuple(page["device"].enum) == DEVICES
     for entry in page.values():
         assert entry.default in (entry.enum or [entry.default])

@@ -19,6 +19,7 @@ def number(low, high):
 
 CONFIGS = st.builds(
     DetectionConfig,
+    detector=st.sampled_from(["metric", "dense", "/a b/mine.dense.safetensors"]),
     scale=st.sampled_from(SCALES),
     adapt=number(0, 1),
     reach=number(0, 5),
@@ -73,6 +74,16 @@ def test_defaults_need_no_words():
     assert as_command("a.png", "default", DetectionConfig()) == (
         "napari-defocus detect a.png --out results"
     )
+
+
+def test_more_results_are_asked_for():
+    config, more = DetectionConfig(detector="dense"), ("confidence", "radius")
+    command = as_command("a.png", "default", config, more)
+    options = parsed(shlex.split(command)[1:])
+    assert (options.detector, options.confidence, options.radius) == ("dense", True, True)
+    text = as_python("a.png", "default", config, more)
+    assert "config = DetectionConfig(detector='dense')" in text
+    assert text.splitlines()[-1] == "found.blur, found.mask, found.confidence, found.radius"
 
 
 def test_python_runs_and_gives_the_same_arrays(tmp_path):

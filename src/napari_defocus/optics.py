@@ -91,9 +91,11 @@ def disc(radius: float) -> Float:
 
 def defocus(light: Float, radius: float) -> Float:
     """Blur linear light (Y, X) or (Y, X, C) with a disc of `radius` pixels."""
-    if radius <= 0:
-        return light
-    kernel = disc(radius)
+    return spread(light, disc(radius)) if radius > 0 else light
+
+
+def spread(light: Float, kernel: Float) -> Float:
+    """Convolve linear light (Y, X) or (Y, X, C) with a point spread function of odd sides."""
     half = kernel.shape[0] // 2
     widths = [(half, half), (half, half)] + [(0, 0)] * (light.ndim - 2)
     kernel = kernel.reshape(kernel.shape + (1,) * (light.ndim - 2))
@@ -152,10 +154,11 @@ def expose(light: Float, camera: Camera, rng: np.random.Generator) -> npt.NDArra
     electrons = rng.poisson(light * camera.electrons) / camera.electrons
     noisy = electrons + rng.normal(0, camera.read_noise, light.shape)
     image = np.round(255 * np.clip(noisy, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
-    return image if camera.jpeg_quality is None else _through_jpeg(image, camera.jpeg_quality)
+    return image if camera.jpeg_quality is None else through_jpeg(image, camera.jpeg_quality)
 
 
-def _through_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+def through_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+    """Compress an image (Y, X) or (Y, X, 3) as JPEG of `quality` 1 to 95, and read it back."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))

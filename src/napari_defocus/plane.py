@@ -70,11 +70,40 @@ def prepare_plane(image: npt.NDArray[Any]) -> Plane:
     grey, holes = _grey_and_holes(image)
     if holes.all():
         raise DefocusError("the image has no finite pixel: there is nothing to judge")
-    if holes.any():
-        nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
-        grey = grey[tuple(nearest)]
-    stretched = _stretch(grey, holes)
+    low, high = _stretch_limits(grey, holes)
+    stretched = _stretch(_fill_holes(grey, holes), low, high)
     return Plane(stretched, holes, estimate_noise(stretched))
+
+
+def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
+    """Give the colours that belong to a plane, stretched and filled as its grey values are.
+
+    Parameters
+    ----------
+    image : ndarray, (Y, X) or (Y, X, C)
+        As `prepare_plane` took it.
+    plane : Plane
+        What `prepare_plane` made of it.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X, 3)
+        Where there are no colours, the grey values three times.
+    """
+    if image.ndim == 2 or image.shape[-1] < 3:
+        return np.repeat(plane.grey[..., np.newaxis], 3, axis=2)
+    grey, holes = _grey_and_holes(image)
+    low, high = _stretch_limits(grey, holes)
+    colours = _fill_holes(np.asarray(image)[..., :3].astype(np.float64), holes)
+    return _stretch(colours, low, high)
+
+
+def _fill_holes(values: npt.NDArray[np.float64], holes: Bool) -> npt.NDArray[np.float64]:
+    """Give holes the value of the nearest pixel that is none."""
+    if not holes.any():
+        return values
+    nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
+    return np.asarray(values[tuple(nearest)])
 
 
 def _grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bool]:
@@ -100,17 +129,21 @@ def _grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], B
     return grey, holes
 
 
-def _stretch(grey: npt.NDArray[np.float64], holes: Bool) -> Float:
+def _stretch_limits(grey: npt.NDArray[np.float64], holes: Bool) -> tuple[float, float]:
+    """Give the grey values that become 0 and 1."""
     low, high = np.percentile(grey[~holes], STRETCH)
     if high <= low:
         low, high = grey[~holes].min(), grey[~holes].max()
-    span = high - low
-    if not np.isfinite(span):
+    if not np.isfinite(high - low):
         raise DefocusError("the image's values are too large to compute with; rescale them")
-    if span <= abs(high) * 1e-12:
-        return np.zeros(grey.shape, np.float32)
+    return float(low), float(high)
+
+
+def _stretch(values: npt.NDArray[np.float64], low: float, high: float) -> Float:
+    if high - low <= abs(high) * 1e-12:
+        return np.zeros(values.shape, np.float32)
     # Beyond the percentiles lie glints and dead pixels; they must not outshine the rest.
-    return np.asarray(np.clip((grey - low) / span, -0.5, 1.5), np.float32)
+    return np.asarray(np.clip((values - low) / (high - low), -0.5, 1.5), np.float32)
 
 
 def estimate_noise(grey: Float) -> tuple[float, float]:

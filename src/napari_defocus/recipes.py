@@ -9,7 +9,7 @@ from napari_defocus.masking import MaskConfig
 from napari_defocus.refinement import RefinementConfig
 
 
-def as_command(image: str, metric: str, config: DetectionConfig) -> str:
+def as_command(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
     """Write a detection as a command line.
 
     Parameters
@@ -18,10 +18,13 @@ def as_command(image: str, metric: str, config: DetectionConfig) -> str:
         Paths, or the name of a metric.
     config : DetectionConfig
         The settings.
+    more : tuple of str
+        Results wanted beside the blur map and the mask: ``confidence``, ``radius``.
     """
     words = ["napari-defocus", "detect", image, "--out", "results"]
     if metric != "default":
         words += ["--metric", metric]
+    words += [f"--{name}" for name in more]
     return shlex.join(words + as_arguments(config))
 
 
@@ -40,7 +43,7 @@ def as_arguments(config: DetectionConfig) -> list[str]:
     return words
 
 
-def as_python(image: str, metric: str, config: DetectionConfig) -> str:
+def as_python(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
     """Write a detection as a few lines of Python; arguments as in `as_command`."""
     return "\n".join(
         [
@@ -54,7 +57,7 @@ def as_python(image: str, metric: str, config: DetectionConfig) -> str:
             f"image = read_image(Path({image!r}))",
             f"config = {_expression(config)}",
             f"found = detect(image.data, {metric!r}, config, axes=image.axes)",
-            "found.blur, found.mask",
+            ", ".join(f"found.{name}" for name in ("blur", "mask", *more)),
         ]
     )
 

@@ -1,6 +1,7 @@
 """The Detect widget by its buttons: the whole path, and each way it can go wrong."""
 
 import shlex
+import sys
 import time
 from dataclasses import replace
 
@@ -10,15 +11,18 @@ import pytest
 from qtpy.QtWidgets import QApplication
 from skimage import data
 
-from napari_defocus import cli
-from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus import cli, dense
+from napari_defocus.detection import DETECTORS, DetectionConfig, detect
 from napari_defocus.events import Event, Stopped
 from napari_defocus.io import read_image, read_labels, write_png
 from napari_defocus.metric import save_metric
+from napari_defocus.regions import focus_scores
 from napari_defocus.widgets import detect as module
 from napari_defocus.widgets import layers, preferences
+from napari_defocus.widgets import preview as preview_module
 from napari_defocus.widgets.detect import DetectWidget
 from napari_defocus.widgets.session import session
+from napari_defocus.widgets.settings import DETECTOR_TITLES
 
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 Z = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
@@ -43,6 +47,31 @@ def press(qtbot, widget):
 
 def result(viewer, source, role):
     return layers.find_owned(viewer, source, role)
+
+
+@pytest.fixture(scope="session")
+def detector_file(tmp_path_factory):
+    """A dense detector whose weights are drawn at random."""
+    torch = pytest.importorskip("torch")
+    from napari_defocus.dense_network import DenseNet
+
+    torch.manual_seed(5)
+    weights = DenseNet(torch.randn(2, 7, 7)).state_dict()
+    path = tmp_path_factory.mktemp("dense") / "random.safetensors"
+    dense.save_dense(dense.DenseDetector({n: w.numpy() for n, w in weights.items()}), path)
+    return path
+
+
+@pytest.fixture
+def packaged(detector_file, monkeypatch):
+    """The random detector in place of the one that comes with the package."""
+    monkeypatch.setitem(dense.PACKAGED, "default", detector_file)
+
+
+def choose(widget, title):
+    """Choose a detector as a person would, by its title."""
+    widget.detector_chooser.setCurrentText(title)
+    widget.detector_chooser.activated.emit(widget.detector_chooser.currentIndex())
 
 
 def is_at_rest(widget):
@@ -183,6 +212,167 @@ def test_preview_of_a_megapixel_is_quick(viewer, widget, qtbot):
     assert np.median(took) < 2
 
 
+def test_preview_follows_the_detector_and_judges_once(viewer, widget, qtbot, monkeypatch, packaged):
+    judged = []
+
+    def judge(image, metric, config, should_stop):
+        judged.append(config.detector)
+        return judge_plane(image, metric, config, should_stop)
+
+    judge_plane = preview_module.judge_plane
+    monkeypatch.setattr(preview_module, "judge_plane", judge)
+    # So few pixels that the preview leaves some out.
+    monkeypatch.setattr(preview_module, "MOST_PIXELS", CAMERA.size // 2)
+    source = viewer.add_image(CAMERA)
+    shown = []
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        widget.preview.setChecked(True)
+    for detector in ("Dense network", "Local metric"):
+        shown.append(preview_of(viewer, source).data.copy())
+        with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+            choose(widget, detector)
+        for caution in (3.5, 1.0):
+            with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+                widget.settings.caution.setValue(caution)
+    assert judged == ["metric", "dense", "metric"]
+    assert (shown[0] != shown[1]).any()
+    np.testing.assert_array_equal(preview_of(viewer, source).data, shown[0])
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        choose(widget, "Dense network")
+    np.testing.assert_array_equal(preview_of(viewer, source).data, shown[1])
+
+
+def test_preview_of_the_dense_detector_is_its_mask(viewer, widget, qtbot, packaged):
+    source = viewer.add_image(CAMERA)
+    # By this scale the metric decides in another way; the network does not.
+    widget.settings.scale.setCurrentText("image")
+    choose(widget, "Dense network")
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        widget.preview.setChecked(True)
+    expected = detect(CAMERA, config=DetectionConfig(detector="dense")).mask
+    np.testing.assert_array_equal(preview_of(viewer, source).data, expected)
+
+
+# Detectors
+
+
+def test_titles_of_the_detectors_are_complete(widget):
+    assert tuple(DETECTOR_TITLES) == DETECTORS
+    chooser = widget.detector_chooser
+    assert [chooser.itemText(i) for i in range(chooser.count())] == [*DETECTOR_TITLES.values()]
+
+
+def test_the_dense_network_by_clicks(viewer, widget, qtbot, packaged):
+    source = viewer.add_image(CAMERA, name="cells", scale=(2, 0.5), units=("um", "um"))
+    assert widget.config.detector == "metric"
+    choose(widget, "Dense network")
+    assert widget.metric_chooser.isEnabled()
+    widget.more_layers.confidence.click()
+    widget.more_layers.radius.click()
+    press(qtbot, widget)
+    expected = detect(CAMERA, config=DetectionConfig(detector="dense"))
+    for role, data_of in (
+        (layers.BLUR, expected.blur),
+        (layers.MASK, expected.mask),
+        (layers.CONFIDENCE, expected.confidence),
+        (layers.RADIUS, expected.radius),
+    ):
+        layer = result(viewer, source, role)
+        np.testing.assert_array_equal(layer.data, data_of)
+        assert layers.owned(layer)["settings"]["detector"] == "dense"
+    assert len(viewer.layers) == 5
+    assert viewer.layers[-1] == result(viewer, source, layers.MASK)
+    assert is_at_rest(widget)
+
+
+def test_boxes_that_are_not_ticked_add_no_layer(viewer, widget, qtbot, packaged):
+    source = viewer.add_image(CAMERA)
+    choose(widget, "Dense network")
+    press(qtbot, widget)
+    assert len(viewer.layers) == 3
+    widget.more_layers.confidence.click()
+    choose(widget, "Local metric")
+    press(qtbot, widget)
+    confidence = result(viewer, source, layers.CONFIDENCE)
+    np.testing.assert_array_equal(confidence.data, detect(CAMERA).confidence)
+    assert result(viewer, source, layers.RADIUS) is None
+
+
+def test_what_the_metric_cannot_give_is_not_offered(viewer, widget, qtbot, packaged):
+    source = viewer.add_image(CAMERA)
+    radius = widget.more_layers.radius
+    assert not radius.isEnabled()
+    radius.click()
+    assert not radius.isChecked()
+    choose(widget, "Dense network")
+    assert radius.isEnabled()
+    assert not widget.settings.scale.isEnabled()
+    radius.click()
+    choose(widget, "Local metric")
+    assert not radius.isEnabled()
+    assert widget.settings.scale.isEnabled()
+    press(qtbot, widget)
+    assert result(viewer, source, layers.RADIUS) is None
+    choose(widget, "Dense network")
+    assert widget.more_layers.names == ("radius",)
+
+
+def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
+    source = viewer.add_image(CAMERA)
+    (tmp_path / "foreign.safetensors").write_bytes(b"no such thing" * 10)
+    for name in ("foreign", "missing"):
+        widget.use_detector_file(tmp_path / f"{name}.safetensors")
+        assert f"{name}.safetensors" in widget.jobs.text.text()
+        assert widget.detector_chooser.count() == 2
+        assert widget.config.detector == "metric"
+    for _ in range(2):
+        widget.use_detector_file(detector_file)
+    assert widget.detector_chooser.count() == 3
+    assert widget.detector_chooser.currentText() == "random.safetensors"
+    assert widget.more_layers.radius.isEnabled()
+    press(qtbot, widget)
+    expected = detect(CAMERA, config=DetectionConfig(detector=str(detector_file)))
+    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+
+
+def test_without_torch_the_dense_network_says_so(viewer, widget, qtbot, monkeypatch, packaged):
+    viewer.add_image(CAMERA)
+    dense.build_network.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", lambda _: None)
+    choose(widget, "Dense network")
+    press(qtbot, widget)
+    assert "needs torch" in widget.jobs.text.text()
+    assert is_at_rest(widget)
+    choose(widget, "Local metric")
+    press(qtbot, widget)
+    assert len(viewer.layers) == 3
+
+
+def test_the_dense_network_by_the_command_that_was_copied(
+    viewer, widget, qtbot, tmp_path, packaged
+):
+    path = tmp_path / "cells.png"
+    write_png(path, CAMERA)
+    (source,) = viewer.open(path, plugin="napari")
+    choose(widget, "Dense network")
+    widget.more_layers.confidence.click()
+    widget.more_layers.radius.click()
+    press(qtbot, widget)
+    widget.copy_command.click()
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[3:] == ["--out", "results", "--confidence", "--radius", "--detector", "dense"]
+    words[words.index("results")] = str(tmp_path / "out")
+    assert cli.main(words[1:]) == 0
+    for name, role in (("confidence", layers.CONFIDENCE), ("radius_px", layers.RADIUS)):
+        written = read_image(tmp_path / "out" / f"cells.{name}.tif").data
+        np.testing.assert_array_equal(result(viewer, source, role).data, written)
+    widget.copy_python.click()
+    text = QApplication.clipboard().text()
+    assert "config = DetectionConfig(detector='dense')" in text
+    assert text.endswith("found.blur, found.mask, found.confidence, found.radius")
+
+
 # As text
 
 
@@ -239,6 +429,7 @@ def test_region_shares_and_objects(viewer, widget, qtbot):
     assert list(cells.features["index"]) == [3, 8]
     assert list(cells.features["name"]) == ["a", "b"]
     np.testing.assert_allclose(cells.features["mean_blur"][0], blur[5:50, 5:50].mean(), rtol=1e-5)
+    np.testing.assert_allclose(cells.features["focus"], focus_scores(CAMERA, objects))
     assert not widget.table.isHidden()
     assert [widget.table.item(row, 0).text() for row in range(2)] == ["3", "8"]
     assert widget.table.item(1, 1).text() == str(50 * 90)
@@ -246,6 +437,19 @@ def test_region_shares_and_objects(viewer, widget, qtbot):
     assert widget.table.isHidden()
     widget.region.value = None
     assert widget.share.text() == ""
+
+
+def test_objects_of_the_plane_on_screen(viewer, widget, qtbot):
+    viewer.add_image(Z)
+    viewer.dims.set_current_step(0, 1)
+    widget.shown_plane.setChecked(True)
+    press(qtbot, widget)
+    objects = np.zeros(Z.shape[1:], int)
+    objects[5:50, 5:50] = 1
+    cells = viewer.add_labels(objects, name="cells")
+    widget.objects.value = cells
+    expected = focus_scores(Z[1], objects)
+    np.testing.assert_allclose(cells.features["focus"].dropna(), expected)
 
 
 @pytest.mark.parametrize("with_index", [True, False])
@@ -499,11 +703,21 @@ def test_the_metric_just_trained_is_chosen_at_once(viewer, widget, metric):
 def test_preferred_metric(viewer, qtbot, tmp_path, metric, monkeypatch, kind):
     save_metric(metric, tmp_path / "file")
     name = {"default": "default", "file": str(tmp_path / "file"), "bad": str(tmp_path / "x")}[kind]
-    monkeypatch.setattr(module, "preferred", {"metric": name}.get)
+    monkeypatch.setattr(module, "preferred", {"metric": name, "detector": "metric"}.get)
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget)
     assert widget.metric_chooser.name == ("default" if kind == "bad" else name)
     assert widget.jobs.text.text().startswith("⚠") == (kind == "bad")
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_preferred_detector(viewer, monkeypatch, detector):
+    preferred = {"metric": "default", "detector": detector}
+    monkeypatch.setattr(module, "preferred", preferred.get)
+    widget = DetectWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    assert widget.config.detector == detector
+    assert widget.more_layers.radius.isEnabled() == (detector == "dense")
 
 
 def test_preferences_are_those_of_the_manifest():
@@ -511,6 +725,7 @@ def test_preferences_are_those_of_the_manifest():
 
     page = get_plugin_settings("napari-defocus").defaults
     assert preferences.preferred("metric") == "default"
+    assert preferences.preferred("detector") == "metric"
     assert preferences.preferred("device") == "auto"
     page.device = "cpu"
     try:

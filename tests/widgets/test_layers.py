@@ -204,6 +204,54 @@ def test_provenance_is_written_into_the_metadata(make_napari_viewer_proxy, qtbot
     assert source.metadata == {}
 
 
+def test_confidence_layer_has_the_manners_of_the_blur_map(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy()
+    source = add(viewer, "calibrated")
+    widget = DetectWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.more_layers.confidence.click()
+    press(qtbot, widget)
+    blur, confidence = (
+        layers.find_owned(viewer, source, role) for role in (layers.BLUR, layers.CONFIDENCE)
+    )
+    assert confidence.name == "cells confidence"
+    assert confidence.colormap.name == "viridis"
+    assert_same_place(confidence, source)
+    assert confidence.visible == blur.visible
+    note = layers.owned(confidence)
+    assert {**note, "role": layers.BLUR} == layers.owned(blur)
+    widget.settings.caution.setValue(3)
+    press(qtbot, widget)
+    assert layers.find_owned(viewer, source, layers.CONFIDENCE) == confidence
+    found = detect(CAMERA, config=DetectionConfig(caution=3.0))
+    np.testing.assert_array_equal(confidence.data, found.confidence)
+    np.testing.assert_allclose(confidence.contrast_limits, (0, 1))
+    assert len(viewer.layers) == 4
+
+
+def test_radius_is_shown_from_0_to_its_greatest(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy()
+    source = add(viewer, "calibrated")
+    radius = CAMERA.astype(np.float32) / 20
+    layer = layers.put_image(viewer, radius, source, layers.RADIUS)
+    assert layer.name == "cells blur radius"
+    assert_same_place(layer, source)
+    for factor in (3, 0.5):
+        layers.put_image(viewer, factor * radius, source, layers.RADIUS)
+        np.testing.assert_allclose(layer.contrast_limits, (0, factor * radius.max()))
+    layer.contrast_limits = (1, 4)
+    layers.put_image(viewer, radius, source, layers.RADIUS)
+    np.testing.assert_allclose(layer.contrast_limits, (1, 4))
+    assert len(viewer.layers) == 2
+
+
+def test_a_radius_of_0_everywhere_can_be_shown(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy()
+    source = add(viewer, "calibrated")
+    layer = layers.put_image(viewer, np.zeros(CAMERA.shape, np.float32), source, layers.RADIUS)
+    np.testing.assert_allclose(layer.contrast_limits, (0, 1))
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [

@@ -1,6 +1,6 @@
 """The one-click widget: an image layer in, a blur map and a mask layer out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QTableWidget,
@@ -24,18 +23,25 @@ from qtpy.QtWidgets import (
 )
 
 from napari_defocus import __version__
+from napari_defocus.dense import load_dense
 from napari_defocus.detection import Detection, DetectionConfig, detect
 from napari_defocus.errors import DefocusError
 from napari_defocus.recipes import as_command, as_python
 from napari_defocus.regions import region_shares, score_objects
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
+from napari_defocus.widgets.controls import row
 from napari_defocus.widgets.jobs import JobBar
-from napari_defocus.widgets.layers import BLUR, MASK, PREVIEW
+from napari_defocus.widgets.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
 from napari_defocus.widgets.preferences import preferred
 from napari_defocus.widgets.preview import Preview
 from napari_defocus.widgets.session import session
-from napari_defocus.widgets.settings import DetectionSettings, MetricChooser
+from napari_defocus.widgets.settings import (
+    DetectionSettings,
+    DetectorChooser,
+    MetricChooser,
+    MoreLayers,
+)
 
 
 class DetectWidget(QWidget):
@@ -61,8 +67,11 @@ class DetectWidget(QWidget):
         self.image = layer_chooser(viewer, Image)
         follow_selection(viewer, self.image)
         self.contents = QLabel()
+        self.detector_chooser = DetectorChooser()
+        self.open_detector = QPushButton("Open…")
         self.metric_chooser = MetricChooser()
         self.open_metric = QPushButton("Open…")
+        self.more_layers = MoreLayers()
         self.shown_plane = QCheckBox("only the plane on screen")
         self.settings = DetectionSettings()
         self.preview = QCheckBox("live preview of the plane on screen")
@@ -75,10 +84,16 @@ class DetectWidget(QWidget):
         self.jobs = JobBar(self._session.jobs, "Detect")
         self.copy_command = QPushButton("Copy as command")
         self.copy_python = QPushButton("Copy as Python")
+        self.open_detector.setToolTip("Opens the file of another dense network.")
+        self.metric_chooser.setToolTip(
+            "<p>The dense network uses the metric too: it tells where there is nothing to judge."
+        )
         self._lay_out()
         self._connect()
         self._show_metrics()
         self._prefer_metric(preferred("metric"))
+        self.detector_chooser.choose(preferred("detector"))
+        self._detector_changed()
         self._image_changed()
 
     def _lay_out(self) -> None:
@@ -86,17 +101,18 @@ class DetectWidget(QWidget):
         form.addRow("Image", self.image.native)
         form.addRow("", self.contents)
         form.addRow("", self.shown_plane)
-        metric = QHBoxLayout()
-        metric.addWidget(self.metric_chooser, 1)
-        metric.addWidget(self.open_metric)
-        form.addRow("Metric", metric)
+        for label, chooser, button in (
+            ("Detector", self.detector_chooser, self.open_detector),
+            ("Metric", self.metric_chooser, self.open_metric),
+        ):
+            line = row(chooser, button)
+            line.setStretch(0, 1)
+            form.addRow(label, line)
+        form.addRow(self.more_layers)
         more = QFormLayout()
         more.addRow("Region", self.region.native)
         more.addRow("", self.share)
         more.addRow("Objects", self.objects.native)
-        copies = QHBoxLayout()
-        copies.addWidget(self.copy_command)
-        copies.addWidget(self.copy_python)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addWidget(self.jobs)
@@ -104,16 +120,18 @@ class DetectWidget(QWidget):
         layout.addWidget(self.settings)
         layout.addLayout(more)
         layout.addWidget(self.table)
-        layout.addLayout(copies)
+        layout.addLayout(row(self.copy_command, self.copy_python))
         layout.addStretch()
         self.share.setWordWrap(True)
         self.contents.setWordWrap(True)
 
     def _connect(self) -> None:
         self.jobs.clicked.connect(self.detect)
+        self.open_detector.clicked.connect(self._choose_detector_file)
         self.open_metric.clicked.connect(self._choose_metric_file)
         self._session.metrics_changed.connect(self._show_metrics)
         self.image.changed.connect(self._image_changed)
+        self.detector_chooser.currentIndexChanged.connect(self._detector_changed)
         self.metric_chooser.currentIndexChanged.connect(self._request_preview)
         self.settings.changed.connect(self._request_preview)
         self.preview.toggled.connect(self._toggle_preview)
@@ -130,7 +148,13 @@ class DetectWidget(QWidget):
     @property
     def config(self) -> DetectionConfig:
         """The settings as they stand."""
-        return self.settings.config
+        return replace(self.settings.config, detector=self.detector_chooser.name)
+
+    def _detector_changed(self, _: Any = None) -> None:
+        name = self.detector_chooser.name
+        self.more_layers.follow_detector(name)
+        self.settings.follow_detector(name)
+        self._request_preview()
 
     def _image_changed(self, _: Any = None) -> None:
         layer = self.image.value
@@ -171,6 +195,22 @@ class DetectWidget(QWidget):
         except DefocusError as error:
             self.jobs.refuse(error)
 
+    def _choose_detector_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open a dense network", "", "Dense networks (*.safetensors)"
+        )
+        if path:
+            self.use_detector_file(Path(path))
+
+    def use_detector_file(self, path: Path) -> None:
+        """Choose the dense detector of a file; say so where it cannot be used."""
+        try:
+            load_dense(path)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        self.detector_chooser.choose(str(path))
+
     # The main job
 
     def detect(self) -> None:
@@ -181,7 +221,7 @@ class DetectWidget(QWidget):
         except DefocusError as error:
             self.jobs.refuse(error)
             return
-        config = self.config
+        config, more = self.config, self.more_layers.names
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
         if layers.leading_shape(source) and self.shown_plane.isChecked():
             index, data = layers.visible_plane(self._viewer, source)
@@ -199,13 +239,18 @@ class DetectWidget(QWidget):
                 data, metric, config, axes=axes, on_event=on_event, should_stop=should_stop
             )
 
-        self.jobs.run(lambda found: self._show(found, source, note), call)
+        self.jobs.run(lambda found: self._show(found, source, more, note), call)
 
-    def _show(self, found: Detection, source: Image, note: dict[str, Any]) -> None:
+    def _show(
+        self, found: Detection, source: Image, more: tuple[str, ...], note: dict[str, Any]
+    ) -> None:
         if source not in self._viewer.layers:
             raise DefocusError(f"layer {source.name!r} was deleted; its result was dropped")
         self._drop_preview_layer(source)
         layers.put_image(self._viewer, found.blur, source, BLUR, **note)
+        for name, role in (("confidence", CONFIDENCE), ("radius", RADIUS)):
+            if name in more:
+                layers.put_image(self._viewer, getattr(found, name), source, role, **note)
         layers.put_labels(self._viewer, found.mask, source, MASK, **note)
         self._viewer.layers.selection.active = source
         everything = np.ones(found.mask.shape[-2:], bool)
@@ -220,6 +265,12 @@ class DetectWidget(QWidget):
             return None
         blur, mask = (layers.find_owned(self._viewer, source, role) for role in (BLUR, MASK))
         return Detection(blur.data, mask.data) if blur is not None and mask is not None else None
+
+    def _detected(self) -> Any:
+        """Give the planes of the image that `_found` is about."""
+        source = self.image.value
+        note = layers.owned(layers.find_owned(self._viewer, source, MASK))
+        return layers.full_resolution(source)[tuple(note.get("plane") or ())]
 
     # Regions and objects
 
@@ -241,7 +292,7 @@ class DetectWidget(QWidget):
         if found is None or objects is None:
             return
         try:
-            columns = score_objects(found, np.asarray(objects.data))
+            columns = score_objects(found, np.asarray(objects.data), self._detected())
         except DefocusError as error:
             self.jobs.refuse(error)
             return
@@ -257,9 +308,9 @@ class DetectWidget(QWidget):
         self.table.setHorizontalHeaderLabels([name.replace("_", " ") for name in columns])
         self.table.setRowCount(len(columns["index"]))
         for column, values in enumerate(columns.values()):
-            for row, value in enumerate(values):
+            for index, value in enumerate(values):
                 text = f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
-                self.table.setItem(row, column, QTableWidgetItem(text))
+                self.table.setItem(index, column, QTableWidgetItem(text))
         self.table.resizeColumnsToContents()
         self.table.show()
 
@@ -310,7 +361,7 @@ class DetectWidget(QWidget):
     def _copy(self, write: Any) -> None:
         source = self.image.value
         path = (source.source.path if source is not None else None) or "IMAGE"
-        text = write(path, self.metric_chooser.name, self.config)
+        text = write(path, self.metric_chooser.name, self.config, self.more_layers.names)
         QApplication.clipboard().setText(text)
         self.jobs.say("copied to the clipboard")
 

@@ -21,9 +21,13 @@ KEY = "napari-defocus"
 PREVIEW = "preview"
 BLUR = "blur map"
 MASK = "mask"
+CONFIDENCE = "confidence"
+RADIUS = "blur radius"
 DISAGREEMENT = "disagreement"
 GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 ELLIPSE_POINTS = 64
+# Colormap of each result shown as an image, and its white point; None: its greatest value.
+LOOKS = {BLUR: ("gray", 1.0), CONFIDENCE: ("viridis", 1.0), RADIUS: ("magma", None)}
 
 Index = tuple[int, ...]
 
@@ -132,16 +136,26 @@ def find_owned(viewer: ViewerModel, source: Layer, role: str) -> Layer | None:
 def put_image(
     viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
 ) -> Image:
-    """Show a result of a source as an image in [0, 1]; update this plugin's own, if there."""
+    """Show a result of a source as an image from 0 up; update this plugin's own, if there."""
     layer = _replaceable(viewer, source, role, data.shape)
     if layer is None:
         # Hidden at first: the mask says more, and both at once say little.
-        options: dict[str, Any] = {"colormap": "gray", "contrast_limits": (0, 1), "visible": False}
+        options: dict[str, Any] = {"colormap": LOOKS[role][0], "visible": False}
+        options["contrast_limits"] = _limits(data, role)
         where = _geometry_for(data, source)
         return viewer.add_image(data, **_described(source, role, note), **where, **options)
+    # Limits that the user chose stay.
+    follows = np.allclose(layer.contrast_limits, _limits(layer.data, role))
     layer.data = data
+    if follows:
+        layer.contrast_limits = _limits(data, role)
     _update(layer, source, role, note)
     return layer
+
+
+def _limits(data: npt.NDArray[Any], role: str) -> tuple[float, float]:
+    # Napari refuses limits that are equal.
+    return 0.0, LOOKS[role][1] or float(data.max()) or 1.0
 
 
 def put_labels(

@@ -4,11 +4,11 @@ from typing import Any
 
 PLUGIN = "napari-defocus"
 # What holds where napari has no such page (before 0.9).
-DEFAULTS = {"metric": "default", "device": "auto"}
+DEFAULTS = {"metric": "default", "detector": "metric", "device": "auto"}
 
 
 def preferred(name: str) -> str:
-    """Give a preference: ``metric`` (a name or a file) or ``device``."""
+    """Give a preference: ``metric`` (a name or a file), ``detector`` or ``device``."""
     return str(getattr(_page(), name, "") or DEFAULTS[name])
 
 

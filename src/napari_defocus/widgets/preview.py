@@ -1,7 +1,7 @@
-"""A live preview of the plane on screen: the metric is applied once, thresholds as they move."""
+"""A live preview of the plane on screen: it is judged once, decided upon as sliders move."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
@@ -50,13 +50,14 @@ class Preview(QObject):
         Parameters
         ----------
         key : tuple
-            Names the plane; while it, the metric and the scale stay, only thresholds are redone.
+            Names the plane; while it, the detector, the metric and the scale stay, only thresholds
+            are redone.
         read : callable
             Gives the plane, (Y, X) or (Y, X, C).
         metric, config
             See `detect`.
         """
-        key = (*key, self._edition, metric.digest, config.scale)
+        key = (*key, self._edition, config.detector, metric.digest, config.scale)
         self._latest.ask(key, self._preview, key, read, metric, config)
 
     def stop(self) -> None:
@@ -93,7 +94,12 @@ def _preview(
     step = 1
     while judgement.level[::step, ::step].size > MOST_PIXELS:
         step += 1
-    reduced = Judgement(judgement.level[::step, ::step], judgement.judged[::step, ::step])
     smallest = config.mask.smallest // step**2
     config = replace(config, mask=replace(config.mask, smallest=smallest))
-    return judgement, decide(reduced, config), step
+    return judgement, decide(_reduced(judgement, step), config), step
+
+
+def _reduced(judgement: Judgement, step: int) -> Judgement:
+    """Take every step-th pixel."""
+    parts = [getattr(judgement, part.name) for part in fields(Judgement)]
+    return Judgement(*(None if part is None else part[::step, ::step] for part in parts))

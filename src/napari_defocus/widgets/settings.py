@@ -1,4 +1,4 @@
-"""Controls for the settings of a detection, and for the metric."""
+"""Controls for the settings of a detection, for the metric and for the detector."""
 
 from dataclasses import replace
 
@@ -7,6 +7,9 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QVBoxLayout, QWidg
 from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection import SCALES, DetectionConfig
+from napari_defocus.widgets.controls import row
+
+DETECTOR_TITLES = {"metric": "Local metric", "dense": "Dense network"}
 
 
 class MetricChooser(QComboBox):
@@ -23,10 +26,67 @@ class MetricChooser(QComboBox):
         self.blockSignals(True)
         self.clear()
         for name in names:
-            self.addItem(name.replace("\\", "/").rsplit("/", 1)[-1], name)
+            self.addItem(_last_part(name), name)
         self.blockSignals(False)
         self.setCurrentIndex(max(self.findData(chosen), 0))
         self.currentIndexChanged.emit(self.currentIndex())
+
+
+class DetectorChooser(QComboBox):
+    """The detectors, and the files of dense ones that the user opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, text in DETECTOR_TITLES.items():
+            self.addItem(text, name)
+        self.setToolTip(
+            "<p><b>Local metric</b>: looks at small patches. Fast, needs no torch, and learns "
+            "from what you paint.</p>"
+            "<p><b>Dense network</b>: sees the surroundings of each pixel too. Slower, needs "
+            "torch; it also tells the radius of the blur.</p>"
+        )
+
+    @property
+    def name(self) -> str:
+        """``metric``, ``dense``, or the path of a dense detector's file."""
+        return str(self.currentData())
+
+    def choose(self, name: str) -> None:
+        """Choose a detector; a file that is new is listed first."""
+        if self.findData(name) < 0:
+            self.addItem(_last_part(name), name)
+        self.setCurrentIndex(self.findData(name))
+
+
+class MoreLayers(QWidget):
+    """Boxes for the results that are wanted beside the blur map and the mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confidence = QCheckBox("confidence layer")
+        self.confidence.setToolTip(
+            "<p>Adds a layer, hidden at first: how certain each pixel is, from 0, undecided, to 1, "
+            "certain.</p>"
+        )
+        self.radius = QCheckBox("blur radius layer")
+        self.radius.setToolTip(
+            "<p>Adds a layer, hidden at first: how wide the blur is at each pixel, as the radius "
+            "of a disc. In pixels, also where the image has a scale in other units. Only the "
+            "dense network tells it.</p>"
+        )
+        layout = row(self.confidence, self.radius)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+
+    def follow_detector(self, name: str) -> None:
+        """Offer what a detector can give."""
+        self.radius.setEnabled(name != "metric")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which are wanted, of ``confidence`` and ``radius``; named as in `Detection`."""
+        boxes = {"confidence": self.confidence, "radius": self.radius}
+        return tuple(n for n, box in boxes.items() if box.isChecked() and box.isEnabled())
 
 
 class DetectionSettings(QWidget):
@@ -53,7 +113,10 @@ class DetectionSettings(QWidget):
         self.smallest.setToolTip("Spots of fewer pixels are given to what surrounds them.")
         self.scale = QComboBox()
         self.scale.addItems(SCALES)
-        self.scale.setToolTip("The metric's own scale compares images; the paper's does not.")
+        self.scale.setToolTip(
+            "The metric's own scale compares images; the paper's does not. "
+            "The dense network has but one."
+        )
         self._lay_out()
         for slider in (
             self.caution, self.gain, self.adapt, self.keep, self.iterations, self.smallest,
@@ -85,6 +148,10 @@ class DetectionSettings(QWidget):
         layout.addLayout(first)
         layout.addWidget(folded)
 
+    def follow_detector(self, name: str) -> None:
+        """Offer what counts for a detector."""
+        self.scale.setEnabled(name == "metric")
+
     @property
     def config(self) -> DetectionConfig:
         """The settings; those that were not touched are the library's defaults."""
@@ -106,6 +173,10 @@ class DetectionSettings(QWidget):
             ),
             mask=replace(default.mask, smallest=self.smallest.value()),
         )
+
+
+def _last_part(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _slider(low: float, high: float, value: float, tip: str) -> QLabeledDoubleSlider:

@@ -1,0 +1,157 @@
+"""What each part of detection is worth: every part on and off, on photos with hand-made masks.
+
+    python benchmarks/ablation.py PHOTOS --out DIR [--trained NAME=FILE ...]
+
+PHOTOS holds ``images`` and ``masks`` (255 = blurred) of the same stems. Writes ``ablation.md`` and,
+for the three photos with the least AUC, ``worst.png`` (photo, truth, map) and ``errors.png``, which
+shows the errors alone. Dense detectors that were trained otherwise are scored beside the default.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import numpy.typing as npt
+from matplotlib import pyplot as plt
+from photos import SHOWN, Photo, read_photos
+
+from napari_defocus.dense import DenseDetector, judge_dense, kept_dense
+from napari_defocus.detection import Detection, DetectionConfig, Judgement, decide, judge_plane
+from napari_defocus.evaluation import SetScores, score_map, score_set
+from napari_defocus.metric import LocalMetric, load_metric
+from napari_defocus.plane import Plane, prepare_colours, prepare_plane
+from napari_defocus.sharpness import combine, filter_response, local_contrast, pool
+
+Judge = Callable[[Photo], Judgement]
+WORST = 3
+CONFIG = DetectionConfig()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=FILE")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    photos = read_photos(options.photos)
+    lines = [f"| detector | {' | '.join(SHOWN)} |", "| --- " * (len(SHOWN) + 1) + "|"]
+    for name, detections in variants(photos, options.trained):
+        scores = score(photos, detections)
+        cells = " | ".join(f"{scores.mean[column]:.4f}" for column in SHOWN)
+        lines.append(f"| {name} | {cells} |")
+        print(lines[-1], flush=True)
+        if name == "dense":
+            show_worst(photos, detections, scores, options.out)
+    (options.out / "ablation.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, list[Detection]]]:
+    """Give each variant's name and what it detects."""
+    metric = load_metric()
+    yield from both_refined("metric", [judged_by("metric", metric, photo) for photo in photos])
+    yield from one("metric, one scale, noise not estimated", photos, metric_alone(metric))
+    yield from both_refined("dense", [judged_by("dense", metric, photo) for photo in photos])
+    yield from one("dense, outlines not followed", photos, dense_alone(kept_dense()))
+    yield from one("dense, halved image", photos, dense_alone(kept_dense(), halved=True))
+    for told in trained:
+        name, file = told.split("=", 1)
+        judged = [judged_by(file, metric, photo) for photo in photos]
+        yield f"dense, {name}", [decide(judgement, CONFIG) for judgement in judged]
+
+
+def judged_by(detector: str, metric: LocalMetric, photo: Photo) -> Judgement:
+    return judge_plane(photo.image, metric, DetectionConfig(detector=detector))
+
+
+def both_refined(name: str, judgements: list[Judgement]) -> Iterator[tuple[str, list[Detection]]]:
+    yield name, [decide(judgement, CONFIG) for judgement in judgements]
+    plain = replace(CONFIG, refine=False)
+    yield f"{name}, not refined", [decide(judgement, plain) for judgement in judgements]
+    still = replace(CONFIG, adapt=0.0)
+    yield f"{name}, threshold not adapted", [decide(judgement, still) for judgement in judgements]
+
+
+def one(name: str, photos: list[Photo], judge: Judge) -> Iterator[tuple[str, list[Detection]]]:
+    yield name, [decide(judge(photo), CONFIG) for photo in photos]
+
+
+def metric_alone(metric: LocalMetric) -> Judge:
+    """Judge by the metric at full size, as if there were no noise."""
+
+    def judge(photo: Photo) -> Judgement:
+        plane = prepare_plane(photo.image)
+        silent = Plane(plane.grey, plane.holes, (1e-12, 0.0))
+        response = pool(filter_response(silent, metric), plane.grey, metric.pooling)
+        contrast = pool(local_contrast(silent, metric.pooling), plane.grey, metric.pooling)
+        level = combine(response, contrast, metric.pooling)
+        odds = metric.calibration.slope * (level - metric.calibration.threshold)
+        return Judgement(odds, np.ones(odds.shape, bool))
+
+    return judge
+
+
+def dense_alone(detector: DenseDetector, halved: bool = False) -> Judge:
+    """Judge by the network's own odds."""
+
+    def judge(photo: Photo) -> Judgement:
+        plane = prepare_plane(photo.image)
+        colours = prepare_colours(photo.image, plane)
+        if halved:
+            odds = doubled(judge_dense(reduced(colours), detector).odds, plane.grey.shape)
+        else:
+            odds = judge_dense(colours, detector).odds
+        level = odds / np.float32(CONFIG.gain) + np.float32(CONFIG.caution)
+        return Judgement(level, np.ones(odds.shape, bool))
+
+    return judge
+
+
+def reduced(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    even = colours[: colours.shape[0] // 2 * 2, : colours.shape[1] // 2 * 2]
+    rows, columns = (extent // 2 for extent in even.shape[:2])
+    return even.reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3)).astype(np.float32)
+
+
+def doubled(values: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    from skimage.transform import resize
+
+    return np.asarray(resize(values, shape, order=1), np.float32)
+
+
+def score(photos: list[Photo], detections: list[Detection]) -> SetScores:
+    pairs = zip(photos, detections, strict=True)
+    return score_set({p.name: score_map(d.blur, p.blurred, mask=d.mask) for p, d in pairs})
+
+
+def show_worst(
+    photos: list[Photo], detections: list[Detection], scores: SetScores, out: Path
+) -> None:
+    """Draw the photos with the least AUC, and where the map errs on them."""
+    by_auc = sorted(photos, key=lambda photo: scores.images[photo.name].values["AUC"])[:WORST]
+    found = {p.name: d for p, d in zip(photos, detections, strict=True)}
+    whole, panels = plt.subplots(WORST, 3, figsize=(11, 2.6 * WORST), layout="constrained")
+    errors, alone = plt.subplots(1, WORST, figsize=(11, 3), layout="constrained")
+    for row, photo in enumerate(by_auc):
+        blur = found[photo.name].blur
+        auc = scores.images[photo.name].values["AUC"]
+        panels[row, 0].imshow(photo.image)
+        panels[row, 1].imshow(~photo.blurred, cmap="gray")
+        panels[row, 2].imshow(1 - blur, cmap="gray", vmin=0, vmax=1)
+        panels[row, 0].set_title(f"{photo.name}, AUC {auc:.3f}", fontsize=9)
+        alone[row].imshow(blur - photo.blurred, cmap="RdBu", vmin=-1, vmax=1)
+        alone[row].set_title(f"{photo.name}, AUC {auc:.3f}", fontsize=9)
+    for axes in (*panels.flat, *alone.flat):
+        axes.set_axis_off()
+    errors.suptitle("blue: sharp taken for blurred, red: blurred taken for sharp", fontsize=9)
+    whole.savefig(out / "worst.png", dpi=80)
+    errors.savefig(out / "errors.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The settings of the dense detector's training; quick to import, for the command line."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What scenes are like.
+
+    Parameters
+    ----------
+    size : int
+        Side in pixels.
+    objects : int
+        At most so many objects.
+    aperture : tuple of float
+        Range of the largest difference of disc radii that the lens would give, in pixels, uniform
+        in its logarithm.
+    wholly_sharp, wholly_blurred : float
+        Shares of scenes without any blur, and without anything in focus.
+    fields : float
+        Share of scenes that are fields of a fluorescence microscope.
+    """
+
+    size: int = 384
+    objects: int = 4
+    aperture: tuple[float, float] = (4.0, 32.0)
+    wholly_sharp: float = 0.1
+    wholly_blurred: float = 0.08
+    fields: float = 0.12
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """How the dense detector is trained.
+
+    Parameters
+    ----------
+    scenes : int
+        Number of rendered scenes.
+    scene : SceneConfig
+        What they are like.
+    steps : int
+        Batches trained on.
+    batch : int
+        Crops in a batch.
+    crop : int
+        Side of a crop, in pixels; a multiple of the network's stride, 32.
+    learning_rate : float
+        Highest of AdamW; it rises over `warm_up` steps and falls along a cosine to 0.
+    backbone_share : float
+        Share of it for the weights that start from ImageNet.
+    warm_up : int
+        Steps.
+    radius_weight : float
+        Weight of the radius' loss beside that of sharp or blurred.
+    memory : float
+        Share that the averaged weights, those that are kept, keep at each step.
+    seed : int
+        Of scenes and crops.
+    """
+
+    scenes: int = 6500
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    steps: int = 4000
+    batch: int = 8
+    crop: int = 256
+    learning_rate: float = 1.5e-3
+    backbone_share: float = 0.3
+    warm_up: int = 150
+    radius_weight: float = 0.25
+    memory: float = 0.998
+    seed: int = 0
