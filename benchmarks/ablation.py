@@ -16,12 +16,18 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
-import numpy.typing as npt
 from matplotlib import pyplot as plt
 from photos import SHOWN, Photo, read_photos
 
-from napari_defocus.dense import DenseDetector, judge_dense, kept_dense
-from napari_defocus.detection import Detection, DetectionConfig, Judgement, decide, judge_plane
+from napari_defocus.dense import judge_dense, kept_dense
+from napari_defocus.detection import (
+    METRIC_CERTAINTY,
+    Detection,
+    DetectionConfig,
+    Judgement,
+    decide,
+    judge_plane,
+)
 from napari_defocus.evaluation import SetScores, score_map, score_set
 from napari_defocus.metric import LocalMetric, load_metric
 from napari_defocus.plane import Plane, prepare_colours, prepare_plane
@@ -57,8 +63,8 @@ def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, lis
     yield from both_refined("metric", [judged_by("metric", metric, photo) for photo in photos])
     yield from one("metric, one scale, noise not estimated", photos, metric_alone(metric))
     yield from both_refined("dense", [judged_by("dense", metric, photo) for photo in photos])
-    yield from one("dense, outlines not followed", photos, dense_alone(kept_dense()))
-    yield from one("dense, halved image", photos, dense_alone(kept_dense(), halved=True))
+    yield from one("dense, outlines not followed", photos, dense_without_outlines(metric))
+    yield from one("dense, network alone", photos, network_alone())
     for told in trained:
         name, file = told.split("=", 1)
         judged = [judged_by(file, metric, photo) for photo in photos]
@@ -96,32 +102,29 @@ def metric_alone(metric: LocalMetric) -> Judge:
     return judge
 
 
-def dense_alone(detector: DenseDetector, halved: bool = False) -> Judge:
-    """Judge by the network's own odds."""
+def dense_without_outlines(metric: LocalMetric) -> Judge:
+    """Judge by metric and network, the network's map as it comes."""
 
     def judge(photo: Photo) -> Judgement:
-        plane = prepare_plane(photo.image)
-        colours = prepare_colours(photo.image, plane)
-        if halved:
-            odds = doubled(judge_dense(reduced(colours), detector).odds, plane.grey.shape)
-        else:
-            odds = judge_dense(colours, detector).odds
-        level = odds / np.float32(CONFIG.gain) + np.float32(CONFIG.caution)
-        return Judgement(level, np.ones(odds.shape, bool))
+        alone, by_metric = network_alone()(photo), judged_by("metric", metric, photo)
+        certain = METRIC_CERTAINTY / CONFIG.gain
+        bounded = np.clip(by_metric.level, CONFIG.caution - certain, CONFIG.caution + certain)
+        level = np.where(by_metric.judged, (alone.level + bounded) / 2, alone.level)
+        return replace(alone, level=level, judged=by_metric.judged | (alone.level > CONFIG.caution))
 
     return judge
 
 
-def reduced(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    even = colours[: colours.shape[0] // 2 * 2, : colours.shape[1] // 2 * 2]
-    rows, columns = (extent // 2 for extent in even.shape[:2])
-    return even.reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3)).astype(np.float32)
+def network_alone() -> Judge:
+    """Judge by the network's own log odds, on the metric's scale."""
 
+    def judge(photo: Photo) -> Judgement:
+        plane = prepare_plane(photo.image)
+        found = judge_dense(prepare_colours(photo.image, plane), kept_dense())
+        level = found.odds / np.float32(CONFIG.gain) + np.float32(CONFIG.caution)
+        return Judgement(level, np.ones(level.shape, bool), found.radius, found.radius_error)
 
-def doubled(values: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    from skimage.transform import resize
-
-    return np.asarray(resize(values, shape, order=1), np.float32)
+    return judge
 
 
 def score(photos: list[Photo], detections: list[Detection]) -> SetScores:

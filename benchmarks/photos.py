@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scribbles import draw_scribbles
 
-from napari_defocus.detection import Detection, detect
+from napari_defocus.detection import Detection, DetectionConfig, detect
 from napari_defocus.evaluation import MapScores, SetScores, auc, score_map, score_set
 from napari_defocus.fitting import FitConfig, fit_metric
 from napari_defocus.io import IMAGE_SUFFIXES, read_image
@@ -28,6 +28,7 @@ from napari_defocus.sharpness import filter_response, pool
 
 SHOWN = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
 SCRIBBLE_SHARE = 0.04
+METRIC = DetectionConfig(detector="metric")
 FITTED = 3
 # Scale of the plain Laplacian's pooling that scores best: it is not to lose by neglect.
 LAPLACIAN_SIGMA = 10.0
@@ -49,7 +50,7 @@ def read_photos(folder: Path) -> list[Photo]:
 
 
 def score_metric(metric: LocalMetric, photos: list[Photo]) -> SetScores:
-    return score_set({p.name: score_detection(detect(p.image, metric), p) for p in photos})
+    return score_set({p.name: score_detection(detect(p.image, metric, METRIC), p) for p in photos})
 
 
 def score_detection(detection: Detection, photo: Photo) -> MapScores:

@@ -17,6 +17,7 @@ from napari_defocus.dense import (
     save_dense,
     standardise,
 )
+from napari_defocus.dense_config import DenseConfig
 from napari_defocus.dense_network import (
     LEAST,
     Backbone,
@@ -25,7 +26,7 @@ from napari_defocus.dense_network import (
     SameConv2d,
     read_imagenet,
 )
-from napari_defocus.detection import DetectionConfig, decide, detect, judge_plane
+from napari_defocus.detection import DetectionConfig, decide, detect, detector_for, judge_plane
 from napari_defocus.errors import DefocusError
 from napari_defocus.io import read_image, write_tiff
 from napari_defocus.metric import load_metric, save_metric
@@ -229,9 +230,18 @@ def test_detection_tells_blur_confidence_and_radius(file):
 
 
 def test_the_metric_tells_confidence_but_no_radius():
-    found = detect(COLOURS)
+    found = detect(COLOURS, config=DetectionConfig(detector="metric"))
     assert found.confidence.shape == COLOURS.shape[:2]
     assert found.radius is None
+
+
+def test_auto_is_dense_but_for_a_metric_of_one_s_own(metric, monkeypatch):
+    assert detector_for(load_metric(), DetectionConfig()) == "dense"
+    assert detector_for(metric, DetectionConfig()) == "metric"
+    assert detector_for(load_metric(), DetectionConfig(scale="image")) == "metric"
+    assert detector_for(metric, DetectionConfig(detector="dense")) == "dense"
+    monkeypatch.setattr("napari_defocus.detection.find_spec", lambda name: None)
+    assert detector_for(load_metric(), DetectionConfig()) == "metric"
 
 
 def test_the_type_of_the_image_does_not_matter(file):
@@ -275,6 +285,20 @@ def test_a_smooth_area_that_is_not_sharp_is_undecided(detector, monkeypatch):
         assert (mask[:, 80:] == expected).all()
 
 
+def test_metric_and_network_have_an_equal_say(detector, monkeypatch):
+    said = dense.DenseJudgement(*np.full((3, 70, 90), 2.0, np.float32))
+    monkeypatch.setattr("napari_defocus.detection.judge_dense", lambda *_: said)
+    monkeypatch.setattr("napari_defocus.detection.kept_dense", lambda source: detector)
+    by_metric = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="metric"))
+    both = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="dense"))
+    config = DetectionConfig()
+    metric_odds = config.gain * (by_metric.level - config.caution)
+    odds = config.gain * (both.level - config.caution)
+    expected = np.where(by_metric.judged, (np.clip(metric_odds, -4, 4) + 2) / 2, 2)
+    np.testing.assert_allclose(odds, expected, atol=1e-3)
+    assert np.abs(metric_odds).max() > 4
+
+
 def test_a_detector_that_is_no_file_is_named():
     with pytest.raises(DefocusError, match="nowhere"):
         detect(COLOURS, config=DetectionConfig(detector="nowhere"))
@@ -301,9 +325,14 @@ def test_detect_writes_confidence_and_radius(file, tmp_path):
 def test_a_radius_needs_the_dense_detector(tmp_path, capsys):
     write_tiff(tmp_path / "a.tif", COLOURS[..., 0], axes="YX")
     words = ["detect", str(tmp_path / "a.tif"), "--out", str(tmp_path / "o"), "--radius"]
+    words += ["--detector", "metric"]
     assert cli.main(words) == 2
     assert "--detector dense" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_the_package_brings_a_detector():
+    assert kept_dense().record["steps"] == DenseConfig().steps
 
 
 def test_a_file_is_read_again_only_when_it_changed(file, detector):

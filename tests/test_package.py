@@ -70,6 +70,20 @@ print(json.dumps([status, list(found.blur.shape), float((found.mask == 2).mean()
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
+def test_the_metric_leaves_torch_alone(tmp_path):
+    write_png(tmp_path / "camera.png", data.camera()[::4, ::4])
+    code = """
+import json, sys
+from pathlib import Path
+from napari_defocus import DetectionConfig, detect
+from napari_defocus.io import read_image
+image = read_image(Path(sys.argv[1]) / "camera.png").data
+detect(image, config=DetectionConfig(detector="metric"))
+print(json.dumps("torch" in sys.modules))
+"""
+    assert python(code, tmp_path) is False
+
+
 def imported(path):
     """Names of all modules that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -13,7 +13,8 @@ import numpy as np
 import photos as benchmark
 import pytest
 
-from napari_defocus.detection import detect
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.evaluation import score_set
 from napari_defocus.evaluation_report import evaluate_folders
 from napari_defocus.io import find_images, read_image
 from napari_defocus.metric import load_metric
@@ -52,6 +53,17 @@ def test_default_metric_is_ahead_of_published_detectors_on_photos(metric, photos
     assert mean["MAE"] <= 0.10
     assert mean["AUC"] >= 0.963
     assert mean["IoU(mask)"] >= 0.70
+
+
+def test_dense_detector_is_ahead_of_the_metric_on_photos(metric, photos):
+    pytest.importorskip("torch")
+    dense = DetectionConfig(detector="dense")
+    found = {p.name: benchmark.score_detection(detect(p.image, metric, dense), p) for p in photos}
+    ours, before = score_set(found).mean, benchmark.score_metric(metric, photos).mean
+    for name in ("Fmax", "Fadaptive", "Fblur@.5", "AUC", "IoU(mask)"):
+        assert ours[name] > before[name], name
+    assert ours["MAE"] < before["MAE"]
+    assert ours["AUC"] >= 0.985
 
 
 def test_two_components_before_refinement_beat_the_laplacian(metric, photos):

@@ -133,7 +133,7 @@ def _detect(parser: argparse.ArgumentParser) -> None:
 def _detection_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detection")
     config = DetectionConfig()
-    _setting(group, config, "detector", "'metric', 'dense', or a dense detector's file")
+    _setting(group, config, "detector", "'metric', 'dense', a dense detector's file, or 'auto'")
     _setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
     _setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
     _setting(group, config, "reach", "furthest the threshold may move, log odds")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from napari_defocus import cli
 from napari_defocus.annotation import annotation_from_mask
-from napari_defocus.detection import Detection, DetectionConfig
+from napari_defocus.detection import Detection, DetectionConfig, detector_for
 from napari_defocus.detection import detect as detect_image
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Event
@@ -36,8 +37,10 @@ def detect(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
     metric = load_metric(options.metric)
     config = cli.detection_config(options)
-    if options.radius and config.detector == "metric":
+    if options.radius and detector_for(metric, config) == "metric":
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
+    if config.detector == "auto" and not find_spec("torch"):
+        print("torch is not installed: the local metric detects", file=sys.stderr)
     sources, failed = _sources(options.inputs)
     done: dict[Path, Path] = {}
     for source in sources:

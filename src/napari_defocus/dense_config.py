@@ -49,7 +49,7 @@ class DenseConfig:
     learning_rate : float
         Highest of AdamW; it rises over `warm_up` steps and falls along a cosine to 0.
     backbone_share : float
-        Share of it for the weights that start from ImageNet.
+        Share of it for the weights that start from ImageNet; 0 leaves them as they are.
     warm_up : int
         Steps.
     radius_weight : float
@@ -62,12 +62,12 @@ class DenseConfig:
 
     scenes: int = 6500
     scene: SceneConfig = field(default_factory=SceneConfig)
-    steps: int = 4000
+    steps: int = 600
     batch: int = 8
     crop: int = 256
     learning_rate: float = 1.5e-3
     backbone_share: float = 0.3
-    warm_up: int = 150
+    warm_up: int = 50
     radius_weight: float = 0.25
-    memory: float = 0.998
+    memory: float = 0.99
     seed: int = 0

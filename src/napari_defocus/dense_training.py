@@ -133,6 +133,7 @@ def train_dense(
     network = DenseNet(torch.from_numpy(metric.filters.astype(np.float32)))
     if imagenet is not None:
         read_imagenet(imagenet, network.backbone)
+    network.backbone.requires_grad_(config.backbone_share > 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

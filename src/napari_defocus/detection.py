@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.annotation import UNLABELLED, Labels
-from napari_defocus.dense import DenseDetector, judge_dense, kept_dense
+from napari_defocus.dense import DenseJudgement, judge_dense, kept_dense
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.events import (
     Event,
@@ -35,10 +37,13 @@ from napari_defocus.sharpness import (
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-DETECTORS = ("metric", "dense")
+DETECTORS = ("auto", "metric", "dense")
 SCALES = ("calibrated", "image")
 # Widest Gaussian, in pixels, over which judged regions lend their sharpness to undecided ones.
 FILL_SIGMAS = (4, 8, 16, 32, 64, 128, 256)
+# Beside the network the metric is believed up to these log odds: beyond, microscope images whose
+# own blur is wide would be lost.
+METRIC_CERTAINTY = 4.0
 # The network's map is drawn to the outlines of the image within so many pixels, where their
 # variance is far above the second figure.
 OUTLINE_RADIUS = 6
@@ -52,8 +57,10 @@ class DetectionConfig:
     Parameters
     ----------
     detector : str
-        ``metric``: the local metric. ``dense``: the network that sees the surroundings too; it
-        needs torch. Or the path of a dense detector's file.
+        ``metric``: the local metric. ``dense``: the metric and a network that sees the surroundings
+        too; it needs torch. Or the path of a dense detector's file. ``auto``: the dense one, but
+        the metric where that is one's own, where `scale` is the paper's, and where torch is
+        missing.
     scale : str
         ``calibrated``: the metric's own scale, learnt from its training patches, so that images
         compare. ``image``: the paper's, each image from its least response to its largest.
@@ -76,7 +83,7 @@ class DetectionConfig:
         How the mask is cut.
     """
 
-    detector: str = "metric"
+    detector: str = "auto"
     scale: str = "calibrated"
     adapt: float = 0.7
     reach: float = 2.0
@@ -254,9 +261,11 @@ def judge_plane(
     if plane.grey.max() <= plane.grey.min():
         raise DefocusError("the image is constant: there is nothing to judge")
     level, judged = sharpness_odds(plane, metric, should_stop=should_stop)
-    if config.detector != "metric":
-        colours = prepare_colours(image, plane)
-        return _judge_densely(plane, colours, judged, _dense_detector(config), should_stop)
+    detector = detector_for(metric, config)
+    if detector != "metric":
+        dense = kept_dense("default" if detector == "dense" else detector)
+        found = judge_dense(prepare_colours(image, plane), dense, should_stop)
+        return _join(plane, Judgement(level, judged), found)
     if config.scale == "image":
         level = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
     if should_stop():
@@ -264,25 +273,34 @@ def judge_plane(
     return Judgement(level, judged & ~plane.holes)
 
 
-def _dense_detector(config: DetectionConfig) -> DenseDetector:
-    return kept_dense("default" if config.detector == "dense" else config.detector)
+def detector_for(metric: LocalMetric, config: DetectionConfig) -> str:
+    """Give the detector that a config means beside a metric: what ``auto`` stands for."""
+    if config.detector != "auto":
+        return config.detector
+    own = metric.digest != _default_digest()
+    return "metric" if own or config.scale == "image" or not find_spec("torch") else "dense"
 
 
-def _judge_densely(
-    plane: Plane,
-    colours: Float,
-    judged: Bool,
-    detector: DenseDetector,
-    should_stop: ShouldStop,
-) -> Judgement:
-    """Judge by the network, which may call sharp, but not blurred, what shows no detail."""
-    found = judge_dense(colours, detector, should_stop)
-    odds = guided_filter(found.odds, plane.grey, OUTLINE_RADIUS, OUTLINE_EPSILON)
-    # On the metric's scale: the config's defaults leave the network's odds as they are.
+@lru_cache(maxsize=1)
+def _default_digest() -> str:
+    return load_metric().digest
+
+
+def _join(plane: Plane, by_metric: Judgement, by_network: DenseJudgement) -> Judgement:
+    """Average the log odds of metric and network, which err on different things.
+
+    Where nothing shows detail the metric has no say, and the network may call sharp but not
+    blurred.
+    """
+    odds = guided_filter(by_network.odds, plane.grey, OUTLINE_RADIUS, OUTLINE_EPSILON)
+    # On the metric's scale: the config's defaults leave the joined odds as they are.
     default = DetectionConfig()
-    level = odds / np.float32(default.gain) + np.float32(default.caution)
-    judged = (judged | (odds > 0)) & ~plane.holes
-    return Judgement(level, judged, found.radius, found.radius_error)
+    metric_odds = default.gain * (by_metric.level - default.caution)
+    metric_odds = np.clip(metric_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
+    joined = np.where(by_metric.judged, (odds + metric_odds) / 2, odds)
+    level = np.asarray(joined / default.gain + default.caution, np.float32)
+    judged = (by_metric.judged | (odds > 0)) & ~plane.holes
+    return Judgement(level, judged, by_network.radius, by_network.radius_error)
 
 
 def decide(judgement: Judgement, config: DetectionConfig) -> Detection:

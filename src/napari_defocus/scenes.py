@@ -19,7 +19,10 @@ from scipy import ndimage
 from napari_defocus.dense_config import SceneConfig
 from napari_defocus.errors import DefocusError
 from napari_defocus.fields import render_field
+from napari_defocus.metric import Pooling
 from napari_defocus.optics import Camera, Scene, disc, expose, spread, through_jpeg, to_light
+from napari_defocus.plane import prepare_plane
+from napari_defocus.sharpness import local_contrast
 
 Float = npt.NDArray[np.float32]
 
@@ -28,6 +31,11 @@ RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0, 12.0, 16.0, 22.0)
 # Of a front layer's cover: where the rim of a blurred object lets the back through, nobody can
 # say which of the two radii a pixel has.
 RIM = (0.1, 0.9)
+# In focus up to this radius; no detail below so much contrast, in grey ranges a pixel, pooled by a
+# Gaussian of so many pixels.
+IN_FOCUS = 1.0
+LEAST_DETAIL = 0.008
+FAR = 10.0
 # Share of red, green and blue light in its brightness (ITU-R BT.709).
 LIGHT_OF_COLOURS = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -92,10 +100,22 @@ def render_scene(book: PictureBook, config: SceneConfig, rng: np.random.Generato
         Colours; its radius is NaN at the rims of blurred objects.
     """
     if rng.random() < config.fields:
-        return render_field(config, rng)
+        return open_where_smooth(render_field(config, rng))
     layers = _view(book, config, rng)
     light, radius = _photograph(layers, _radii(layers, config, rng), _aperture(rng))
-    return Scene(_develop(light, rng), radius)
+    return open_where_smooth(Scene(_develop(light, rng), radius))
+
+
+def open_where_smooth(scene: Scene) -> Scene:
+    """Leave open, as NaN, the radius of what is in focus but shows no detail far around.
+
+    A clear sky looks the same in focus and out of it; told that it is sharp, a network would call
+    every smooth backdrop sharp. Inside of things, whose outline is near, stays sharp.
+    """
+    plane = prepare_plane(scene.image)
+    near = ndimage.gaussian_filter(local_contrast(plane, Pooling()), FAR)
+    smooth = (scene.radius <= IN_FOCUS) & (near < LEAST_DETAIL)
+    return Scene(scene.image, np.where(smooth, np.float32(np.nan), scene.radius))
 
 
 # What is in the scene

@@ -40,6 +40,9 @@ def widget(viewer, qtbot):
     return widget
 
 
+METRIC = DetectionConfig(detector="metric")
+
+
 def press(qtbot, widget):
     with qtbot.waitSignal(widget.jobs.ended, timeout=20_000):
         widget.jobs.run_button.click()
@@ -225,6 +228,7 @@ def test_preview_follows_the_detector_and_judges_once(viewer, widget, qtbot, mon
     monkeypatch.setattr(preview_module, "MOST_PIXELS", CAMERA.size // 2)
     source = viewer.add_image(CAMERA)
     shown = []
+    choose(widget, "Local metric")
     with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
         widget.preview.setChecked(True)
     for detector in ("Dense network", "Local metric"):
@@ -264,7 +268,7 @@ def test_titles_of_the_detectors_are_complete(widget):
 
 def test_the_dense_network_by_clicks(viewer, widget, qtbot, packaged):
     source = viewer.add_image(CAMERA, name="cells", scale=(2, 0.5), units=("um", "um"))
-    assert widget.config.detector == "metric"
+    assert widget.config.detector == "auto"
     choose(widget, "Dense network")
     assert widget.metric_chooser.isEnabled()
     widget.more_layers.confidence.click()
@@ -294,13 +298,15 @@ def test_boxes_that_are_not_ticked_add_no_layer(viewer, widget, qtbot, packaged)
     choose(widget, "Local metric")
     press(qtbot, widget)
     confidence = result(viewer, source, layers.CONFIDENCE)
-    np.testing.assert_array_equal(confidence.data, detect(CAMERA).confidence)
+    np.testing.assert_array_equal(confidence.data, detect(CAMERA, config=METRIC).confidence)
     assert result(viewer, source, layers.RADIUS) is None
 
 
 def test_what_the_metric_cannot_give_is_not_offered(viewer, widget, qtbot, packaged):
     source = viewer.add_image(CAMERA)
     radius = widget.more_layers.radius
+    assert radius.isEnabled()
+    choose(widget, "Local metric")
     assert not radius.isEnabled()
     radius.click()
     assert not radius.isChecked()
@@ -317,17 +323,29 @@ def test_what_the_metric_cannot_give_is_not_offered(viewer, widget, qtbot, packa
     assert widget.more_layers.names == ("radius",)
 
 
+def test_a_metric_of_one_s_own_is_taken_without_asking(viewer, widget, qtbot, packaged, metric):
+    source = viewer.add_image(CAMERA)
+    session().add_metric("mine", metric)
+    widget.metric_chooser.setCurrentText("mine")
+    widget.more_layers.radius.click()
+    press(qtbot, widget)
+    expected = detect(CAMERA, metric, METRIC)
+    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+    assert result(viewer, source, layers.RADIUS) is None
+    assert "the metric tells no blur radius" in widget.jobs.text.text()
+
+
 def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
     source = viewer.add_image(CAMERA)
     (tmp_path / "foreign.safetensors").write_bytes(b"no such thing" * 10)
     for name in ("foreign", "missing"):
         widget.use_detector_file(tmp_path / f"{name}.safetensors")
         assert f"{name}.safetensors" in widget.jobs.text.text()
-        assert widget.detector_chooser.count() == 2
-        assert widget.config.detector == "metric"
+        assert widget.detector_chooser.count() == 3
+        assert widget.config.detector == "auto"
     for _ in range(2):
         widget.use_detector_file(detector_file)
-    assert widget.detector_chooser.count() == 3
+    assert widget.detector_chooser.count() == 4
     assert widget.detector_chooser.currentText() == "random.safetensors"
     assert widget.more_layers.radius.isEnabled()
     press(qtbot, widget)
@@ -717,7 +735,7 @@ def test_preferred_detector(viewer, monkeypatch, detector):
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget)
     assert widget.config.detector == detector
-    assert widget.more_layers.radius.isEnabled() == (detector == "dense")
+    assert widget.more_layers.radius.isEnabled() == (detector != "metric")
 
 
 def test_preferences_are_those_of_the_manifest():
@@ -725,7 +743,7 @@ def test_preferences_are_those_of_the_manifest():
 
     page = get_plugin_settings("napari-defocus").defaults
     assert preferences.preferred("metric") == "default"
-    assert preferences.preferred("detector") == "metric"
+    assert preferences.preferred("detector") == "auto"
     assert preferences.preferred("device") == "auto"
     page.device = "cpu"
     try:

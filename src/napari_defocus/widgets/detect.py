@@ -249,12 +249,14 @@ class DetectWidget(QWidget):
         self._drop_preview_layer(source)
         layers.put_image(self._viewer, found.blur, source, BLUR, **note)
         for name, role in (("confidence", CONFIDENCE), ("radius", RADIUS)):
-            if name in more:
-                layers.put_image(self._viewer, getattr(found, name), source, role, **note)
+            values = getattr(found, name)
+            if name in more and values is not None:
+                layers.put_image(self._viewer, values, source, role, **note)
         layers.put_labels(self._viewer, found.mask, source, MASK, **note)
         self._viewer.layers.selection.active = source
         everything = np.ones(found.mask.shape[-2:], bool)
-        self.jobs.say(_shares_text("image", region_shares(found.mask, everything)))
+        missed = "; the metric tells no blur radius" * ("radius" in more and found.radius is None)
+        self.jobs.say(_shares_text("image", region_shares(found.mask, everything)) + missed)
         self._show_region()
         self._show_objects()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 PLUGIN = "napari-defocus"
 # What holds where napari has no such page (before 0.9).
-DEFAULTS = {"metric": "default", "detector": "metric", "device": "auto"}
+DEFAULTS = {"metric": "default", "detector": "auto", "device": "auto"}
 
 
 def preferred(name: str) -> str:

@@ -9,7 +9,7 @@ from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider
 from napari_defocus.detection import SCALES, DetectionConfig
 from napari_defocus.widgets.controls import row
 
-DETECTOR_TITLES = {"metric": "Local metric", "dense": "Dense network"}
+DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
 
 
 class MetricChooser(QComboBox):
@@ -40,15 +40,18 @@ class DetectorChooser(QComboBox):
         for name, text in DETECTOR_TITLES.items():
             self.addItem(text, name)
         self.setToolTip(
+            "<p><b>Automatic</b>: the dense network, but the local metric once you choose one of "
+            "your own, and where torch is missing.</p>"
             "<p><b>Local metric</b>: looks at small patches. Fast, needs no torch, and learns "
             "from what you paint.</p>"
-            "<p><b>Dense network</b>: sees the surroundings of each pixel too. Slower, needs "
+            "<p><b>Dense network</b>: the metric and a network that sees the surroundings of each "
+            "pixel, together. Slower, needs "
             "torch; it also tells the radius of the blur.</p>"
         )
 
     @property
     def name(self) -> str:
-        """``metric``, ``dense``, or the path of a dense detector's file."""
+        """``auto``, ``metric``, ``dense``, or the path of a dense detector's file."""
         return str(self.currentData())
 
     def choose(self, name: str) -> None:
@@ -150,7 +153,7 @@ class DetectionSettings(QWidget):
 
     def follow_detector(self, name: str) -> None:
         """Offer what counts for a detector."""
-        self.scale.setEnabled(name == "metric")
+        self.scale.setEnabled(name in ("auto", "metric"))
 
     @property
     def config(self) -> DetectionConfig:

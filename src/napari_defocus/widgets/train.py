@@ -96,7 +96,7 @@ class Curves:
             return
         # A layout that is fitted to its labels is slow.
         figure.set_layout_engine("none")
-        margins = {"left": 0.14, "right": 0.97, "top": 0.93, "bottom": 0.14, "hspace": 0.35}
+        margins = {"left": 0.19, "right": 0.97, "top": 0.93, "bottom": 0.14, "hspace": 0.35}
         above, below = figure.subplots(2, 1, sharex=True, gridspec_kw=margins)
         above.set_title("loss: held out, dotted training", loc="left")
         below.set_title("held-out accuracy", loc="left")
