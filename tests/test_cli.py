@@ -990,3 +990,21 @@ def test_demo_writes_results_of_all_samples(run, tmp_path):
     (out / "photo.mask.tif").write_text("mine")
     assert_refused(run("demo", "--out", out), "exists")
     assert (out / "photo.mask.tif").read_text() == "mine"
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    program = "import sys; from napari_defocus.cli import main; sys.exit(main(['info', 'default']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_detector_that_is_none_is_named(tmp_path, capsys):
+    write_png(tmp_path / "a.png", np.eye(40, dtype=np.uint8))
+    words = ["detect", str(tmp_path / "a.png"), "--out", str(tmp_path / "o")]
+    assert main([*words, "--detector", "nowhere"]) == 2
+    assert "choose one of auto, metric, dense" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

@@ -1,6 +1,7 @@
 """The command line: the same engine and the same defaults as the library and the widgets."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_error(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads the output, such as head, has had enough; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def report_error(error: Exception) -> int:

@@ -205,6 +205,11 @@ def _plane_axes(image: npt.NDArray[Any], axes: str | None) -> int:
 
 
 def _check(config: DetectionConfig) -> None:
+    if config.detector not in DETECTORS and not Path(config.detector).is_file():
+        raise DefocusError(
+            f"the detector is {config.detector!r}; choose one of {', '.join(DETECTORS)}, "
+            "or give the file of a dense one"
+        )
     if config.scale not in SCALES:
         raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
     check_range("adapt", config.adapt, 0, 1)
