@@ -1,7 +1,19 @@
 """Small controls that several widgets have."""
 
+from collections.abc import Mapping
+
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
 
 from napari_defocus.pictures import COLOURS
 
@@ -19,6 +31,24 @@ def row(*controls: QWidget) -> QHBoxLayout:
     for control in controls:
         layout.addWidget(control)
     return layout
+
+
+def settings_form(
+    first: Mapping[str, QWidget], more: Mapping[str, QWidget], parent: QWidget
+) -> None:
+    """Lay controls out in `parent` beside their labels, those in `more` folded away."""
+    inner = QWidget()
+    rows, folded_rows = QFormLayout(), QFormLayout(inner)
+    folded_rows.setContentsMargins(0, 0, 0, 0)
+    for form, controls in ((rows, first), (folded_rows, more)):
+        for label, control in controls.items():
+            form.addRow(label, control)
+    folded = QCollapsible("More settings")
+    folded.addWidget(inner)
+    layout = QVBoxLayout(parent)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addLayout(rows)
+    layout.addWidget(folded)
 
 
 def choice(names: tuple[str, ...], chosen: str) -> QComboBox:

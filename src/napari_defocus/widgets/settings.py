@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QVBoxLayout, QWidget
-from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider
+from qtpy.QtWidgets import QCheckBox, QComboBox, QWidget
+from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection import SCALES, DetectionConfig
-from napari_defocus.widgets.controls import row
+from napari_defocus.widgets.controls import row, settings_form
 
 DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
 
@@ -129,27 +129,16 @@ class DetectionSettings(QWidget):
         self.scale.currentTextChanged.connect(self.changed)
 
     def _lay_out(self) -> None:
-        first = QFormLayout()
-        first.addRow("Threshold", self.caution)
-        first.addRow("", self.refine)
-        inner = QWidget()
-        rest = QFormLayout(inner)
-        rest.setContentsMargins(0, 0, 0, 0)
-        for label, control in (
-            ("Scale", self.scale),
-            ("Adapt", self.adapt),
-            ("Steepness", self.gain),
-            ("Keep", self.keep),
-            ("Iterations", self.iterations),
-            ("Smallest spot", self.smallest),
-        ):
-            rest.addRow(label, control)
-        folded = QCollapsible("More settings")
-        folded.addWidget(inner)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(first)
-        layout.addWidget(folded)
+        first = {"Threshold": self.caution, "": self.refine}
+        more = {
+            "Scale": self.scale,
+            "Adapt": self.adapt,
+            "Steepness": self.gain,
+            "Keep": self.keep,
+            "Iterations": self.iterations,
+            "Smallest spot": self.smallest,
+        }
+        settings_form(first, more, self)
 
     def follow_detector(self, name: str) -> None:
         """Offer what counts for a detector."""

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QDoubleSpinBox, QWidget
 
 from napari_defocus.fitting import METHODS, FitConfig
 from napari_defocus.nets import DEVICES, NO_BASE, TrainingConfig
-from napari_defocus.widgets.controls import choice, number
+from napari_defocus.widgets.controls import choice, number, settings_form
 from napari_defocus.widgets.preferences import preferred
 
 BASES = ("default", NO_BASE)
@@ -59,31 +58,20 @@ class TrainingSettings(QWidget):
             control.setToolTip(tip)
 
     def _lay_out(self) -> None:
-        first = QFormLayout()
-        for label, control in (
-            ("Method", self.method),
-            ("Base", self.base),
-            ("Device", self.device),
-            ("Nets", self.nets),
-            ("Epochs", self.epochs),
-        ):
-            first.addRow(label, control)
-        inner = QWidget()
-        rest = QFormLayout(inner)
-        rest.setContentsMargins(0, 0, 0, 0)
-        for label, control in (
-            ("Kernels", self.kernels),
-            ("Kernel size", self.kernel_size),
-            ("Learning rate", self.learning_rate),
-            ("Seed", self.seed),
-        ):
-            rest.addRow(label, control)
-        folded = QCollapsible("More settings")
-        folded.addWidget(inner)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(first)
-        layout.addWidget(folded)
+        first = {
+            "Method": self.method,
+            "Base": self.base,
+            "Device": self.device,
+            "Nets": self.nets,
+            "Epochs": self.epochs,
+        }
+        more = {
+            "Kernels": self.kernels,
+            "Kernel size": self.kernel_size,
+            "Learning rate": self.learning_rate,
+            "Seed": self.seed,
+        }
+        settings_form(first, more, self)
 
     def _base_changed(self, base: str) -> None:
         rate = FRESH_LEARNING_RATE if base == NO_BASE else TrainingConfig().learning_rate
