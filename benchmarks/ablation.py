@@ -19,13 +19,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from photos import SHOWN, Photo, read_photos
 
-from napari_defocus.dense import judge_dense, kept_dense
+from napari_defocus.dense import DenseJudgement, judge_dense, kept_dense
 from napari_defocus.detection import (
-    METRIC_CERTAINTY,
     Detection,
     DetectionConfig,
     Judgement,
     decide,
+    join,
     judge_plane,
 )
 from napari_defocus.evaluation import SetScores, score_map, score_set
@@ -104,27 +104,23 @@ def metric_alone(metric: LocalMetric) -> Judge:
 
 def dense_without_outlines(metric: LocalMetric) -> Judge:
     """Judge by metric and network, the network's map as it comes."""
-
-    def judge(photo: Photo) -> Judgement:
-        alone, by_metric = network_alone()(photo), judged_by("metric", metric, photo)
-        certain = METRIC_CERTAINTY / CONFIG.gain
-        bounded = np.clip(by_metric.level, CONFIG.caution - certain, CONFIG.caution + certain)
-        level = np.where(by_metric.judged, (alone.level + bounded) / 2, alone.level)
-        return replace(alone, level=level, judged=by_metric.judged | (alone.level > CONFIG.caution))
-
-    return judge
+    return lambda photo: join(judged_by("metric", metric, photo), by_network(photo))
 
 
 def network_alone() -> Judge:
-    """Judge by the network's own log odds, on the metric's scale."""
+    """Judge by the network's own log odds: the metric has no say anywhere."""
 
     def judge(photo: Photo) -> Judgement:
-        plane = prepare_plane(photo.image)
-        found = judge_dense(prepare_colours(photo.image, plane), kept_dense())
-        level = found.odds / np.float32(CONFIG.gain) + np.float32(CONFIG.caution)
-        return Judgement(level, np.ones(level.shape, bool), found.radius, found.radius_error)
+        found = by_network(photo)
+        silent = Judgement(np.zeros_like(found.odds), np.zeros(found.odds.shape, bool))
+        return replace(join(silent, found), judged=~silent.judged)
 
     return judge
+
+
+def by_network(photo: Photo) -> DenseJudgement:
+    plane = prepare_plane(photo.image)
+    return judge_dense(prepare_colours(photo.image, plane), kept_dense())
 
 
 def score(photos: list[Photo], detections: list[Detection]) -> SetScores:

@@ -84,10 +84,12 @@ def _detect_file(
     stem = options.out / source.stem
     if stem in done:
         raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
+    for name in _wanted(options, None):
+        _refuse_existing(options.out / f"{source.stem}.{name}", options.overwrite)
     image = read_image(source)
     wanted = _wanted(options, image.pixel_size_um)
     outputs = [options.out / f"{source.stem}.{name}" for name in wanted]
-    for path in outputs:
+    for path in outputs:  # those in micrometres are known only now
         _refuse_existing(path, options.overwrite)
     detection = detect_image(image.data, metric, config, axes=image.axes)
     for path, name in zip(outputs, wanted, strict=True):
@@ -290,7 +292,8 @@ def train_dense(options: argparse.Namespace) -> int:
     book = read_book(options.book)
     with _interruptible() as should_stop:
         listeners: Any = {"on_event": _print_event, "should_stop": should_stop}
-        if not (options.scenes_in / dense_training.RADII).exists():
+        # Renamed last: where it is there, both files are.
+        if not (options.scenes_in / dense_training.IMAGES).exists():
             dense_training.render_scenes(
                 book, options.scenes_in, config, workers=options.workers, **listeners
             )

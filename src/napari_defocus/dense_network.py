@@ -26,7 +26,6 @@ STAGES = (
 STEM = 32
 # The stages whose ends feed the pyramid, and their channels; strides 2, 4, 8, 16 and 32.
 TAPS = {0: 16, 1: 24, 2: 40, 4: 112, 6: 320}
-STRIDE = 32
 BATCH_NORM_EPSILON = 1e-3
 # Scales at which the metric answers: 1, 1/2, 1/4.
 METRIC_SCALES = 3
@@ -175,7 +174,7 @@ class DenseNet(nn.Module):
         Parameters
         ----------
         image : Tensor, (N, 3, Y, X)
-            Standardised: mean 0, variance 1. Y and X are multiples of `STRIDE`.
+            Standardised: mean 0, variance 1. Y and X are multiples of 32.
 
         Returns
         -------

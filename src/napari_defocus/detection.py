@@ -1,7 +1,7 @@
 """Detection, the main job: an image in, a blur map and a mask out."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from napari_defocus.events import (
 )
 from napari_defocus.masking import MaskConfig, make_mask, otsu
 from napari_defocus.metric import LocalMetric, load_metric
-from napari_defocus.plane import Plane, prepare_colours, prepare_plane
+from napari_defocus.plane import prepare_colours, prepare_plane
 from napari_defocus.refinement import RefinementConfig, refine
 from napari_defocus.sharpness import (
     filter_response,
@@ -270,7 +270,9 @@ def judge_plane(
     if detector != "metric":
         dense = kept_dense("default" if detector == "dense" else detector)
         found = judge_dense(prepare_colours(image, plane), dense, should_stop)
-        return _join(plane, Judgement(level, judged), found)
+        outlined = guided_filter(found.odds, plane.grey, OUTLINE_RADIUS, OUTLINE_EPSILON)
+        joined = join(Judgement(level, judged), replace(found, odds=outlined))
+        return replace(joined, judged=joined.judged & ~plane.holes)
     if config.scale == "image":
         level = _to_unit(pool(filter_response(plane, metric), plane.grey, metric.pooling))
     if should_stop():
@@ -291,20 +293,20 @@ def _default_digest() -> str:
     return load_metric().digest
 
 
-def _join(plane: Plane, by_metric: Judgement, by_network: DenseJudgement) -> Judgement:
+def join(by_metric: Judgement, by_network: DenseJudgement) -> Judgement:
     """Average the log odds of metric and network, which err on different things.
 
     Where nothing shows detail the metric has no say, and the network may call sharp but not
     blurred.
     """
-    odds = guided_filter(by_network.odds, plane.grey, OUTLINE_RADIUS, OUTLINE_EPSILON)
+    odds = by_network.odds
     # On the metric's scale: the config's defaults leave the joined odds as they are.
     default = DetectionConfig()
     metric_odds = default.gain * (by_metric.level - default.caution)
     metric_odds = np.clip(metric_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
     joined = np.where(by_metric.judged, (odds + metric_odds) / 2, odds)
     level = np.asarray(joined / default.gain + default.caution, np.float32)
-    judged = (by_metric.judged | (odds > 0)) & ~plane.holes
+    judged = by_metric.judged | (odds > 0)
     return Judgement(level, judged, by_network.radius, by_network.radius_error)
 
 

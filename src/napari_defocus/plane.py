@@ -39,11 +39,14 @@ class Plane:
         Pixels that were not finite or wholly transparent; `grey` is filled in there.
     noise : tuple of float
         (a, b): the variance of the noise is a + b * grey.
+    limits : tuple of float
+        The image's values that became 0 and 1.
     """
 
     grey: Float
     holes: Bool
     noise: tuple[float, float]
+    limits: tuple[float, float] = (0.0, 1.0)
 
     @property
     def noise_variance(self) -> Float:
@@ -70,9 +73,9 @@ def prepare_plane(image: npt.NDArray[Any]) -> Plane:
     grey, holes = _grey_and_holes(image)
     if holes.all():
         raise DefocusError("the image has no finite pixel: there is nothing to judge")
-    low, high = _stretch_limits(grey, holes)
-    stretched = _stretch(_fill_holes(grey, holes), low, high)
-    return Plane(stretched, holes, estimate_noise(stretched))
+    limits = _stretch_limits(grey, holes)
+    stretched = _stretch(_fill_holes(grey, holes), *limits)
+    return Plane(stretched, holes, estimate_noise(stretched), limits)
 
 
 def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
@@ -92,10 +95,8 @@ def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
     """
     if image.ndim == 2 or image.shape[-1] < 3:
         return np.repeat(plane.grey[..., np.newaxis], 3, axis=2)
-    grey, holes = _grey_and_holes(image)
-    low, high = _stretch_limits(grey, holes)
-    colours = _fill_holes(np.asarray(image)[..., :3].astype(np.float64), holes)
-    return _stretch(colours, low, high)
+    colours = np.asarray(image)[..., :3].astype(np.float64)
+    return _stretch(_fill_holes(colours, plane.holes), *plane.limits)
 
 
 def _fill_holes(values: npt.NDArray[np.float64], holes: Bool) -> npt.NDArray[np.float64]:
