@@ -33,7 +33,8 @@ from robustness_checks import (
 from robustness_photos import calibration, photo_auc
 
 from napari_defocus.dense import load_dense
-from napari_defocus.detection import DETECTORS, DetectionConfig, detect
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.detection_config import DETECTORS
 from napari_defocus.errors import DefocusError
 from napari_defocus.files import whole_file
 from napari_defocus.metric import load_metric

@@ -23,6 +23,7 @@ from napari_defocus.masking import MaskConfig
 from napari_defocus.metric import PACKAGED, load_metric, save_metric
 from napari_defocus.nets import PACKAGED as PACKAGED_NETS
 from napari_defocus.nets import TrainingConfig, load_nets
+from napari_defocus.outputs import interruptible
 from napari_defocus.patches import PatchConfig, load_patch_set, save_patch_set
 from napari_defocus.refinement import RefinementConfig
 from napari_defocus.samples import SAMPLES
@@ -73,7 +74,8 @@ def names(folder):
 
 def results(*stems, picture=False):
     endings = [".blur.tif", ".mask.tif"] + [".overview.png"] * picture
-    return sorted(stem + ending for stem in stems for ending in endings)
+    written = [stem + ending for stem in stems for ending in endings]
+    return sorted([*written, "napari-defocus.json"])
 
 
 def picture(seed=0, shape=(48, 64)):
@@ -532,7 +534,7 @@ def test_stopped_training_goes_on_to_the_same_end(run, made, tmp_path, monkeypat
     arguments = ["train", made / "set.safetensors", *TINY]
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "_print_event", lambda event: press_ctrl_c())
+        patched.setattr(commands, "print_event", lambda event: press_ctrl_c())
         status, lines, err = run(*arguments, "--out", first)
     assert status == 0
     assert signal.getsignal(signal.SIGINT) is before
@@ -790,7 +792,7 @@ def test_base_that_cannot_serve_is_told_in_one_line(
 @pytest.mark.usefixtures("keyboard")
 def test_first_interrupt_asks_and_the_second_ends():
     before = signal.getsignal(signal.SIGINT)
-    with commands._interruptible() as should_stop:
+    with interruptible() as should_stop:
         assert not should_stop()
         press_ctrl_c()
         assert should_stop()
@@ -803,10 +805,10 @@ def test_first_interrupt_asks_and_the_second_ends():
 @pytest.mark.usefixtures("keyboard")
 def test_handler_is_restored_without_an_interrupt_and_after_an_error():
     before = signal.getsignal(signal.SIGINT)
-    with commands._interruptible():
+    with interruptible():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(ZeroDivisionError), commands._interruptible():
+    with pytest.raises(ZeroDivisionError), interruptible():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is before
 

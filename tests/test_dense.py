@@ -8,6 +8,7 @@ from torch import nn
 
 from napari_defocus import cli, dense
 from napari_defocus.annotation import UNLABELLED
+from napari_defocus.deciding import decide
 from napari_defocus.dense import (
     DenseDetector,
     build_network,
@@ -26,9 +27,10 @@ from napari_defocus.dense_network import (
     SameConv2d,
     read_imagenet,
 )
-from napari_defocus.detection import DetectionConfig, decide, detect, detector_for, judge_plane
+from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.errors import DefocusError
 from napari_defocus.io import read_image, write_tiff
+from napari_defocus.judging import detector_for, judge_plane
 from napari_defocus.metric import load_metric, save_metric
 
 RNG = np.random.default_rng(0)
@@ -165,11 +167,13 @@ def test_tiles_join_to_the_whole(detector, monkeypatch):
 
 
 def test_standardise_knows_neither_brightness_nor_contrast():
-    image = 255 * COLOURS
-    once, again = standardise(image), standardise(3 * image + 40)
+    def standardised(image):
+        return standardise(image, image.mean(), image.std())
+
+    once, again = standardised(COLOURS), standardised(3 * COLOURS + 0.2)
     np.testing.assert_allclose(again / again.std(), once / once.std(), atol=1e-3)
-    assert abs(standardise(image).mean()) < 1e-3
-    assert not standardise(np.full((4, 4, 3), 7.0)).any()
+    assert abs(once.mean()) < 1e-3
+    assert not standardised(np.full((4, 4, 3), 0.7, np.float32)).any()
 
 
 def test_stops_before_a_tile(detector):
@@ -240,7 +244,7 @@ def test_auto_is_dense_but_for_a_metric_of_one_s_own(metric, monkeypatch):
     assert detector_for(metric, DetectionConfig()) == "metric"
     assert detector_for(load_metric(), DetectionConfig(scale="image")) == "metric"
     assert detector_for(metric, DetectionConfig(detector="dense")) == "dense"
-    monkeypatch.setattr("napari_defocus.detection.find_spec", lambda name: None)
+    monkeypatch.setattr("napari_defocus.judging.find_spec", lambda name: None)
     assert detector_for(load_metric(), DetectionConfig()) == "metric"
 
 
@@ -278,8 +282,8 @@ def test_a_smooth_area_that_is_not_sharp_is_undecided(detector, monkeypatch):
             np.ones((96, 96), np.float32),
             np.ones((96, 96), np.float32),
         )
-        monkeypatch.setattr("napari_defocus.detection.judge_dense", lambda *_, said=said: said)
-        monkeypatch.setattr("napari_defocus.detection.kept_dense", lambda source: detector)
+        monkeypatch.setattr("napari_defocus.judging.judge_dense", lambda *_, said=said, **__: said)
+        monkeypatch.setattr("napari_defocus.judging.kept_dense", lambda source: detector)
         config = DetectionConfig(detector="dense")
         mask = decide(judge_plane(image, load_metric(), config), config).mask
         assert (mask[:, 80:] == expected).all()
@@ -287,8 +291,8 @@ def test_a_smooth_area_that_is_not_sharp_is_undecided(detector, monkeypatch):
 
 def test_metric_and_network_have_an_equal_say(detector, monkeypatch):
     said = dense.DenseJudgement(*np.full((3, 70, 90), 2.0, np.float32))
-    monkeypatch.setattr("napari_defocus.detection.judge_dense", lambda *_: said)
-    monkeypatch.setattr("napari_defocus.detection.kept_dense", lambda source: detector)
+    monkeypatch.setattr("napari_defocus.judging.judge_dense", lambda *_, **__: said)
+    monkeypatch.setattr("napari_defocus.judging.kept_dense", lambda source: detector)
     by_metric = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="metric"))
     both = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="dense"))
     config = DetectionConfig()

@@ -80,7 +80,7 @@ def test_icon_and_categories():
 
 
 def test_preferences_have_defaults_within_their_bounds():
-    from napari_defocus.detection import DETECTORS
+    from napari_defocus.detection_config import DETECTORS
     from napari_defocus.nets import DEVICES
 
     page = OFFERS.configurations["defaults"].properties

@@ -3,11 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from skimage.filters import threshold_otsu
 from skimage.measure import label
 
 from napari_defocus.errors import DefocusError
-from napari_defocus.masking import MaskConfig, make_mask, mask_threshold, otsu
+from napari_defocus.masking import MaskConfig, count_sharpness, cut_mask, mask_threshold
 
 maps = hnp.arrays(
     np.float32,
@@ -29,29 +28,20 @@ def judged(sharpness):
     return np.zeros(sharpness.shape, bool)
 
 
-@given(maps)
-def test_otsu_is_that_of_scikit_image(values):
-    expected = values.flat[0] if np.ptp(values) == 0 else threshold_otsu(values)
-    assert otsu(values) == pytest.approx(float(expected))
+def threshold_of(sharpness, config):
+    return mask_threshold(count_sharpness(sharpness), config)
 
 
-@pytest.mark.parametrize("value", [0.5, 1e-3, 1.0])
-def test_otsu_of_values_one_rounding_apart(value):
-    low = np.float32(value)
-    high = np.nextafter(low, np.float32(2))
-    assert low <= otsu(np.array([[low, high, low]], np.float32)) <= high
-
-
-@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
-def test_otsu_of_a_constant_map(value):
-    assert otsu(np.full((3, 4), value, np.float32)) == value
+def make_mask(sharpness, undecided, config=MaskConfig()):  # noqa: B008 - frozen
+    threshold = threshold_of(sharpness[~undecided], config)
+    return cut_mask(sharpness, undecided, threshold, config.smallest)
 
 
 def test_mean_rule():
     sharpness = np.array([[0.1, 0.2, 0.3, 0.6]], np.float32)  # mean 0.3
     config = MaskConfig(threshold="mean", range=(0, 1))
-    assert mask_threshold(sharpness, config) == pytest.approx(0.45)
-    assert mask_threshold(np.full((2, 2), 0.9, np.float32), config) == 1.0
+    assert threshold_of(sharpness, config) == pytest.approx(0.45)
+    assert threshold_of(np.full((2, 2), 0.9, np.float32), config) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -60,13 +50,13 @@ def test_mean_rule():
 )
 def test_adapted_thresholds_are_kept_within_the_range(value, rule, expected):
     constant = np.full((4, 4), value, np.float32)
-    threshold = mask_threshold(constant, MaskConfig(threshold=rule, range=(0.3, 0.7)))
+    threshold = threshold_of(constant, MaskConfig(threshold=rule, range=(0.3, 0.7)))
     assert threshold == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("threshold", [0, 0.05, 0.5, 0.99, 1])
 def test_a_fixed_threshold_is_not_clamped(threshold):
-    value = mask_threshold(drawn("#."), MaskConfig(threshold=threshold))
+    value = threshold_of(drawn("#."), MaskConfig(threshold=threshold))
     assert value == threshold
     assert isinstance(value, float)
 

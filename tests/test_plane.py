@@ -7,7 +7,8 @@ from skimage import data
 from skimage.color import rgb2gray
 
 from napari_defocus.errors import DefocusError
-from napari_defocus.plane import NOISE_FLOOR, NOISE_KERNEL, Plane, estimate_noise, prepare_plane
+from napari_defocus.plane import Plane, prepare_plane
+from napari_defocus.plane_statistics import NOISE_FLOOR, NOISE_KERNEL, estimate_noise
 
 CAMERA = data.camera()[96:224, 160:320]
 COLOURS = data.astronaut()[:96, 128:256]

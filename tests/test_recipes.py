@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from skimage import data
 
 from napari_defocus import cli
-from napari_defocus.detection import SCALES, DetectionConfig, detect
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.detection_config import SCALES
 from napari_defocus.io import read_image, write_png
 from napari_defocus.masking import MaskConfig
 from napari_defocus.recipes import as_arguments, as_command, as_python

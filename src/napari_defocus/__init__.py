@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from napari_defocus.detection import Detection, DetectionConfig, detect
+    from napari_defocus.deciding import Detection
+    from napari_defocus.detection import detect
+    from napari_defocus.detection_config import DetectionConfig
     from napari_defocus.errors import DefocusError
     from napari_defocus.fitting import FitConfig, fit_metric, instant_metric, metric_from_nets
     from napari_defocus.metric import LocalMetric, load_metric, save_metric

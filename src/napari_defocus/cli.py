@@ -8,15 +8,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from napari_defocus import __version__, commands
+from napari_defocus import __version__, commands, detect_command, stack_commands
 from napari_defocus.dense_config import DenseConfig
-from napari_defocus.detection import SCALES, DetectionConfig
+from napari_defocus.detection_config import SCALES, DetectionConfig
 from napari_defocus.errors import DefocusError
 from napari_defocus.fitting import FitConfig
 from napari_defocus.masking import MaskConfig
 from napari_defocus.nets import DEVICES, TrainingConfig
 from napari_defocus.patches import PatchConfig
 from napari_defocus.refinement import RefinementConfig
+from napari_defocus.stacks import EXTREMA, StackConfig
 
 PROGRAM = "napari-defocus"
 EXIT_BAD_INPUT = 2
@@ -79,10 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    _detect(add("detect", commands.detect, "Write the blur map and the mask of images."))
+    _detect(add("detect", detect_command.detect, "Write the blur map and the mask of images."))
     _patches(add("patches", commands.patches, "Cut patches from annotated images."))
     _train(add("train", commands.train, "Train ConvNets on a patch set."))
     _metric(add("metric", commands.metric, "Make a metric of trained nets, by kernel PCA."))
+    _stack(add("stack", stack_commands.stack, "Fuse focus stacks, and map what is in focus where."))
     _fit(add("fit", commands.fit, "Make a metric of annotated images: patches, train, metric."))
     _evaluate(add("evaluate", commands.evaluate, "Score blur maps against hand-made masks."))
     _info(add("info", commands.info, "Show what is in a metric, nets or patch set file."))
@@ -119,7 +121,10 @@ def config_from(options: argparse.Namespace, kind: type[Any], **given: Any) -> A
 
 def _detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="images, or folders of images"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders of images, OME-Zarr folders, or URLs of OME-Zarr",
     )
     _out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
     parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
@@ -132,7 +137,42 @@ def _detect(parser: argparse.ArgumentParser) -> None:
         "STEM.radius_error_px.tif, and the same in _um where the pixel size is known; "
         "dense detector only",
     )
+    parser.add_argument(
+        "--axes", help="a letter for each dimension, where the file does not say, such as TCZYX"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished results alone unless input, metric or settings changed",
+    )
+    _tiles(parser)
     _detection_settings(parser)
+
+
+def _tiles(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "large images",
+        "Zarr, and files of more than 268 megapixels, are worked in tiles; so is any image where "
+        "one of the first three is given. A killed run goes on where it stopped.",
+    )
+    group.add_argument("--tile", type=int, metavar="N", help="side of a tile, pixels")
+    group.add_argument("--memory", type=float, metavar="GIB", help="most memory on this machine")
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="threads, processes, or the address of a Dask scheduler, such as tcp://host:8786",
+    )
+    group.add_argument(
+        "--format",
+        choices=("zarr", "tif"),
+        help="of the results: OME-Zarr with coarser levels (for Zarr), or BigTIFF (for others)",
+    )
+    group.add_argument(
+        "--missing",
+        choices=("error", "fill"),
+        default="error",
+        help="what a chunk is that a Zarr does not hold: lost, or empty",
+    )
 
 
 def _detection_settings(parser: argparse.ArgumentParser) -> None:
@@ -199,11 +239,11 @@ def detection_config(options: argparse.Namespace) -> DetectionConfig:
     return config
 
 
-def _annotated_images(parser: argparse.ArgumentParser) -> None:
+def _annotated_images(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     parser.add_argument(
         "images",
         type=Path,
-        nargs="+",
+        nargs=nargs,
         metavar="IMAGE LABELS",
         help="an image and its annotation (0 unlabelled, 1 blurred, 2 sharp), in turn",
     )
@@ -262,8 +302,48 @@ def _metric(parser: argparse.ArgumentParser) -> None:
     _components(parser)
 
 
+def _stack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="stack files, OME-Zarr folders or URLs, or folders of images that are the planes",
+    )
+    _out(
+        parser,
+        "folder for STEM.altitude.tif (in planes from 0), STEM.confidence.tif, STEM.fused.tif, "
+        "STEM.provenance.tif and STEM.planes.csv; of a time series without Z, STEM.frames.csv",
+    )
+    _planes(parser)
+    config = StackConfig()
+    _setting(parser, config, "extremum", "where focus has most detail, or least", choices=EXTREMA)
+    parser.add_argument(
+        "--labels", type=Path, metavar="LABELS", help="objects: write STEM.labels.csv too"
+    )
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="apply the focus of this channel, from 0, to all"
+    )
+    parser.add_argument("--picture", action="store_true", help="write the curve, STEM.planes.png")
+
+
+def _planes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--axes", help="a letter for each dimension, where the file does not say, such as ZYX"
+    )
+    parser.add_argument(
+        "--register", action="store_true", help="bring drifting, breathing planes together first"
+    )
+
+
 def _fit(parser: argparse.ArgumentParser) -> None:
-    _annotated_images(parser)
+    _annotated_images(parser, "*")
+    parser.add_argument(
+        "--from-stack",
+        nargs="+",
+        metavar="STACK",
+        help="in place of annotated images: focus stacks, labelled by comparing their planes",
+    )
+    _planes(parser)
     _out(parser, "the metric, a .safetensors file")
     parser.add_argument("--instant", action="store_true", help="closed form instead of nets")
     _components(parser)

@@ -13,7 +13,7 @@ from napari_defocus.annotation import (
     annotation_from_mask,
     check_annotation,
 )
-from napari_defocus.detection import Detection
+from napari_defocus.deciding import Detection
 from napari_defocus.errors import DefocusError
 from napari_defocus.evaluation import score_map, score_set, trivial_scores
 from napari_defocus.evaluation_report import Report

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.fitting import FitConfig, metric_from_nets
+from napari_defocus.grey import LUMINANCE
 from napari_defocus.metric import LocalMetric
 from napari_defocus.nets import NO_BASE, TrainedNets, TrainingConfig, as_base
 from napari_defocus.optics import Camera, Scene, render_layers
 from napari_defocus.patches import PatchConfig, build_patch_set
-from napari_defocus.plane import LUMINANCE
 from napari_defocus.training import train
 
 # Pictures in focus all over, or nearly so, once reduced. From scikit-image unless noted.

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from napari_defocus.container import load_container, save_container
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
+from napari_defocus.sharpness import guided_filter
+from napari_defocus.tiles import Region, plan_tiles, whole, widen, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,16 +27,20 @@ Float = npt.NDArray[np.float32]
 
 KIND = "dense detector"
 PACKAGED = {"default": Path(__file__).parent / "metrics" / "default.dense.safetensors"}
-# Added to an image's standard deviation, in its grey range of 255: a flat image stays flat.
-LEAST_CONTRAST = 2.0
+# Added to an image's standard deviation, in its grey range: a flat image stays flat.
+LEAST_CONTRAST = 2 / 255
 # What the logarithm of the radius is taken of: radius + this.
 RADIUS_OFFSET = 0.5
 # Of the network's strides: sides of what it takes are multiples of it.
 STRIDE = 32
 # Larger images are judged tile by tile, on a grid that does not depend on how they are cut: side of
 # a tile, and what of its surroundings the network sees beside it, both multiples of the stride.
-TILE = 768
-HALO = 128
+TILE = 1024
+HALO = 96
+# The map of odds is drawn to the outlines of the image within so many pixels, where their variance
+# is far above the second figure.
+OUTLINE_RADIUS = 6
+OUTLINE_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,32 +123,46 @@ def load_dense(source: str | Path = "default") -> DenseDetector:
     return DenseDetector(tensors, record)
 
 
-def standardise(colours: npt.NDArray[Any]) -> Float:
-    """Bring an image (Y, X, 3) to mean 0 and variance about 1, all colours together.
+def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
+    """Bring colours to mean 0 and variance about 1, all together.
 
     Parameters
     ----------
-    colours : ndarray, (Y, X, 3)
-        From 0 to 255, as in an 8-bit image.
+    colours : ndarray, (..., 3)
+        0 black and 1 white.
+    mean, spread : float
+        Mean and standard deviation of the whole image's colours.
     """
     values = np.asarray(colours, np.float32)
-    mean, spread = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     return np.asarray((values - np.float32(mean)) / np.float32(spread + LEAST_CONTRAST))
 
 
 def judge_dense(
-    colours: Float, detector: DenseDetector, should_stop: ShouldStop = never_stop
+    colours: Float,
+    detector: DenseDetector,
+    should_stop: ShouldStop = never_stop,
+    *,
+    region: Region | None = None,
+    colours_are: tuple[float, float] | None = None,
+    guide: Float | None = None,
 ) -> DenseJudgement:
-    """Apply the network to one image.
+    """Apply the network to one image, or to a part of one.
 
     Parameters
     ----------
     colours : ndarray of float32, (Y, X, 3)
-        Without holes, 0 black and 1 white.
+        Without holes, 0 black and 1 white: the image or, around `region`, `HALO` pixels of it.
     detector : DenseDetector
         The network.
     should_stop : callable
         Asked before each tile.
+    region : tuple of slice, optional
+        Rows and columns to judge; all where not given. Its first row and column are, in the image,
+        multiples of `TILE`.
+    colours_are : tuple of float, optional
+        Mean and standard deviation of the image's colours; those of `colours` where not given.
+    guide : ndarray of float32, (Y, X), optional
+        Whose outlines the odds are drawn to.
 
     Raises
     ------
@@ -152,15 +172,22 @@ def judge_dense(
         Where it was asked to stop.
     """
     network = build_network(detector)
-    image = standardise(255 * colours)
-    rows, columns = image.shape[:2]
-    judged = np.empty((3, rows, columns), np.float32)
-    for top in range(0, rows, TILE):
-        for left in range(0, columns, TILE):
-            if should_stop():
-                raise Stopped
-            inside = (slice(top, min(top + TILE, rows)), slice(left, min(left + TILE, columns)))
-            judged[:, inside[0], inside[1]] = _judge_tile(image, inside, network)
+    region = region or whole(colours.shape)
+    if colours_are is None:
+        colours_are = float(colours.mean(dtype=np.float64)), float(colours.std(dtype=np.float64))
+    origin = tuple(part.start for part in region)
+    judged = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
+    for tile in plan_tiles(judged.shape[1:], TILE):
+        if should_stop():
+            raise Stopped
+        rows, columns = (
+            slice(s.start + o, s.stop + o) for s, o in zip(tile.region, origin, strict=True)
+        )
+        outer = widen((rows, columns), HALO, colours.shape)
+        found = _judge_window(standardise(colours[outer], *colours_are), network)
+        if guide is not None:
+            found[0] = guided_filter(found[0], guide[outer], OUTLINE_RADIUS, OUTLINE_EPSILON)
+        judged[:, *tile.region] = found[:, *within((rows, columns), outer)]
     odds, level, log_error = judged
     radius = np.maximum(np.exp(level) - np.float32(RADIUS_OFFSET), 0)
     # The error of a logarithm is a share of what the logarithm was taken of.
@@ -168,21 +195,16 @@ def judge_dense(
     return DenseJudgement(odds, radius, error)
 
 
-def _judge_tile(image: Float, inside: tuple[slice, slice], network: "DenseNet") -> Float:
+def _judge_window(image: Float, network: "DenseNet") -> Float:
+    """Give log odds, log radius and its log error, (3, Y, X), of a standardised image."""
     import torch
 
-    outer = [slice(max(s.start - HALO, 0), s.stop + HALO) for s in inside]
-    tile = image[tuple(outer)]
-    pad = [-extent % STRIDE for extent in tile.shape[:2]]
-    tile = np.pad(tile, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
+    rows, columns = image.shape[:2]
+    image = np.pad(image, ((0, -rows % STRIDE), (0, -columns % STRIDE), (0, 0)), mode="symmetric")
     with torch.inference_mode():
-        given = torch.from_numpy(tile.transpose(2, 0, 1)[np.newaxis])
+        given = torch.from_numpy(image.transpose(2, 0, 1)[np.newaxis])
         judged = _at_full_size(network(given))[0].numpy()
-    begin = [s.start - o.start for s, o in zip(inside, outer, strict=True)]
-    rows, columns = (
-        slice(first, first + s.stop - s.start) for first, s in zip(begin, inside, strict=True)
-    )
-    return np.asarray(judged[:, rows, columns], np.float32)
+    return np.array(judged[:, :rows, :columns], np.float32)
 
 
 def _at_full_size(judged: "Tensor") -> "Tensor":

@@ -197,7 +197,8 @@ def random_crops(
         index = int(rng.integers(len(scenes.images)))
         y, x = rng.integers(0, scenes.images.shape[1] - config.crop + 1, 2)
         part = (slice(y, y + config.crop), slice(x, x + config.crop))
-        image = standardise(scenes.images[index])[part]
+        whole = scenes.images[index] / np.float32(255)
+        image = standardise(whole[part], whole.mean(dtype=float), whole.std(dtype=float))
         radius = scenes.radii[index][part].astype(np.float32)
         if rng.random() < 0.5:
             image, radius = image[:, ::-1], radius[:, ::-1]

@@ -7,6 +7,10 @@ class DefocusError(ValueError):
     """Something the user can mend; the message says what is wrong, where, and what to do."""
 
 
+class NothingToJudgeError(DefocusError):
+    """A plane shows nothing at all: it is constant, or has no finite pixel."""
+
+
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise where the setting `name` is no number from `low` to `high`, both included.
 

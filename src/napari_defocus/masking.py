@@ -8,11 +8,14 @@ from scipy import ndimage
 
 from napari_defocus.annotation import BLURRED, SHARP, UNLABELLED, Labels
 from napari_defocus.errors import DefocusError, check_range
+from napari_defocus.histogram import Histogram
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 RULES = ("otsu", "mean")
+# Of the histogram that thresholds are found in.
+BINS = 1024
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class MaskConfig:
     smallest: int = 100
 
 
-def make_mask(sharpness: Float, undecided: Bool, config: MaskConfig | None = None) -> Labels:
+def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int) -> Labels:
     """Cut a sharpness map into a mask.
 
     Parameters
@@ -44,30 +47,49 @@ def make_mask(sharpness: Float, undecided: Bool, config: MaskConfig | None = Non
         In [0, 1], 1 = sharp.
     undecided : ndarray of bool, (Y, X)
         Pixels that cannot be judged.
-    config : MaskConfig, optional
-        How.
+    threshold : float
+        Least sharpness of a sharp pixel, see `mask_threshold`.
+    smallest : int
+        Spots of fewer pixels are given to what surrounds them: first sharp ones, then blurred ones.
 
     Returns
     -------
     ndarray of uint8, (Y, X)
         0 undecided, 1 blurred, 2 sharp.
+    """
+    sharp = sharpness >= np.float32(threshold)
+    sharp = _without_small(sharp, smallest)
+    sharp = ~_without_small(~sharp, smallest)
+    mask = np.where(sharp, SHARP, BLURRED).astype(np.uint8)
+    mask[undecided] = UNLABELLED
+    return mask
+
+
+def reach(config: MaskConfig) -> int:
+    """Give the distance, in pixels, beyond which no pixel changes the class of another."""
+    return 2 * max(config.smallest, 0)
+
+
+def count_sharpness(sharpness: Float) -> Histogram:
+    """Count values in [0, 1] for `mask_threshold`."""
+    return Histogram.of(sharpness, 0.0, 1.0, BINS)
+
+
+def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
+    """Give the threshold that `config` sets for a map, in [0, 1].
+
+    Parameters
+    ----------
+    sharpness : Histogram
+        Of the pixels that are judged, see `count_sharpness`.
+    config : MaskConfig
+        How.
 
     Raises
     ------
     DefocusError
         Where the threshold is neither a number in [0, 1] nor a rule.
     """
-    config = config or MaskConfig()
-    sharp = sharpness >= mask_threshold(sharpness, config)
-    sharp = _without_small(sharp, config.smallest)
-    sharp = ~_without_small(~sharp, config.smallest)
-    mask = np.where(sharp, SHARP, BLURRED).astype(np.uint8)
-    mask[undecided] = UNLABELLED
-    return mask
-
-
-def mask_threshold(sharpness: Float, config: MaskConfig) -> float:
-    """Give the threshold that `config` sets for a map, in [0, 1]."""
     if not isinstance(config.threshold, str):
         check_range("the mask's threshold", config.threshold, 0, 1)
         return float(config.threshold)
@@ -76,17 +98,10 @@ def mask_threshold(sharpness: Float, config: MaskConfig) -> float:
             f"the mask's threshold is {config.threshold!r}; "
             f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
         )
-    adapted = otsu(sharpness) if config.threshold == "otsu" else min(1.5 * sharpness.mean(), 1.0)
+    if not sharpness.counts.any():
+        return float(np.mean(config.range))
+    adapted = sharpness.otsu() if config.threshold == "otsu" else min(1.5 * sharpness.mean, 1.0)
     return float(np.clip(adapted, *config.range))
-
-
-def otsu(values: Float) -> float:
-    """Otsu's threshold (IEEE SMC 9(1), 1979); the value itself where all values are equal."""
-    from skimage.filters import threshold_otsu
-
-    low, high = float(values.min()), float(values.max())
-    # As float64: values that are nearly equal leave float32 no room for 256 bins.
-    return float(threshold_otsu(values.astype(np.float64))) if high > low else low
 
 
 def _without_small(region: Bool, smallest: int) -> Bool:

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from napari_defocus.detection import DetectionConfig
+from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.masking import MaskConfig
 from napari_defocus.refinement import RefinementConfig
 

@@ -3,11 +3,12 @@
 Zeng et al., IEEE TIP 28(5), 2019, section on the iterative updating mechanism: where the mean of a
 pixel's neighbourhood is below a global threshold the pixel becomes 0, else the tanh of it; the maps
 after 10, 50 and 100 iterations are weighed 0.3, 0.2 and 0.5. Ours: after each iteration the map is
-divided by its maximum (tanh alone only shrinks it), and the neighbourhood is 5 x 5.
+divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks), and the neighbourhood is 5 x 5.
 
-Short cut. On [0, m] with m <= 1, tanh(x) / tanh(m) >= x: a surviving value never falls, nor does
-any neighbourhood mean, unless a pixel dies. So after the first iterations only neighbours of the
+Short cut. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls, nor does any
+neighbourhood mean, unless a pixel dies. So after the first iterations only neighbours of the
 pixels that died last are looked at, and values are brought up to date where they are asked for.
+A pixel's fate reaches no further than `reach`, which lets parts of an image be refined alone.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Float = npt.NDArray[np.float32]
 TIE = 1e-6
 # At this distance from 1 every further iteration changes less than rounding does.
 SETTLED = 1e-8
+TANH_1 = np.tanh(1.0)
 # Share of the pixels that may have died last for their neighbours to be looked at one by one.
 FRONTIER = 0.01
 
@@ -52,6 +54,11 @@ class RefinementConfig:
     neighbourhood: int = 5
     threshold: float | None = 0.5
     keep: float = 0.3
+
+
+def reach(config: RefinementConfig) -> int:
+    """Give the distance, in pixels, beyond which no pixel changes what becomes of another."""
+    return config.neighbourhood // 2 * max(config.iterations)
 
 
 def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
@@ -109,14 +116,11 @@ class _Update:
         self.limit = threshold * (1 - TIE)
         self.side = config.neighbourhood
         self.shape = sharpness.shape
-        self.start = sharpness.ravel()
-        self.values = self.start.astype(np.float64)
+        self.values = sharpness.astype(np.float64).ravel()
         self.age = np.zeros(self.values.size, np.intp)
         self.alive = self.values > 0
         self.died = np.arange(self.values.size)
-        self.top = int(self.start.argmax())
-        # What the map is divided by in each iteration so far.
-        self.divisors: list[float] = []
+        self.now = 0
 
     def iterate(self) -> None:
         """Let the pixels die whose neighbourhoods are too dark, and the others grow."""
@@ -133,10 +137,7 @@ class _Update:
             self.died = beside[self.values[windows].mean(axis=1) < self.limit]
         self.values[self.died] = 0
         self.alive[self.died] = False
-        if not self.alive[self.top]:
-            self.top = int(np.where(self.alive, self.start, 0).argmax())
-        self._catch_up(np.array([self.top]))
-        self.divisors.append(float(np.tanh(self.values[self.top])) or 1.0)
+        self.now += 1
 
     def map(self) -> npt.NDArray[np.float64]:
         """Values after the iterations so far."""
@@ -145,15 +146,14 @@ class _Update:
 
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
         """Iterate the values of living pixels to the present."""
-        now = len(self.divisors)
         values, age = self.values[pixels], self.age[pixels]
-        moving = np.flatnonzero((age < now) & (values < 1 - SETTLED))
-        for iteration in range(int(age[moving].min(initial=now)), now):
+        moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))
+        for iteration in range(int(age[moving].min(initial=self.now)), self.now):
             due = moving[age[moving] <= iteration]
-            values[due] = np.tanh(values[due]) / self.divisors[iteration]
+            values[due] = np.tanh(values[due]) / TANH_1
             moving = moving[values[moving] < 1 - SETTLED]
         self.values[pixels] = values
-        self.age[pixels] = now
+        self.age[pixels] = self.now
 
     def _beside_died(self) -> npt.NDArray[np.intp]:
         """Living pixels whose neighbourhood holds one that died last."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.annotation import BLURRED, SHARP, UNLABELLED
-from napari_defocus.detection import Detection
+from napari_defocus.deciding import Detection
 from napari_defocus.errors import DefocusError
 from napari_defocus.plane import prepare_plane
 

@@ -14,6 +14,7 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, Pooling
 from napari_defocus.plane import Plane
+from napari_defocus.tiles import Region, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -25,6 +26,8 @@ LEAST_CONTRAST = 5e-4
 # The answer of a sharp region, in standard deviations of the noise: not told from it at the first,
 # trusted wholly at the second.
 SIGNAL_TO_NOISE = (0.7, 2.0)
+# Contrast is looked for this much wider than responses are pooled.
+TRUST_SIGMA = 1.5
 # Halvings of an image whose noise hides the finer scales.
 COARSER = 2
 # Log odds that a halving costs: what looks sharp once halved may have been blurred before.
@@ -99,15 +102,36 @@ def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> F
     epsilon : float
         Edges of a variance far above it are kept.
     """
+    # In double precision: differences of running sums must not depend on where a window begins.
+    edges, given = guide.astype(np.float64), values.astype(np.float64)
 
-    def mean(x: Float) -> Float:
-        return np.asarray(ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect"), np.float32)
+    def mean(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect")
 
-    guide_mean, values_mean = mean(guide), mean(values)
-    covariance = mean(guide * values) - guide_mean * values_mean
-    variance = mean(guide * guide) - guide_mean * guide_mean
-    gain = np.asarray(covariance / (variance + epsilon), np.float32)
-    return mean(gain) * guide + mean(values_mean - gain * guide_mean)
+    guide_mean, values_mean = mean(edges), mean(given)
+    covariance = mean(edges * given) - guide_mean * values_mean
+    variance = mean(edges * edges) - guide_mean * guide_mean
+    gain = covariance / (variance + epsilon)
+    smoothed = mean(gain) * edges + mean(values_mean - gain * guide_mean)
+    return np.asarray(smoothed, np.float32)
+
+
+def reach(metric: LocalMetric) -> int:
+    """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
+    pooling = metric.pooling
+    answer = max(metric.size // 2, 2, _gaussian_radius(pooling.contrast_sigma))
+    pooled = _gaussian_radius(pooling.sigma) + 2 * pooling.guide_radius
+    return answer + max(pooled, _gaussian_radius(TRUST_SIGMA * pooling.sigma))
+
+
+def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
+    """Give the same distance for `sharpness_odds`, with all its halvings."""
+    at_one_scale = reach(metric)
+    return max(at_one_scale, 2 * (halo(metric, coarser - 1) + 2)) if coarser else at_one_scale
+
+
+def _gaussian_radius(sigma: float) -> int:
+    return int(4 * sigma + 0.5)  # as SciPy's
 
 
 def sharpness_odds(
@@ -115,6 +139,7 @@ def sharpness_odds(
     metric: LocalMetric,
     coarser: int = COARSER,
     should_stop: ShouldStop = never_stop,
+    region: Region | None = None,
 ) -> tuple[Float, Bool]:
     """Log odds of being sharp at each pixel, and where they can be trusted.
 
@@ -125,18 +150,21 @@ def sharpness_odds(
     Parameters
     ----------
     plane : Plane
-        The image.
+        The image or, around `region`, at least `halo` pixels of it; its first pixel's row and
+        column in the image are multiples of ``2**coarser``.
     metric : LocalMetric
         Filters, pooling and calibration.
     coarser : int
         How many times the image may be halved.
     should_stop : callable
         Asked between the steps.
+    region : tuple of slice, optional
+        Rows and columns to judge; all where not given.
 
     Returns
     -------
     odds : ndarray of float32, (Y, X)
-        By the metric's calibration.
+        By the metric's calibration, for the region.
     judged : ndarray of bool, (Y, X)
         False where no scale shows enough contrast above the noise.
 
@@ -147,6 +175,29 @@ def sharpness_odds(
     Stopped
         Where it was asked to stop.
     """
+    region = region or whole(plane.grey.shape)
+    near = widen(region, reach(metric), plane.grey.shape)
+    inside = within(region, near)
+    odds, trust = (found[inside] for found in _at_one_scale(plane.part(*near), metric, should_stop))
+    half = halve(plane) if coarser and trust.min() < 1 else None
+    if half is None or min(half.grey.shape) < metric.size:
+        return odds, trust > 0
+    halved = (
+        slice(region[0].start // 2, -(-region[0].stop // 2)),
+        slice(region[1].start // 2, -(-region[1].stop // 2)),
+    )
+    around = widen(halved, 2, half.grey.shape)
+    coarse = sharpness_odds(half, metric, coarser - 1, should_stop, around)
+    doubled = within(region, (slice(2 * around[0].start, None), slice(2 * around[1].start, None)))
+    coarse_odds, coarse_judged = (_double(found.astype(np.float32))[doubled] for found in coarse)
+    odds = trust * odds + (1 - trust) * (coarse_odds - HALVING_COST)
+    return odds, (trust > 0) | (coarse_judged > 0.5)
+
+
+def _at_one_scale(
+    plane: Plane, metric: LocalMetric, should_stop: ShouldStop
+) -> tuple[Float, Float]:
+    """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""
     pooling, calibration = metric.pooling, metric.calibration
     response = pool(filter_response(plane, metric), plane.grey, pooling)
     if should_stop():
@@ -154,14 +205,8 @@ def sharpness_odds(
     gradient = local_contrast(plane, pooling)
     level = combine(response, pool(gradient, plane.grey, pooling), pooling)
     odds = calibration.slope * (level - calibration.threshold)
-    trust = _trust(plane, ndimage.gaussian_filter(gradient, 1.5 * pooling.sigma), metric)
-    half = halve(plane) if coarser and trust.min() < 1 else None
-    if half is None or min(half.grey.shape) < metric.size:
-        return odds, trust > 0
-    coarse_odds, coarse_judged = sharpness_odds(half, metric, coarser - 1, should_stop)
-    shape = plane.grey.shape
-    odds = trust * odds + (1 - trust) * (_double(coarse_odds, shape) - HALVING_COST)
-    return odds, (trust > 0) | (_double(coarse_judged.astype(np.float32), shape) > 0.5)
+    around = ndimage.gaussian_filter(gradient, TRUST_SIGMA * pooling.sigma)
+    return odds, _trust(plane, around, metric)
 
 
 def _trust(plane: Plane, contrast: Float, metric: LocalMetric) -> Float:
@@ -182,9 +227,8 @@ def halve(plane: Plane) -> Plane:
     return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
 
 
-def _double(values: Float, shape: tuple[int, ...]) -> Float:
-    doubled = ndimage.zoom(values, 2, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(doubled[: shape[0], : shape[1]], np.float32)
+def _double(values: Float) -> Float:
+    return np.asarray(ndimage.zoom(values, 2, order=1, mode="nearest", grid_mode=True), np.float32)
 
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:

@@ -5,7 +5,7 @@ import math
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +20,7 @@ _FOREIGN_COLOURS = {
     for name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA", "LOGL", "LOGLUV")
 }
 _UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_SECONDS = {"ns": 1e-9, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 # Pixels, axes, pixel size in micrometres.
@@ -64,7 +65,7 @@ def read_tiff(path: Path, as_stored: bool) -> Pixels:
         Where pages or pixels are missing. Broken bytes raise nearly anything in the decoders.
     """
     with tifffile.TiffFile(path) as tif:
-        _check_chain(tif)
+        check_chain(tif)
         series = tif.series[0]  # its first level, the full resolution, is the series itself
         if series.size == 0:
             return np.empty(series.shape), "", None
@@ -74,11 +75,11 @@ def read_tiff(path: Path, as_stored: bool) -> Pixels:
             series.asarray(squeeze=True), series.get_axes(squeeze=True), int(page.photometric)
         )
         keeps_table = as_stored or tif.is_imagej
-        data, axes = _true_colours(data, axes, page, keeps_table)
+        data, axes = true_colours(data, axes, page, keeps_table)
         return data, axes, _pixel_size_um(tif)
 
 
-def _check_chain(tif: tifffile.TiffFile) -> None:
+def check_chain(tif: tifffile.TiffFile) -> None:
     """Raise ValueError where the chain of pages is cut, or closes to a circle without end."""
     file, form = tif.filehandle, tif.tiff
     if form.version == 42 and file.size >= 2**31:
@@ -97,20 +98,25 @@ def _check_chain(tif: tifffile.TiffFile) -> None:
             raise ValueError("pages are missing") from error
 
 
-def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
-    """Raise ValueError where planes or pixels are missing, which tifffile drops or reads as 0."""
+def check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Raise ValueError where an ImageJ stack, which has one page only, lacks planes."""
     planes = (tif.imagej_metadata or {}).get("images", 1)
     if series.size < planes * series.keyframe.imagelength * series.keyframe.imagewidth:
         raise ValueError(f"some of its {planes} planes are missing")
+
+
+def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Raise ValueError where planes or pixels are missing, which tifffile drops or reads as 0."""
+    check_planes(tif, series)
     if series.dataoffset is not None:
         complete = series.dataoffset + series.nbytes <= tif.filehandle.size
     else:
-        complete = all(page is not None and _is_complete(page) for page in series)
+        complete = all(page is not None and is_complete(page) for page in series)
     if not complete:
         raise ValueError("pixels are missing")
 
 
-def _is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+def is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
     """Tell whether all strips or tiles of a page lie within the file."""
     size = page.parent.filehandle.size
     if page.is_contiguous:
@@ -127,18 +133,27 @@ def _planes_last(data: NDArray[Any], axes: str, photometric: int) -> tuple[NDArr
     y, x, s = axes.rfind("Y"), axes.rfind("X"), axes.rfind("S")
     if y < 0 or x < 0 or len(axes) != data.ndim:
         raise ValueError(f"axes {axes} of size {data.shape} hold no plane")
-    is_grey = photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
-    # Further samples are channels of a measurement, such as fluorescence saved as a planar TIFF.
-    is_colour = s >= 0 and data.shape[s] in ((2,) if is_grey else (3, 4))
-    last = [y, x, s] if is_colour else [y, x]
-    channels = [s] if s >= 0 and not is_colour else []
+    letters = channels_named(axes, data.shape, photometric)
+    last = [y, x, s] if "S" in letters else [y, x]
+    channels = [s] if s >= 0 and "S" not in letters else []
     first = [i for i in range(data.ndim) if i not in (y, x, s)]
-    letters = "".join(axes[i] for i in first) + ("Q" if "C" in axes else "C") * len(channels)
     order = first + channels + last
-    return np.ascontiguousarray(data.transpose(order)), letters + "YXS"[: len(last)]
+    return np.ascontiguousarray(data.transpose(order)), "".join(letters[i] for i in order)
 
 
-def _true_colours(
+def channels_named(axes: str, shape: tuple[int, ...], photometric: int) -> str:
+    """Call samples S only where they are a colour.
+
+    Others are channels of a measurement, such as fluorescence saved as a planar TIFF.
+    """
+    s = axes.rfind("S")
+    is_grey = photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
+    if s < 0 or shape[s] in ((2,) if is_grey else (3, 4)):
+        return axes
+    return axes[:s] + ("Q" if "C" in axes else "C") + axes[s + 1 :]
+
+
+def true_colours(
     data: NDArray[Any], axes: str, page: tifffile.TiffPage, keeps_table: bool
 ) -> tuple[NDArray[Any], str]:
     """Turn MinIsWhite and palettes into grey or RGB, unless the numbers count as they are."""
@@ -157,37 +172,54 @@ def _true_colours(
 
 
 def _pixel_size_um(tif: tifffile.TiffFile) -> float | None:
-    """Read the pixel size where OME, ImageJ or the resolution tags give it for certain."""
-    try:
-        x, y = _ome_pixel_um(tif.ome_metadata or "") if tif.is_ome else _tag_pixel_um(tif)
-    except Exception:  # foreign metadata of any form; the pixels are good without it
-        return None
-    is_square = 0 < x < math.inf and abs(x - y) <= 0.01 * x
-    return x if is_square else None
+    """Give the edge of a square pixel."""
+    scale = calibration(tif)
+    x, y = scale.get("X", 0.0), scale.get("Y", 0.0)
+    return x if x and abs(x - y) <= 0.01 * x else None
 
 
-def _ome_pixel_um(xml: str) -> tuple[float, float]:
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+def calibration(tif: tifffile.TiffFile) -> dict[str, float]:
+    """Read where OME, ImageJ or the resolution tags give the scale of an axis for certain.
+
+    Returns
+    -------
+    dict
+        By axis letter: micrometres for X, Y and Z, seconds for T.
+    """
+    scale = {}
+    for letter in "XYZT":
+        # Foreign metadata of any form; the pixels are good without it.
+        with suppress(Exception):
+            step = _ome_step(tif, letter) if tif.is_ome else _tag_step(tif, letter)
+            if 0 < step < math.inf:
+                scale[letter] = step
+    return scale
+
+
+def _ome_step(tif: tifffile.TiffFile, letter: str) -> float:
+    pixels = ElementTree.fromstring(tif.ome_metadata or "").find(".//{*}Pixels")
     assert pixels is not None
-    x, y = (
-        float(pixels.attrib[f"PhysicalSize{axis}"])
-        * _unit_um(pixels.attrib.get(f"PhysicalSize{axis}Unit", "um"))
-        for axis in "XY"
-    )
-    return x, y
+    if letter == "T":
+        unit = _SECONDS[pixels.attrib.get("TimeIncrementUnit", "s")]
+        return float(pixels.attrib["TimeIncrement"]) * unit
+    name = f"PhysicalSize{letter}"
+    return float(pixels.attrib[name]) * _unit_um(pixels.attrib.get(f"{name}Unit", "um"))
 
 
-def _tag_pixel_um(tif: tifffile.TiffFile) -> tuple[float, float]:
+def _tag_step(tif: tifffile.TiffFile, letter: str) -> float:
+    of_imagej = tif.imagej_metadata or {}
+    if letter == "T":
+        return float(of_imagej["finterval"])
+    if letter == "Z":
+        return float(of_imagej["spacing"]) * _unit_um(str(of_imagej["unit"]))
     tags = tif.pages.first.tags
-    x, y = (
-        float(tags[name].value[1] / tags[name].value[0]) for name in ("XResolution", "YResolution")
-    )
+    pixels, units = tags[f"{letter}Resolution"].value
     if tif.is_imagej:
-        unit = _unit_um(str((tif.imagej_metadata or {})["unit"]))
-        return x * unit, y * unit
-    if tags["ResolutionUnit"].value != tifffile.RESUNIT.CENTIMETER or x * 1e4 > _PRINT_UM:
+        return float(units / pixels) * _unit_um(str(of_imagej["unit"]))
+    step = float(units / pixels) * 1e4
+    if tags["ResolutionUnit"].value != tifffile.RESUNIT.CENTIMETER or step > _PRINT_UM:
         raise ValueError("a print density")
-    return x * 1e4, y * 1e4
+    return step
 
 
 def _unit_um(name: str) -> float:

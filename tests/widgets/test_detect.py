@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QApplication
 from skimage import data
 
 from napari_defocus import cli, dense
-from napari_defocus.detection import DETECTORS, DetectionConfig, detect
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.detection_config import DETECTORS
 from napari_defocus.events import Event, Stopped
 from napari_defocus.io import read_image, read_labels, write_png
 from napari_defocus.metric import save_metric

@@ -23,8 +23,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_defocus import __version__
+from napari_defocus.deciding import Detection
 from napari_defocus.dense import load_dense
-from napari_defocus.detection import Detection, DetectionConfig, detect
+from napari_defocus.detection import detect
+from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.errors import DefocusError
 from napari_defocus.recipes import as_command, as_python
 from napari_defocus.regions import region_shares, score_objects

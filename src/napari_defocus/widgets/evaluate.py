@@ -31,7 +31,7 @@ from napari_defocus.comparison import (
     compare,
     read_hand_labels,
 )
-from napari_defocus.detection import Detection
+from napari_defocus.deciding import Detection
 from napari_defocus.errors import DefocusError
 from napari_defocus.evaluation import PROTOCOLS
 from napari_defocus.evaluation_report import Report

@@ -6,8 +6,10 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_defocus.detection import Detection, DetectionConfig, Judgement, decide, judge_plane
+from napari_defocus.deciding import Detection, decide
+from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.events import OnEvent, ShouldStop
+from napari_defocus.judging import Judgement, judge_plane
 from napari_defocus.metric import LocalMetric
 from napari_defocus.widgets.latest import Latest
 

@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
-from napari_defocus.detection import SCALES, DetectionConfig
+from napari_defocus.detection_config import SCALES, DetectionConfig
 from napari_defocus.widgets.controls import row, settings_form
 
 DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}

@@ -1,0 +1,198 @@
+"""What metric and network say of each pixel, before any threshold: the costly part of detection.
+
+A plane is judged whole or region by region, with the same answers: each region is judged from a
+window as much larger as anything counts in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus import dense
+from napari_defocus.dense import DenseJudgement, judge_dense, kept_dense
+from napari_defocus.detection_config import DetectionConfig
+from napari_defocus.errors import NothingToJudgeError
+from napari_defocus.events import ShouldStop, Stopped, never_stop
+from napari_defocus.metric import LocalMetric, load_metric
+from napari_defocus.plane import Plane, prepare_colours, prepare_part
+from napari_defocus.plane_statistics import PlaneStatistics, ReadPart, measure_plane
+from napari_defocus.sharpness import COARSER, filter_response, halo, pool, sharpness_odds
+from napari_defocus.tiles import Region, whole, widen, within
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+# Beside the network the metric is believed up to these log odds: beyond, microscope images whose
+# own blur is wide would be lost.
+METRIC_CERTAINTY = 4.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the metric says of a plane, before any threshold.
+
+    Parameters
+    ----------
+    level : ndarray of float32, (Y, X)
+        Log odds of being sharp or, by the paper's scale, the pooled response in [0, 1].
+    judged : ndarray of bool, (Y, X)
+        False where nothing can be told.
+    radius, radius_error : ndarray of float32, (Y, X), or None
+        See `Detection`; NaN where the plane shows nothing at all.
+    """
+
+    level: Float
+    judged: Bool
+    radius: Float | None = None
+    radius_error: Float | None = None
+
+
+def judge_plane(
+    image: npt.NDArray[Any],
+    metric: LocalMetric,
+    config: DetectionConfig,
+    should_stop: ShouldStop = never_stop,
+) -> Judgement:
+    """Judge one plane (Y, X) or (Y, X, C) in memory; see `judge_region`."""
+    if should_stop():
+        raise Stopped
+    statistics = measure_plane(image)
+    shape = image.shape[:2]
+    return judge_region(
+        lambda rows, columns: image[rows, columns],
+        whole(shape),
+        shape,
+        statistics,
+        metric,
+        config,
+        should_stop,
+    )
+
+
+def judge_region(
+    read: ReadPart,
+    region: Region,
+    shape: tuple[int, ...],
+    statistics: PlaneStatistics,
+    metric: LocalMetric,
+    config: DetectionConfig,
+    should_stop: ShouldStop = never_stop,
+) -> Judgement:
+    """Judge a region of a plane, from as much of its surroundings as counts.
+
+    Of the settings only `detector` and `scale` count here.
+
+    Parameters
+    ----------
+    read : callable
+        Gives rows and columns of the plane, (Y, X) or (Y, X, C).
+    region : tuple of slice
+        Rows and columns; each begins at a multiple of `region_step`, and ends at one or with the
+        plane.
+    shape : tuple of int
+        Rows and columns of the plane.
+    statistics : PlaneStatistics
+        Of the whole plane.
+    metric, config
+        See `detect`.
+    should_stop : callable
+        Asked between the steps.
+
+    Raises
+    ------
+    DefocusError
+        Where the plane is constant (`NothingToJudgeError`) or smaller than a filter.
+    Stopped
+        Where it was asked to stop.
+    """
+    if statistics.constant:
+        raise NothingToJudgeError("the image is constant: there is nothing to judge")
+    detector = detector_for(metric, config)
+    window, image, plane = _window(read, region, shape, statistics, metric, detector)
+    inside = within(region, window)
+    holes = plane.part(*inside).holes
+    level, judged = sharpness_odds(plane, metric, should_stop=should_stop, region=inside)
+    if detector != "metric":
+        network = kept_dense("default" if detector == "dense" else detector)
+        found = judge_dense(
+            prepare_colours(image, plane),
+            network,
+            should_stop,
+            region=inside,
+            colours_are=statistics.colours,
+            guide=plane.grey,
+        )
+        joined = join(Judgement(level, judged), found)
+        return replace(joined, judged=joined.judged & ~holes)
+    if config.scale == "image":
+        level = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
+    if should_stop():
+        raise Stopped
+    return Judgement(level, judged & ~holes)
+
+
+def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Judgement:
+    """Say that nothing can be told of a plane or a part of it, of `shape` rows and columns."""
+    unknown = np.full(shape, np.nan, np.float32)
+    radius = None if detector_for(metric, config) == "metric" else unknown
+    return Judgement(np.zeros(shape, np.float32), np.zeros(shape, bool), radius, radius)
+
+
+def region_step(metric: LocalMetric, config: DetectionConfig) -> int:
+    """Give what rows and columns of regions begin at multiples of, in pixels."""
+    return int(2**COARSER) if detector_for(metric, config) == "metric" else dense.TILE
+
+
+def _window(
+    read: ReadPart,
+    region: Region,
+    shape: tuple[int, ...],
+    statistics: PlaneStatistics,
+    metric: LocalMetric,
+    detector: str,
+) -> tuple[Region, npt.NDArray[Any], Plane]:
+    """Read what counts for a region."""
+    margin = halo(metric) if detector == "metric" else max(halo(metric), dense.HALO)
+    # Holes take the value of the nearest pixel: it is no farther than the pixel that is judged.
+    for wide in (margin, 2 * margin):
+        window = widen(region, wide, shape, 2**COARSER)
+        image = read(*window)
+        plane = prepare_part(image, statistics)
+        if not plane.holes.any() or window == whole(shape):
+            break
+    return window, image, plane
+
+
+def detector_for(metric: LocalMetric, config: DetectionConfig) -> str:
+    """Give the detector that a config means beside a metric: what ``auto`` stands for."""
+    if config.detector != "auto":
+        return config.detector
+    own = metric.digest != _default_digest()
+    return "metric" if own or config.scale == "image" or not find_spec("torch") else "dense"
+
+
+@lru_cache(maxsize=1)
+def _default_digest() -> str:
+    return load_metric().digest
+
+
+def join(by_metric: Judgement, by_network: DenseJudgement) -> Judgement:
+    """Average the log odds of metric and network, which err on different things.
+
+    Where nothing shows detail the metric has no say, and the network may call sharp but not
+    blurred.
+    """
+    odds = by_network.odds
+    # On the metric's scale: the config's defaults leave the joined odds as they are.
+    default = DetectionConfig()
+    metric_odds = default.gain * (by_metric.level - default.caution)
+    metric_odds = np.clip(metric_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
+    joined = np.where(by_metric.judged, (odds + metric_odds) / 2, odds)
+    level = np.asarray(joined / default.gain + default.caution, np.float32)
+    judged = by_metric.judged | (odds > 0)
+    return Judgement(level, judged, by_network.radius, by_network.radius_error)

@@ -1,0 +1,201 @@
+"""What has to be known of a whole plane before any part of it can be judged.
+
+Of a plane of more than `MOST_PIXELS`, windows spread evenly over it are looked at: what is found
+does not depend on how the plane is cut into tiles, and costs little beside judging it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, optimize
+
+from napari_defocus.errors import DefocusError, NothingToJudgeError
+from napari_defocus.grey import (
+    Bool,
+    Float,
+    fill_holes,
+    grey_and_holes,
+    is_constant,
+    stretch,
+)
+
+# Percentiles of the grey values that become 0 and 1.
+STRETCH = (0.1, 99.9)
+# Second difference along both axes, whose answer to white noise of variance 1 has variance 1
+# (J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996).
+NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+NOISE_BLOCK = 16
+NOISE_BINS = 6
+# The flattest tenth of the blocks is taken for noise alone.
+NOISE_PERCENTILE = 10.0
+# Half a step of an 8-bit image: no recording is better than this.
+NOISE_FLOOR = 0.5 / 255 / np.sqrt(3)
+# Larger planes are sampled: so many windows at most, of this side.
+MOST_PIXELS = 2**22
+WINDOWS = 1024
+WINDOW = 64
+
+ReadPart = Callable[[slice, slice], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class PlaneStatistics:
+    """What is measured of a whole plane.
+
+    Parameters
+    ----------
+    limits : tuple of float
+        The values that become 0 and 1.
+    noise : tuple of float
+        (a, b): the variance of the noise, once stretched, is a + b * grey.
+    colours : tuple of float
+        Mean and standard deviation of all colours together, once stretched.
+    """
+
+    limits: tuple[float, float]
+    noise: tuple[float, float]
+    colours: tuple[float, float]
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is nothing to see."""
+        low, high = self.limits
+        return is_constant(low, high)
+
+
+def measure_plane(image: npt.NDArray[Any]) -> PlaneStatistics:
+    """Measure an image (Y, X) or (Y, X, C) in memory; see `measure`."""
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        grey_and_holes(image)  # says what is wrong
+    return measure(lambda rows, columns: image[rows, columns], image.shape[:2])
+
+
+def measure(read: ReadPart, shape: Sequence[int]) -> PlaneStatistics:
+    """Measure a plane that is read in parts.
+
+    Parameters
+    ----------
+    read : callable
+        Gives rows and columns of the plane, (Y, X) or (Y, X, C).
+    shape : sequence of int
+        Rows and columns of the whole.
+
+    Raises
+    ------
+    DefocusError
+        Where the plane is no image, is empty, or has no finite pixel (`NothingToJudgeError`).
+    """
+    constant = None
+    for windows in sample_windows(shape):
+        parts = [read(*window) for window in windows]
+        seen = [grey_and_holes(part) for part in parts]
+        values = np.concatenate([grey[~holes] for grey, holes in seen])
+        if values.size:
+            statistics = _measure(parts, seen, values)
+            if not statistics.constant:
+                return statistics
+            constant = statistics
+    if constant is None:
+        raise NothingToJudgeError("the image has no finite pixel: there is nothing to judge")
+    return constant
+
+
+def sample_windows(shape: Sequence[int]) -> Iterator[list[tuple[slice, slice]]]:
+    """Give windows that stand for a plane and, for planes mostly of holes, others and others.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Rows and columns.
+    """
+    rows, columns = shape
+    if rows * columns <= MOST_PIXELS:
+        yield [(slice(0, rows), slice(0, columns))]
+        return
+    down = min(max(rows // WINDOW, 1), int(WINDOWS**0.5))
+    across = min(max(columns // WINDOW, 1), WINDOWS // down)
+    down = min(max(rows // WINDOW, 1), WINDOWS // across)
+    for y, x in product(range(0, rows // down, WINDOW), range(0, columns // across, WINDOW)):
+        yield [
+            (_window(i * rows // down + y, rows), _window(j * columns // across + x, columns))
+            for i, j in product(range(down), range(across))
+        ]
+
+
+def _window(start: int, size: int) -> slice:
+    start = max(min(start, size - WINDOW), 0)
+    return slice(start, min(start + WINDOW, size))
+
+
+def _measure(
+    parts: Sequence[npt.NDArray[Any]],
+    seen: Sequence[tuple[npt.NDArray[np.float64], Bool]],
+    values: npt.NDArray[np.float64],
+) -> PlaneStatistics:
+    limits = _stretch_limits(values)
+    usable = [(part, *given) for part, given in zip(parts, seen, strict=True) if not given[1].all()]
+    greys = [stretch(fill_holes(grey, holes), *limits) for _, grey, holes in usable]
+    colours = greys
+    if parts[0].ndim == 3 and parts[0].shape[-1] >= 3:
+        colours = [
+            stretch(fill_holes(part[..., :3].astype(np.float64), holes), *limits)
+            for part, _, holes in usable
+        ]
+    count = sum(part.size for part in colours)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in colours) / count
+    square = sum(float(np.square(part - mean).sum(dtype=np.float64)) for part in colours) / count
+    return PlaneStatistics(limits, estimate_noise(*greys), (mean, float(np.sqrt(square))))
+
+
+def _stretch_limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Give the grey values that become 0 and 1."""
+    low, high = np.percentile(values, STRETCH)
+    if high <= low:
+        low, high = values.min(), values.max()
+    if not np.isfinite(high - low):
+        raise DefocusError("the image's values are too large to compute with; rescale them")
+    return float(low), float(high)
+
+
+def estimate_noise(*greys: Float) -> tuple[float, float]:
+    """Estimate how the variance of the noise grows with brightness.
+
+    In each of `NOISE_BINS` ranges of brightness the flattest blocks are taken for noise alone, and
+    a line through them, never falling, is the model of read and shot noise.
+
+    Parameters
+    ----------
+    greys : ndarray of float32, (Y, X)
+        The plane, or windows of it.
+
+    Returns
+    -------
+    tuple of float
+        (a, b): the variance is a + b * grey, a at least the square of `NOISE_FLOOR`.
+    """
+    floor = float(NOISE_FLOOR**2)
+    variance = np.concatenate([_block_means(ndimage.convolve(g, NOISE_KERNEL) ** 2) for g in greys])
+    brightness = np.concatenate([_block_means(grey) for grey in greys])
+    if not brightness.size:
+        return floor, 0.0
+    edges = np.quantile(brightness, np.linspace(0, 1, NOISE_BINS + 1)[1:-1])
+    which = np.searchsorted(edges, brightness)
+    points = [
+        (brightness[which == i].mean(), np.percentile(variance[which == i], NOISE_PERCENTILE))
+        for i in np.unique(which)
+    ]
+    x, y = np.array(points).T
+    (a, b), _ = optimize.nnls(np.stack([np.ones_like(x), np.clip(x, 0, None)], 1), y)
+    return max(float(a), floor), float(b)
+
+
+def _block_means(values: Float) -> Float:
+    rows, columns = (size // NOISE_BLOCK for size in values.shape)
+    cut = values[: rows * NOISE_BLOCK, : columns * NOISE_BLOCK]
+    blocks = cut.reshape(rows, NOISE_BLOCK, columns, NOISE_BLOCK)
+    return np.asarray(blocks.mean(axis=(1, 3)).ravel(), np.float32)
