@@ -11,10 +11,10 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.metric import Pooling
 from napari_defocus.optics import defocus
 from napari_defocus.plane import Plane, prepare_plane
+from napari_defocus.resampling import enlarge
 from napari_defocus.sharpness import (
     COARSER,
     HALVING_COST,
-    _double,
     combine,
     filter_response,
     gradient_noise,
@@ -236,7 +236,7 @@ def test_halve_any_size(rows, columns, seed):
 def test_doubling_undoes_halving_of_a_slope(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     slope = plane_of(0.3 * x - 0.1 * y)
-    doubled = _double(halve(slope).grey)[: shape[0], : shape[1]]
+    doubled = enlarge(halve(slope).grey, 2)[: shape[0], : shape[1]]
     assert doubled.shape == shape
     inner = (slice(2, -2), slice(2, -2))
     np.testing.assert_allclose(doubled[inner], slope.grey[inner], atol=1e-4)
@@ -368,7 +368,7 @@ def test_each_halving_costs_the_same_log_odds(metric):
         assert not sharpness_odds(plane, metric, 0)[1].any()
     coarsest, _ = sharpness_odds(twice, metric, 0)
     found, _ = sharpness_odds(hidden, metric, 2)
-    doubled = _double(_double(coarsest))
+    doubled = enlarge(enlarge(coarsest, 2), 2)
     np.testing.assert_allclose(found, doubled - 2 * HALVING_COST, atol=1e-4)
     assert HALVING_COST > 0
 

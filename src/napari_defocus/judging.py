@@ -21,7 +21,7 @@ from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, load_metric
 from napari_defocus.plane import Plane, prepare_colours, prepare_part
 from napari_defocus.plane_statistics import PlaneStatistics, ReadPart, measure_plane
-from napari_defocus.sharpness import COARSER, filter_response, halo, pool, sharpness_odds
+from napari_defocus.sharpness import alignment, filter_response, halo, pool, sharpness_odds
 from napari_defocus.tiles import Region, whole, widen, within
 
 Float = npt.NDArray[np.float32]
@@ -145,7 +145,8 @@ def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig
 
 def region_step(metric: LocalMetric, config: DetectionConfig) -> int:
     """Give what rows and columns of regions begin at multiples of, in pixels."""
-    return int(2**COARSER) if detector_for(metric, config) == "metric" else dense.TILE
+    own = alignment(metric)
+    return own if detector_for(metric, config) == "metric" else int(np.lcm(own, dense.TILE))
 
 
 def _window(
@@ -160,7 +161,7 @@ def _window(
     margin = halo(metric) if detector == "metric" else max(halo(metric), dense.HALO)
     # Holes take the value of the nearest pixel: it is no farther than the pixel that is judged.
     for wide in (margin, 2 * margin):
-        window = widen(region, wide, shape, 2**COARSER)
+        window = widen(region, wide, shape, alignment(metric))
         image = read(*window)
         plane = prepare_part(image, statistics)
         if not plane.holes.any() or window == whole(shape):

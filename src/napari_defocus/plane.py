@@ -1,6 +1,7 @@
 """From any image array to the plane that is judged: grey, float32, contrast-stretched, no holes."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,12 @@ class Plane:
     noise: tuple[float, float]
     limits: tuple[float, float] = (0.0, 1.0)
 
-    @property
+    @cached_property
     def noise_variance(self) -> Float:
         """Variance of the noise at each pixel, (Y, X) float32."""
         a, b = self.noise
+        if b == 0:
+            return np.full(self.grey.shape, a, np.float32)
         brightness = ndimage.uniform_filter(self.grey, 5)
         return np.asarray(a + b * np.clip(brightness, 0, None), np.float32)
 

@@ -6,7 +6,7 @@ does not depend on how the plane is cut into tiles, and costs little beside judg
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from napari_defocus.grey import (
     is_constant,
     stretch,
 )
+from napari_defocus.tiles import Region, within
 
 # Percentiles of the grey values that become 0 and 1.
 STRETCH = (0.1, 99.9)
@@ -75,7 +76,9 @@ def measure_plane(image: npt.NDArray[Any]) -> PlaneStatistics:
     return measure(lambda rows, columns: image[rows, columns], image.shape[:2])
 
 
-def measure(read: ReadPart, shape: Sequence[int]) -> PlaneStatistics:
+def measure(
+    read: ReadPart, shape: Sequence[int], block: tuple[int, int] = (1, 1)
+) -> PlaneStatistics:
     """Measure a plane that is read in parts.
 
     Parameters
@@ -84,6 +87,8 @@ def measure(read: ReadPart, shape: Sequence[int]) -> PlaneStatistics:
         Gives rows and columns of the plane, (Y, X) or (Y, X, C).
     shape : sequence of int
         Rows and columns of the whole.
+    block : tuple of int
+        Rows and columns that are read at once at least: windows in one are read together.
 
     Raises
     ------
@@ -92,7 +97,7 @@ def measure(read: ReadPart, shape: Sequence[int]) -> PlaneStatistics:
     """
     constant = None
     for windows in sample_windows(shape):
-        parts = [read(*window) for window in windows]
+        parts = list(_read_windows(read, windows, block))
         seen = [grey_and_holes(part) for part in parts]
         values = np.concatenate([grey[~holes] for grey, holes in seen])
         if values.size:
@@ -105,7 +110,7 @@ def measure(read: ReadPart, shape: Sequence[int]) -> PlaneStatistics:
     return constant
 
 
-def sample_windows(shape: Sequence[int]) -> Iterator[list[tuple[slice, slice]]]:
+def sample_windows(shape: Sequence[int]) -> Iterator[list[Region]]:
     """Give windows that stand for a plane and, for planes mostly of holes, others and others.
 
     Parameters
@@ -125,6 +130,27 @@ def sample_windows(shape: Sequence[int]) -> Iterator[list[tuple[slice, slice]]]:
             (_window(i * rows // down + y, rows), _window(j * columns // across + x, columns))
             for i, j in product(range(down), range(across))
         ]
+
+
+def _read_windows(
+    read: ReadPart, windows: Sequence[Region], block: tuple[int, int]
+) -> Iterator[npt.NDArray[Any]]:
+    """Read windows block by block."""
+
+    def place(window: Region) -> tuple[int, ...]:
+        return tuple(part.start // side for part, side in zip(window, block, strict=True))
+
+    for _, group in groupby(
+        sorted(windows, key=lambda w: (place(w), w[0].start, w[1].start)), place
+    ):
+        together = list(group)
+        rows, columns = (
+            slice(min(part.start for part in parts), max(part.stop for part in parts))
+            for parts in zip(*together, strict=True)
+        )
+        read_once = read(rows, columns)
+        for window in together:
+            yield read_once[within(window, (rows, columns))].copy()
 
 
 def _window(start: int, size: int) -> slice:

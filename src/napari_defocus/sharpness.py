@@ -14,11 +14,14 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, Pooling
 from napari_defocus.plane import Plane
+from napari_defocus.resampling import block_mean, enlarge
 from napari_defocus.tiles import Region, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
+# Sides of the blocks that pooling works on.
+BLOCKS = (1, 2, 4)
 # Responses and contrasts below this share of the grey range count as equally nothing.
 LEAST = 1e-3
 # Nothing can be judged where the gradient is less, in grey ranges a pixel.
@@ -84,10 +87,25 @@ def without_noise(energy: Float, variance: Float, pooling: Pooling) -> Float:
 
 
 def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
-    """Average values (Y, X) over the surroundings, along the outlines seen in `guide` (Y, X)."""
-    powered = ndimage.gaussian_filter(values**pooling.power, pooling.sigma)
-    guided = guided_filter(powered, guide, pooling.guide_radius, pooling.guide_epsilon)
+    """Average values (Y, X) over the surroundings, along the outlines seen in `guide` (Y, X).
+
+    What is as smooth as this is worked out on blocks of pixels, as in the fast guided filter (K.
+    He and J. Sun, arXiv:1505.00996, 2015).
+    """
+    step = block_side(pooling)
+    smooth = ndimage.gaussian_filter(block_mean(values**pooling.power, step), pooling.sigma / step)
+    gain, offset = _guided(
+        smooth, block_mean(guide, step), round(pooling.guide_radius / step), pooling.guide_epsilon
+    )
+    rows, columns = guide.shape
+    guided = enlarge(gain, step)[:rows, :columns] * guide
+    guided += enlarge(offset, step)[:rows, :columns]
     return np.asarray(np.maximum(guided, 0) ** (1 / pooling.power), np.float32)
+
+
+def block_side(pooling: Pooling) -> int:
+    """Give the side of the blocks that pooling works on, in pixels: narrow beside its Gaussian."""
+    return max(side for side in BLOCKS if side == 1 or 1.5 * side <= pooling.sigma)
 
 
 def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> Float:
@@ -102,6 +120,12 @@ def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> F
     epsilon : float
         Edges of a variance far above it are kept.
     """
+    gain, offset = _guided(values, guide, radius, epsilon)
+    return gain * guide + offset
+
+
+def _guided(values: Float, guide: Float, radius: int, epsilon: float) -> tuple[Float, Float]:
+    """Give the gain and offset that make a guided filter of the guide."""
     # In double precision: differences of running sums must not depend on where a window begins.
     edges, given = guide.astype(np.float64), values.astype(np.float64)
 
@@ -112,16 +136,23 @@ def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> F
     covariance = mean(edges * given) - guide_mean * values_mean
     variance = mean(edges * edges) - guide_mean * guide_mean
     gain = covariance / (variance + epsilon)
-    smoothed = mean(gain) * edges + mean(values_mean - gain * guide_mean)
-    return np.asarray(smoothed, np.float32)
+    offset = mean(values_mean - gain * guide_mean)
+    return np.asarray(mean(gain), np.float32), np.asarray(offset, np.float32)
+
+
+def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
+    """Give what rows and columns of windows begin at multiples of, so that no block is cut."""
+    return int(2**coarser) * block_side(metric.pooling)
 
 
 def reach(metric: LocalMetric) -> int:
     """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
     pooling = metric.pooling
     answer = max(metric.size // 2, 2, _gaussian_radius(pooling.contrast_sigma))
-    pooled = _gaussian_radius(pooling.sigma) + 2 * pooling.guide_radius
-    return answer + max(pooled, _gaussian_radius(TRUST_SIGMA * pooling.sigma))
+    step = block_side(pooling)
+    pooled = _gaussian_radius(pooling.sigma / step) + 2 * round(pooling.guide_radius / step)
+    # Beside the blocks at its ends, and the one that interpolation needs.
+    return answer + step * (max(pooled, _gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
 
 
 def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
@@ -151,7 +182,7 @@ def sharpness_odds(
     ----------
     plane : Plane
         The image or, around `region`, at least `halo` pixels of it; its first pixel's row and
-        column in the image are multiples of ``2**coarser``.
+        column in the image are multiples of `alignment`.
     metric : LocalMetric
         Filters, pooling and calibration.
     coarser : int
@@ -176,7 +207,7 @@ def sharpness_odds(
         Where it was asked to stop.
     """
     region = region or whole(plane.grey.shape)
-    near = widen(region, reach(metric), plane.grey.shape)
+    near = widen(region, reach(metric), plane.grey.shape, block_side(metric.pooling))
     inside = within(region, near)
     odds, trust = (found[inside] for found in _at_one_scale(plane.part(*near), metric, should_stop))
     half = halve(plane) if coarser and trust.min() < 1 else None
@@ -189,7 +220,7 @@ def sharpness_odds(
     around = widen(halved, 2, half.grey.shape)
     coarse = sharpness_odds(half, metric, coarser - 1, should_stop, around)
     doubled = within(region, (slice(2 * around[0].start, None), slice(2 * around[1].start, None)))
-    coarse_odds, coarse_judged = (_double(found.astype(np.float32))[doubled] for found in coarse)
+    coarse_odds, coarse_judged = (enlarge(found.astype(np.float32), 2)[doubled] for found in coarse)
     odds = trust * odds + (1 - trust) * (coarse_odds - HALVING_COST)
     return odds, (trust > 0) | (coarse_judged > 0.5)
 
@@ -205,16 +236,22 @@ def _at_one_scale(
     gradient = local_contrast(plane, pooling)
     level = combine(response, pool(gradient, plane.grey, pooling), pooling)
     odds = calibration.slope * (level - calibration.threshold)
-    around = ndimage.gaussian_filter(gradient, TRUST_SIGMA * pooling.sigma)
-    return odds, _trust(plane, around, metric)
+    return odds, _trust(plane, gradient, metric)
 
 
-def _trust(plane: Plane, contrast: Float, metric: LocalMetric) -> Float:
+def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
     """Rate from 0 to 1 how far the answer of a sharp region would stand out of the noise."""
-    sharp = np.exp(metric.calibration.threshold) * contrast**metric.pooling.contrast_exponent
+    pooling = metric.pooling
+    step = block_side(pooling)
+    contrast = ndimage.gaussian_filter(
+        block_mean(gradient, step), TRUST_SIGMA * pooling.sigma / step
+    )
+    sharp = np.exp(metric.calibration.threshold) * contrast**pooling.contrast_exponent
     low, high = SIGNAL_TO_NOISE
-    trust = np.clip((sharp / np.sqrt(plane.noise_variance) - low) / (high - low), 0, 1)
-    return np.asarray(trust * (contrast > LEAST_CONTRAST), np.float32)
+    noise = np.sqrt(block_mean(plane.noise_variance, step))
+    trust = np.clip((sharp / noise - low) / (high - low), 0, 1) * (contrast > LEAST_CONTRAST)
+    rows, columns = gradient.shape
+    return enlarge(np.asarray(trust, np.float32), step)[:rows, :columns]
 
 
 def halve(plane: Plane) -> Plane:
@@ -222,13 +259,9 @@ def halve(plane: Plane) -> Plane:
     rows, columns = plane.grey.shape
     widths = ((0, rows % 2), (0, columns % 2))
     blocks = ((rows + 1) // 2, 2, (columns + 1) // 2, 2)
-    grey = np.pad(plane.grey, widths, mode="edge").reshape(blocks).mean(axis=(1, 3))
+    grey = block_mean(plane.grey, 2)
     holes = np.asarray(np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3)))
     return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
-
-
-def _double(values: Float) -> Float:
-    return np.asarray(ndimage.zoom(values, 2, order=1, mode="nearest", grid_mode=True), np.float32)
 
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:

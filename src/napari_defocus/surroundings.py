@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_defocus.resampling import enlarge
 from napari_defocus.tiles import Region, widen, within
 
 Float = npt.NDArray[np.float32]
@@ -90,9 +91,9 @@ def at_pixels(cells: Float, region: Region, around: Region | None = None) -> Flo
     if around is None:
         around = cells_around(region, cells.shape)
         cells = cells[around]
-    values = ndimage.zoom(cells, CELL, order=1, mode="nearest", grid_mode=True)
+    values = enlarge(cells, CELL)
     pixels = slice(CELL * around[0].start, None), slice(CELL * around[1].start, None)
-    return np.asarray(values[within(region, pixels)], np.float32)
+    return values[within(region, pixels)]
 
 
 def _cell_means(values: npt.NDArray[np.float32 | np.bool_]) -> Float:
