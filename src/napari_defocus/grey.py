@@ -63,4 +63,5 @@ def stretch(values: npt.NDArray[np.float64], low: float, high: float) -> Float:
     if is_constant(low, high):
         return np.zeros(values.shape, np.float32)
     # Beyond the percentiles lie glints and dead pixels; they must not outshine the rest.
-    return np.asarray(np.clip((values - low) / (high - low), -0.5, 1.5), np.float32)
+    stretched = np.asarray((values - low) * (1 / (high - low)), np.float32)
+    return np.clip(stretched, -0.5, 1.5, out=stretched)

@@ -61,7 +61,7 @@ def judge_plane(
     """Judge one plane (Y, X) or (Y, X, C) in memory; see `judge_region`."""
     if should_stop():
         raise Stopped
-    statistics = measure_plane(image)
+    statistics = measure_plane(image, colours=detector_for(metric, config) != "metric")
     shape = image.shape[:2]
     return judge_region(
         lambda rows, columns: image[rows, columns],

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, optimize
+from scipy import optimize
 
 from napari_defocus.errors import DefocusError, NothingToJudgeError
 from napari_defocus.grey import (
@@ -26,9 +26,6 @@ from napari_defocus.tiles import Region, within
 
 # Percentiles of the grey values that become 0 and 1.
 STRETCH = (0.1, 99.9)
-# Second difference along both axes, whose answer to white noise of variance 1 has variance 1
-# (J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996).
-NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 NOISE_BLOCK = 16
 NOISE_BINS = 6
 # The flattest tenth of the blocks is taken for noise alone.
@@ -54,12 +51,13 @@ class PlaneStatistics:
     noise : tuple of float
         (a, b): the variance of the noise, once stretched, is a + b * grey.
     colours : tuple of float
-        Mean and standard deviation of all colours together, once stretched.
+        Mean and standard deviation of all colours together, once stretched; zeros where they were
+        not asked for.
     """
 
     limits: tuple[float, float]
     noise: tuple[float, float]
-    colours: tuple[float, float]
+    colours: tuple[float, float] = (0.0, 0.0)
 
     @property
     def constant(self) -> bool:
@@ -68,16 +66,20 @@ class PlaneStatistics:
         return is_constant(low, high)
 
 
-def measure_plane(image: npt.NDArray[Any]) -> PlaneStatistics:
+def measure_plane(image: npt.NDArray[Any], *, colours: bool = False) -> PlaneStatistics:
     """Measure an image (Y, X) or (Y, X, C) in memory; see `measure`."""
     image = np.asarray(image)
     if image.ndim not in (2, 3):
         grey_and_holes(image)  # says what is wrong
-    return measure(lambda rows, columns: image[rows, columns], image.shape[:2])
+    return measure(lambda rows, columns: image[rows, columns], image.shape[:2], colours=colours)
 
 
 def measure(
-    read: ReadPart, shape: Sequence[int], block: tuple[int, int] = (1, 1)
+    read: ReadPart,
+    shape: Sequence[int],
+    block: tuple[int, int] = (1, 1),
+    *,
+    colours: bool = False,
 ) -> PlaneStatistics:
     """Measure a plane that is read in parts.
 
@@ -89,6 +91,8 @@ def measure(
         Rows and columns of the whole.
     block : tuple of int
         Rows and columns that are read at once at least: windows in one are read together.
+    colours : bool
+        Whether colours are measured too.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def measure(
         seen = [grey_and_holes(part) for part in parts]
         values = np.concatenate([grey[~holes] for grey, holes in seen])
         if values.size:
-            statistics = _measure(parts, seen, values)
+            statistics = _measure(parts, seen, values, colours)
             if not statistics.constant:
                 return statistics
             constant = statistics
@@ -162,20 +166,24 @@ def _measure(
     parts: Sequence[npt.NDArray[Any]],
     seen: Sequence[tuple[npt.NDArray[np.float64], Bool]],
     values: npt.NDArray[np.float64],
+    colours: bool,
 ) -> PlaneStatistics:
     limits = _stretch_limits(values)
     usable = [(part, *given) for part, given in zip(parts, seen, strict=True) if not given[1].all()]
     greys = [stretch(fill_holes(grey, holes), *limits) for _, grey, holes in usable]
-    colours = greys
+    noise = estimate_noise(*greys)
+    if not colours:
+        return PlaneStatistics(limits, noise)
+    shown = greys
     if parts[0].ndim == 3 and parts[0].shape[-1] >= 3:
-        colours = [
+        shown = [
             stretch(fill_holes(part[..., :3].astype(np.float64), holes), *limits)
             for part, _, holes in usable
         ]
-    count = sum(part.size for part in colours)
-    mean = sum(float(part.sum(dtype=np.float64)) for part in colours) / count
-    square = sum(float(np.square(part - mean).sum(dtype=np.float64)) for part in colours) / count
-    return PlaneStatistics(limits, estimate_noise(*greys), (mean, float(np.sqrt(square))))
+    count = sum(part.size for part in shown)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in shown) / count
+    square = sum(float(np.square(part - mean).sum(dtype=np.float64)) for part in shown) / count
+    return PlaneStatistics(limits, noise, (mean, float(np.sqrt(square))))
 
 
 def _stretch_limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -205,7 +213,7 @@ def estimate_noise(*greys: Float) -> tuple[float, float]:
         (a, b): the variance is a + b * grey, a at least the square of `NOISE_FLOOR`.
     """
     floor = float(NOISE_FLOOR**2)
-    variance = np.concatenate([_block_means(ndimage.convolve(g, NOISE_KERNEL) ** 2) for g in greys])
+    variance = np.concatenate([_block_means(second_difference(g) ** 2) for g in greys])
     brightness = np.concatenate([_block_means(grey) for grey in greys])
     if not brightness.size:
         return floor, 0.0
@@ -218,6 +226,17 @@ def estimate_noise(*greys: Float) -> tuple[float, float]:
     x, y = np.array(points).T
     (a, b), _ = optimize.nnls(np.stack([np.ones_like(x), np.clip(x, 0, None)], 1), y)
     return max(float(a), floor), float(b)
+
+
+def second_difference(grey: Float) -> Float:
+    """Differ twice along both axes; white noise of variance 1 answers with variance 1.
+
+    J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996.
+    """
+    padded = np.pad(grey, 1, mode="symmetric")
+    down = padded[:-2] - 2 * padded[1:-1] + padded[2:]
+    across = down[:, :-2] - 2 * down[:, 1:-1] + down[:, 2:]
+    return np.asarray(across / np.float32(6), np.float32)
 
 
 def _block_means(values: Float) -> Float:

@@ -12,6 +12,8 @@ A pixel's fate reaches no further than `reach`, which lets parts of an image be 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,9 @@ TIE = 1e-6
 # At this distance from 1 every further iteration changes less than rounding does.
 SETTLED = 1e-8
 TANH_1 = np.tanh(1.0)
+# Growth is tabulated at so many steps from 0 to 1, but for values where it is too steep.
+STEPS = 2**14
+STEEP_BELOW = 0.05
 # Share of the pixels that may have died last for their neighbours to be looked at one by one.
 FRONTIER = 0.01
 
@@ -83,14 +88,60 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
     """
     config = config or RefinementConfig()
     _check(config)
+    outlived = _checkpoints_outlived(sharpness, config)
+    grown = _weighed_growth(sharpness, outlived, config)
+    refined = np.float32(config.keep) * sharpness + np.float32(1 - config.keep) * grown
+    return np.asarray(np.clip(refined, 0, 1), np.float32)
+
+
+def _checkpoints_outlived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.uint8]:
+    """Count, for each pixel, after how many of the kept iterations it lives."""
     update = _Update(sharpness, config)
-    combined = config.keep * sharpness.astype(np.float64)
-    weights = dict(zip(config.iterations, config.weights, strict=True))
+    outlived = np.zeros(sharpness.shape, np.uint8)
     for iteration in range(1, max(config.iterations) + 1):
         update.iterate()
-        if iteration in weights:
-            combined += (1 - config.keep) * weights[iteration] * update.map()
-    return np.asarray(np.clip(combined, 0, 1), np.float32)
+        if iteration in config.iterations:
+            outlived += update.alive.reshape(sharpness.shape)
+    return outlived
+
+
+def _weighed_growth(
+    sharpness: Float, outlived: npt.NDArray[np.uint8], config: RefinementConfig
+) -> Float:
+    """Sum the weighed values after the kept iterations that each pixel outlived."""
+    table = _growth_table(config.iterations, config.weights)
+    place = np.minimum(sharpness, 1) * np.float32(STEPS)
+    step = np.minimum(place.astype(np.int32), STEPS - 1)
+    # One row of the table for each count, one after the other.
+    entry = step + outlived * np.int32(STEPS + 1)
+    low, high = table.ravel().take(entry), table.ravel().take(entry + 1)
+    grown = low + (place - step.astype(np.float32)) * (high - low)
+    steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))
+    if steep.size:
+        exact = _growth(sharpness.ravel()[steep], config.iterations, config.weights)
+        grown.ravel()[steep] = exact[outlived.ravel()[steep], np.arange(steep.size)]
+    return np.asarray(grown, np.float32)
+
+
+@lru_cache(maxsize=8)
+def _growth_table(iterations: tuple[int, ...], weights: tuple[float, ...]) -> Float:
+    """Tabulate `_growth` between 0 and 1, (kept iterations + 1, STEPS + 1)."""
+    table = _growth(np.linspace(0, 1, STEPS + 1), iterations, weights)
+    return np.asarray(table, np.float32)
+
+
+def _growth(
+    start: npt.NDArray[Any], iterations: tuple[int, ...], weights: tuple[float, ...]
+) -> npt.NDArray[np.float64]:
+    """Give the weighed sums over the first 0, 1, 2, ... kept iterations of pixels that live."""
+    values = start.astype(np.float64)
+    sums = [np.zeros_like(values)]
+    kept = dict(zip(iterations, weights, strict=True))
+    for iteration in range(1, max(iterations) + 1):
+        values = np.tanh(values) / TANH_1
+        if iteration in kept:
+            sums.append(sums[-1] + kept[iteration] * values)
+    return np.stack(sums)
 
 
 def _check(config: RefinementConfig) -> None:
@@ -117,35 +168,35 @@ class _Update:
         self.side = config.neighbourhood
         self.shape = sharpness.shape
         self.values = sharpness.astype(np.float64).ravel()
-        self.age = np.zeros(self.values.size, np.intp)
         self.alive = self.values > 0
-        self.died = np.arange(self.values.size)
+        self.named = np.zeros(self.values.size, np.bool_)
+        self.died = np.flatnonzero(self.alive)
         self.now = 0
+        self.age: npt.NDArray[np.int16] | None = None
 
     def iterate(self) -> None:
         """Let the pixels die whose neighbourhoods are too dark, and the others grow."""
-        if self.died.size > FRONTIER * self.values.size:
-            self._catch_up(np.flatnonzero(self.alive))
+        if self.age is None and self.died.size > FRONTIER * self.values.size:
+            if self.now:
+                self.values = np.tanh(self.values) / TANH_1
             means = ndimage.uniform_filter(
                 self.values.reshape(self.shape), self.side, mode="nearest"
             )
             self.died = np.flatnonzero(self.alive & (means.ravel() < self.limit))
         elif self.died.size:
+            if self.age is None:
+                self.age = np.full(self.values.size, self.now - 1, np.int16)
             beside = self._beside_died()
             windows = self._windows(beside)
-            self._catch_up(np.unique(windows[self.alive[windows]]))
+            self._catch_up(self._once(windows[self.alive[windows]]))
             self.died = beside[self.values[windows].mean(axis=1) < self.limit]
         self.values[self.died] = 0
         self.alive[self.died] = False
         self.now += 1
 
-    def map(self) -> npt.NDArray[np.float64]:
-        """Values after the iterations so far."""
-        self._catch_up(np.flatnonzero(self.alive))
-        return self.values.reshape(self.shape)
-
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
         """Iterate the values of living pixels to the present."""
+        assert self.age is not None, "values are of one age until few pixels die"
         values, age = self.values[pixels], self.age[pixels]
         moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))
         for iteration in range(int(age[moving].min(initial=self.now)), self.now):
@@ -161,8 +212,15 @@ class _Update:
         y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(self.died, columns))
         y, x = y[:, :, np.newaxis], x[:, np.newaxis, :]
         inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-        beside = np.unique((y * columns + x)[inside])
-        return np.asarray(beside[self.alive[beside]], np.intp)
+        beside = self._once((y * columns + x)[inside])
+        return beside[self.alive[beside]]
+
+    def _once(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Name each pixel once, in order."""
+        self.named[pixels] = True
+        once = np.flatnonzero(self.named)
+        self.named[once] = False
+        return once
 
     def _windows(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Pixels in the neighbourhood of each pixel, the border repeated, (N, side^2)."""

@@ -192,7 +192,12 @@ def _naming(job: TiledJob, plane: Plane) -> Iterator[None]:
 def _measure(job: TiledJob, plane: Plane) -> None:
     with _naming(job, plane):
         try:
-            statistics = measure(partial(job.source.read, plane), job.shape, job.source.block)
+            statistics = measure(
+                partial(job.source.read, plane),
+                job.shape,
+                job.source.block,
+                colours=job.detector != "metric",
+            )
         except NothingToJudgeError:
             if math.prod(job.source.leading) == 1:
                 raise
