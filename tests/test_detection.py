@@ -384,7 +384,7 @@ def test_undecided_pixels_lean_on_judged_ones_the_less_the_farther(value):
     judged = np.zeros((8, 1500), bool)
     judged[:, :40] = True
     sharpness = np.where(judged, np.float32(value), np.float32(0.3))
-    spread = Surroundings.of(sharpness, judged).spread()
+    spread = Surroundings.of(sharpness * judged, judged).spread()
     around = at_pixels(spread, (slice(0, 8), slice(0, 1500)))
     filled = np.where(judged, sharpness, around)
     lean = np.abs(filled - 0.5).mean(axis=0)

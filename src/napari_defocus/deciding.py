@@ -4,7 +4,7 @@ The steps that look at a whole plane look at sums over it, so that a plane can b
 region by region, with the same result.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ from napari_defocus.detection_config import DetectionConfig, check_config
 from napari_defocus.histogram import Histogram
 from napari_defocus.judging import Judgement
 from napari_defocus.masking import count_sharpness, cut_mask, mask_threshold
-from napari_defocus.refinement import refine
+from napari_defocus.parts import in_threads, plan_parts
+from napari_defocus.refinement import reach, refine
 from napari_defocus.sharpness import probability
 from napari_defocus.surroundings import Surroundings, at_pixels
-from napari_defocus.tiles import whole
+from napari_defocus.tiles import Tile, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -103,7 +104,9 @@ class Refined:
     def of(cls, blur: Float, judged: Bool) -> "Refined":
         """Count those of a plane or a part of it."""
         sharpness = np.float32(1) - blur
-        return cls(count_sharpness(sharpness[judged]), Surroundings.of(sharpness, judged))
+        counted = count_sharpness(sharpness[judged])
+        sharpness *= judged
+        return cls(counted, Surroundings.of(sharpness, judged))
 
 
 def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
@@ -111,7 +114,9 @@ def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
     check_config(config)
     calibrated = config.scale == "calibrated" or judgement.radius is not None
     start = start_map(judgement.level, Levels.of(judgement), config, calibrated)
+    confidence = certainty(start, judgement.judged)
     blur = refined_blur(start, config)
+    del start  # large planes fill the memory
     refined = Refined.of(blur, judgement.judged)
     threshold = mask_threshold(refined.sharpness, config.mask)
     if not judgement.judged.all():
@@ -120,7 +125,7 @@ def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
     return Detection(
         blur=blur,
         mask=cut_mask(np.float32(1) - blur, ~judgement.judged, threshold, config.mask.smallest),
-        confidence=certainty(start, judgement.judged),
+        confidence=confidence,
         radius=judgement.radius,
         radius_error=judgement.radius_error,
     )
@@ -161,7 +166,24 @@ def _own_threshold(judged: Histogram, config: DetectionConfig) -> float:
 
 def refined_blur(start: Float, config: DetectionConfig) -> Float:
     """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
-    return np.float32(1) - (refine(start, config.refinement) if config.refine else start)
+    if not config.refine:
+        return np.float32(1) - start
+    parts = plan_parts(start.shape, 1)
+    if len(parts) == 1:
+        return np.float32(1) - refine(start, config.refinement)
+    threshold = config.refinement.threshold
+    if threshold is None:
+        threshold = float(start.mean(dtype=np.float64))
+    refinement = replace(config.refinement, threshold=threshold)
+
+    def blur_of(part: Tile) -> Float:
+        window = widen(part.region, reach(refinement), start.shape)
+        return np.float32(1) - refine(start[window], refinement)[within(part.region, window)]
+
+    blur = np.empty_like(start)
+    for part, found in in_threads(blur_of, parts):
+        blur[part.region] = found
+    return blur
 
 
 def fill(blur: Float, judged: Bool, around: Float) -> Float:

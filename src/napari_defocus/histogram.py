@@ -6,6 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 
+# Values counted at once: their places take more memory than they do.
+AT_ONCE = 2**20
+
+
 @dataclass(frozen=True, eq=False)
 class Histogram:
     """Counts of values in bins of equal width.
@@ -28,10 +32,14 @@ class Histogram:
     @classmethod
     def of(cls, values: npt.NDArray[np.float32], low: float, high: float, bins: int) -> "Histogram":
         """Count `values` of any shape."""
-        places = (values.ravel() - np.float32(low)) * np.float32(bins / (high - low))
-        places = np.clip(places, 0, bins - 1).astype(np.intp)
-        counts = np.bincount(places, minlength=bins)
-        return cls(counts, low, high, float(values.sum(dtype=np.float64)))
+        counts = np.zeros(bins, np.int64)
+        flat = values.ravel()
+        for start in range(0, flat.size, AT_ONCE):
+            places = flat[start : start + AT_ONCE] - np.float32(low)
+            places *= np.float32(bins / (high - low))
+            places = np.clip(places, 0, bins - 1).astype(np.intp)
+            counts += np.bincount(places, minlength=bins)
+        return cls(counts, low, high, float(flat.sum(dtype=np.float64)))
 
     def __add__(self, other: "Histogram") -> "Histogram":
         counts, total = self.counts + other.counts, self.total + other.total

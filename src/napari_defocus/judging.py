@@ -19,10 +19,11 @@ from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.errors import NothingToJudgeError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, load_metric
+from napari_defocus.parts import in_threads, plan_parts
 from napari_defocus.plane import Plane, prepare_colours, prepare_part
 from napari_defocus.plane_statistics import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.sharpness import alignment, filter_response, halo, pool, sharpness_odds
-from napari_defocus.tiles import Region, whole, widen, within
+from napari_defocus.tiles import Region, Tile, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -58,20 +59,39 @@ def judge_plane(
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
 ) -> Judgement:
-    """Judge one plane (Y, X) or (Y, X, C) in memory; see `judge_region`."""
+    """Judge one plane (Y, X) or (Y, X, C) in memory; see `judge_region`.
+
+    Large planes are judged part by part, so that what is worked with stays small.
+    """
     if should_stop():
         raise Stopped
-    statistics = measure_plane(image, colours=detector_for(metric, config) != "metric")
+    detector = detector_for(metric, config)
+    statistics = measure_plane(image, colours=detector != "metric")
     shape = image.shape[:2]
-    return judge_region(
-        lambda rows, columns: image[rows, columns],
-        whole(shape),
-        shape,
-        statistics,
-        metric,
-        config,
-        should_stop,
-    )
+
+    def judge(part: Tile) -> Judgement:
+        return judge_region(
+            lambda rows, columns: image[rows, columns],
+            part.region,
+            shape,
+            statistics,
+            metric,
+            config,
+            should_stop,
+        )
+
+    parts = plan_parts(shape, region_step(metric, config))
+    if len(parts) == 1:
+        return judge(parts[0])
+    names = ["level", "judged"] + ["radius", "radius_error"] * (detector != "metric")
+    joined: dict[str, Any] = {
+        name: np.empty(shape, np.bool_ if name == "judged" else np.float32) for name in names
+    }
+    # The network works on all cores by itself.
+    for part, found in in_threads(judge, parts, alone=detector != "metric"):
+        for name in names:
+            joined[name][part.region] = getattr(found, name)
+    return Judgement(**joined)
 
 
 def judge_region(

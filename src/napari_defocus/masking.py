@@ -60,7 +60,7 @@ def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int)
     sharp = sharpness >= np.float32(threshold)
     sharp = _without_small(sharp, smallest)
     sharp = ~_without_small(~sharp, smallest)
-    mask = np.where(sharp, SHARP, BLURRED).astype(np.uint8)
+    mask = np.where(sharp, np.uint8(SHARP), np.uint8(BLURRED))
     mask[undecided] = UNLABELLED
     return mask
 

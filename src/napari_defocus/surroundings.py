@@ -42,10 +42,12 @@ class Surroundings:
 
     @classmethod
     def of(cls, sharpness: Float, judged: Bool) -> "Surroundings":
-        """Sum over the cells of a plane (Y, X), or of a part that begins with a cell."""
+        """Sum over the cells of a plane (Y, X), or of a part that begins with a cell.
+
+        The sharpness of pixels that are not judged is 0.
+        """
         rows, columns = judged.shape
-        known = np.where(judged, sharpness, 0)
-        return cls(_cell_means(known), _cell_means(judged), (rows, columns))
+        return cls(_cell_means(sharpness), _cell_means(judged), (rows, columns))
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "Surroundings":

@@ -1,6 +1,5 @@
 """Many independent tasks on Dask: threads, processes, or a cluster's scheduler."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Event, OnEvent, ShouldStop, Stopped, ignore_event, never_stop
+from napari_defocus.parts import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ class Tasks:
 
     def __init__(self, scheduler: Any = "threads", workers: int | None = None) -> None:
         self.scheduler = scheduler
-        self.workers = workers or _cores()
+        self.workers = workers or cores()
         self.client = None if scheduler in LOCAL else _connect(scheduler)
 
     def close(self) -> None:
@@ -180,10 +180,3 @@ def _connect(scheduler: Any) -> Any:
             f"no Dask scheduler answers at {scheduler!r}; check the address, or choose one of "
             f"{', '.join(LOCAL)}"
         ) from error
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,0 +1,50 @@
+"""Large planes in memory, worked part by part on all cores."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from napari_defocus.tiles import Tile, plan_tiles
+
+Result = TypeVar("Result")
+
+# Planes of more pixels are worked in parts of this side or the next that fits.
+MOST_PIXELS = 2**21
+SIDE = 1024
+
+
+def plan_parts(shape: Sequence[int], step: int) -> list[Tile]:
+    """Cut a plane of `shape` into parts whose sides are multiples of `step`."""
+    if shape[0] * shape[1] <= MOST_PIXELS:
+        return plan_tiles(shape, max(*shape, 1))
+    return plan_tiles(shape, -(-SIDE // step) * step)
+
+
+def in_threads(
+    work: Callable[[Tile], Result], parts: Sequence[Tile], *, alone: bool = False
+) -> Iterator[tuple[Tile, Result]]:
+    """Do `work` on parts, one for each core at a time, and give results in the parts' order.
+
+    Parameters
+    ----------
+    work : callable
+        Without effects on anything else.
+    parts : sequence of Tile
+        What to work on.
+    alone : bool
+        One after the other: `work` uses all cores by itself.
+    """
+    if alone or len(parts) == 1:
+        for part in parts:
+            yield part, work(part)
+        return
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from zip(parts, pool.map(work, parts), strict=True)
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
