@@ -28,7 +28,6 @@ from napari_defocus.patches import (
     require_both_classes,
     save_patch_set,
 )
-from napari_defocus.stack_commands import cut_from_stack
 
 
 def patches(options: argparse.Namespace) -> int:
@@ -106,6 +105,7 @@ def fit(options: argparse.Namespace) -> int:
     """Make a metric of annotated images."""
     from napari_defocus.fitting import FitConfig, fit_metric
     from napari_defocus.nets import TrainingConfig
+    from napari_defocus.stack_commands import cut_from_stack
 
     patch_set = cut_from_stack(options) if options.from_stack else _cut(options)
     require_both_classes(patch_set)

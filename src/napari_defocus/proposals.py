@@ -3,7 +3,8 @@
 Not in the paper; the ratios were chosen on the z-stack sample, whose true blur is known.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,15 @@ from napari_defocus.plane import prepare_plane
 from napari_defocus.sharpness import LEAST, filter_response, pool
 
 Float = npt.NDArray[np.float32]
+
+
+class Planes(Protocol):
+    """Planes (Y, X) or (Y, X, C) that are read one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]: ...
+
 
 # A plane is sharp where the best plane answers at most so many times as strongly as it does,
 AS_SHARP = 1.25
@@ -82,6 +92,62 @@ def propose_annotation(
             response = _response(stack[other], metric)
             best, worst = np.maximum(best, response), np.minimum(worst, response)
         on_event(Event("comparing planes", other + 1, planes))
+    return _labels(own, best, worst)
+
+
+def propose_annotations(
+    planes: Planes,
+    metric: LocalMetric | None = None,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> Iterator[Labels]:
+    """Propose an annotation of each plane of a focus stack, in turn; see `propose_annotation`.
+
+    Parameters
+    ----------
+    planes : sequence or array of planes, (Y, X) or (Y, X, C)
+        Two or more of one field; each is read twice.
+    metric : LocalMetric, optional
+        By whose filters planes are compared; the default metric where none is given.
+    on_event : callable
+        Told after each plane of each reading.
+    should_stop : callable
+        Asked before each plane of each reading.
+
+    Yields
+    ------
+    ndarray of uint8, (Y, X)
+        0 unlabelled, 1 blurred, 2 sharp.
+
+    Raises
+    ------
+    DefocusError, Stopped
+        As `propose_annotation`.
+    """
+    count = len(planes)
+    if count < 2:
+        raise DefocusError("planes are compared with each other: give two or more")
+    metric = metric or load_metric("default")
+    best: Float | None = None
+    worst: Float | None = None
+    for z in range(count):
+        if should_stop():
+            raise Stopped
+        own = _response(planes[z], metric)
+        best = own if best is None else np.maximum(best, own)
+        worst = own if worst is None else np.minimum(worst, own)
+        on_event(Event("comparing planes", z + 1, count))
+    assert best is not None
+    assert worst is not None
+    for z in range(count):
+        if should_stop():
+            raise Stopped
+        yield _labels(_response(planes[z], metric), best, worst)
+        on_event(Event("labelling planes", z + 1, count))
+
+
+def _labels(own: Float, best: Float, worst: Float) -> Labels:
     labels = np.zeros(own.shape, np.uint8)
     labels[(best <= AS_SHARP * own) & (best >= CLEARLY_SHARPER * worst)] = SHARP
     labels[best >= CLEARLY_SHARPER * own] = BLURRED

@@ -1,0 +1,299 @@
+"""Focus stacks: rendered ones whose depth is known, and real ones.
+
+    python benchmarks/stacks.py [FOLDER]
+
+FOLDER holds ``stack_pcb``, ``stack_switch`` and ``stack_algae``; without it only rendered stacks
+are measured. Of these the altitude's error, in planes, and the PSNR of the fused image against the
+scene without noise and defocus are told, beside those of the best single plane and of the plain
+fusion by the largest coefficients of Laplacian pyramids. Real stacks run through the command line,
+in a process of their own each, for time and peak memory.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, stats
+from skimage import data
+from skimage.transform import resize
+
+from napari_defocus.io import read_image
+from napari_defocus.optics import (
+    Camera,
+    defocus,
+    defocus_varying,
+    expose,
+    random_outline,
+    to_light,
+)
+from napari_defocus.stacks import StackConfig, analyse_stack
+
+Float = npt.NDArray[np.float32]
+
+SIDE = 256
+SOFTNESS = 0.3
+LEVELS = 5
+COLUMNS = ("stack", "error", "far out", "plane", "pyramid", "fused")
+# Runs the command line in a process of its own, and tells seconds and peak memory.
+TIMED = """
+import json, resource, sys, time
+from napari_defocus.cli import main
+start = time.monotonic()
+status = main(sys.argv[1:])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps([status, time.monotonic() - start, peak]))
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """A stack (Z, Y, X[, 3]), its depth (Y, X) in planes, and the scene in focus all over."""
+
+    planes: npt.NDArray[np.uint8]
+    depth: Float
+    sharp: npt.NDArray[np.uint8]
+
+
+def picture(name: str, side: int) -> Float:
+    """Give linear light of a picture that comes with scikit-image, reduced until it is crisp."""
+    found = getattr(data, name)()
+    size = (side, side, *found.shape[2:])
+    small = resize(found.astype(np.float32), size, anti_aliasing=True)
+    return to_light(np.clip(np.round(small), 0, 255).astype(np.uint8))
+
+
+def slant(shape: tuple[int, int], planes: int) -> Float:
+    """Depth of a plane that lies askew, from the first plane to the last."""
+    y, x = (np.linspace(0, 1, size, dtype=np.float32) for size in shape)
+    return np.asarray((0.3 * y[:, np.newaxis] + 0.7 * x) * (planes - 1), np.float32)
+
+
+def hills(shape: tuple[int, int], planes: int, seed: int, width: float = 1 / 8) -> Float:
+    """Depth of smooth hills, from the first plane to the last."""
+    noise = np.random.default_rng(seed).normal(size=shape)
+    relief = ndimage.gaussian_filter(noise, width * shape[0], mode="reflect")
+    relief = (relief - relief.min()) / np.ptp(relief)
+    return np.asarray(relief * (planes - 1), np.float32)
+
+
+def render_surface(
+    light: Float, depth: Float, planes: int, growth: float, electrons: float = 8000
+) -> Rendered:
+    """See a surface (Y, X) plane by plane; the disc's radius grows by `growth` pixels a plane."""
+    seen = [defocus_varying(light, growth * np.abs(depth - z)) for z in range(planes)]
+    return _recorded(seen, depth, light, electrons)
+
+
+def render_terraces(
+    lights: Sequence[Float],
+    levels: Sequence[float],
+    planes: int,
+    growth: float,
+    seed: int = 0,
+) -> Rendered:
+    """See layers of random outline, each nearer and in front of those before."""
+    rng = np.random.default_rng(seed)
+    shape = lights[0].shape[:2]
+    covers = [np.ones(shape, np.float32)] + [random_outline(shape, rng) for _ in lights[1:]]
+    depth = np.zeros(shape, np.float32)
+    for cover, level in zip(covers, levels, strict=True):
+        depth = np.where(cover > 0.5, np.float32(level), depth)
+
+    def view(radii: Sequence[float]) -> Float:
+        seen = np.zeros_like(lights[0])
+        for light, cover, radius in zip(lights, covers, radii, strict=True):
+            shown = cover if light.ndim == 2 else cover[..., np.newaxis]
+            hidden = defocus(cover, radius).reshape(shown.shape)
+            seen = defocus(light * shown, radius) + (1 - hidden) * seen
+        return seen
+
+    stack = [view([growth * abs(level - z) for level in levels]) for z in range(planes)]
+    return _recorded(stack, depth, view([0.0] * len(levels)), 8000)
+
+
+def _recorded(stack: Sequence[Float], depth: Float, sharp: Float, electrons: float) -> Rendered:
+    rng = np.random.default_rng(0)
+    camera = Camera(softness=SOFTNESS, electrons=electrons)
+    ideal = Camera(softness=SOFTNESS, electrons=1e12, read_noise=0)
+    planes = np.stack([expose(light, camera, rng) for light in stack])
+    return Rendered(planes, depth, expose(sharp, ideal, rng))
+
+
+def render_phase(
+    planes: int = 9, side: int = 192, tilt: float = 3.0, seed: int = 0
+) -> tuple[npt.NDArray[np.uint8], Float]:
+    """See phase objects in bright field: contrast grows with the distance from focus.
+
+    By the transport of intensity, the change of brightness is that distance times the Laplacian of
+    the phase (M. Teague, J. Opt. Soc. Am. 73(11), 1983).
+
+    Returns
+    -------
+    stack : ndarray of uint8, (Z, Y, X)
+    depth : ndarray of float32, (Y, X)
+        In planes.
+    """
+    rng = np.random.default_rng(seed)
+    phase = np.zeros((side, side), np.float32)
+    phase[tuple(rng.integers(8, side - 8, (2, side * side // 300)))] = 1
+    bend = ndimage.laplace(ndimage.gaussian_filter(phase, 2.5))
+    bend = bend / np.abs(bend).max()
+    across = np.linspace(-0.5, 0.5, side, dtype=np.float32)
+    depth = np.asarray(np.broadcast_to((planes - 1) / 2 + tilt * across, (side, side)))
+    stack = []
+    for z in range(planes):
+        light = np.asarray(0.5 * (1 + 0.12 * (z - depth) * bend), np.float32)
+        seen = defocus_varying(light, 0.35 * np.abs(depth - z))
+        stack.append(expose(seen, Camera(), rng))
+    return np.stack(stack), depth
+
+
+def _surface(
+    name: str,
+    depth: Callable[[tuple[int, int], int], Float],
+    planes: int,
+    growth: float,
+    electrons: float = 8000,
+) -> Callable[[int], Rendered]:
+    def render(side: int) -> Rendered:
+        light, seen = picture(name, side), depth((side, side), planes)
+        return render_surface(light, seen, planes, growth, electrons)
+
+    return render
+
+
+def _terraces(
+    names: Sequence[str], levels: Sequence[float], growth: float, seed: int
+) -> Callable[[int], Rendered]:
+    return lambda side: render_terraces(
+        [picture(name, side) for name in names], levels, 8, growth, seed
+    )
+
+
+# By name, functions of the side in pixels.
+RENDERED: dict[str, Callable[[int], Rendered]] = {
+    "hills gravel": _surface("gravel", partial(hills, seed=0), 12, 1.0),
+    "hills gravel, noisy": _surface("gravel", partial(hills, seed=2), 12, 1.0, 500),
+    "hills astronaut": _surface("astronaut", partial(hills, seed=3), 8, 1.5),
+    "hills coins": _surface("coins", partial(hills, seed=4, width=0.3), 8, 1.2, 2000),
+    "slant tissue": _surface("immunohistochemistry", slant, 8, 1.0),
+    "slant brick": _surface("brick", slant, 6, 1.5),
+    "slant camera": _surface("camera", slant, 8, 1.5, 3000),
+    "slant page": _surface("page", slant, 7, 1.5),
+    "steps brick": _terraces(("brick", "gravel", "grass"), (1.0, 3.5, 6.0), 1.0, 0),
+    "steps grass": _terraces(("grass", "brick", "gravel"), (1.0, 4.0, 6.0), 1.5, 5),
+    "steps astronaut": _terraces(("astronaut", "coffee"), (1.0, 5.0), 1.0, 7),
+}
+
+
+def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+    """Peak signal to noise ratio of 8-bit images, dB."""
+    return float(10 * np.log10(255**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
+
+
+def pyramid_fusion(planes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Fuse by the largest coefficients of Laplacian pyramids, and the mean of what remains.
+
+    P. Burt, R. Kolczynski, "Enhanced image capture through fusion", ICCV 1993, in its plain form;
+    written with scipy alone, as an independent reference.
+    """
+    colours = planes.reshape(*planes.shape[:3], -1)
+    fused = [_fuse_channel(colours[..., c].astype(np.float64)) for c in range(colours.shape[-1])]
+    image = np.stack(fused, axis=-1).reshape(planes.shape[1:])
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+
+
+def _fuse_channel(planes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    bands: list[list[npt.NDArray[np.float64]]] = []
+    rest = []
+    for plane in planes:
+        own = []
+        for _ in range(LEVELS):
+            coarse = ndimage.gaussian_filter(plane, 1.0)[::2, ::2]
+            own.append(plane - _expanded(coarse, plane.shape))
+            plane = coarse
+        bands.append(own)
+        rest.append(plane)
+    image = np.mean(rest, axis=0)
+    for level in range(LEVELS - 1, -1, -1):
+        found = np.stack([own[level] for own in bands])
+        largest = np.abs(found).argmax(axis=0)[np.newaxis]
+        image = _expanded(image, found.shape[1:])
+        image = image + np.take_along_axis(found, largest, axis=0)[0]
+    return image
+
+
+def _expanded(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    spread, weight = np.zeros(shape), np.zeros(shape)
+    spread[::2, ::2], weight[::2, ::2] = coarse, 1
+    return np.asarray(ndimage.gaussian_filter(spread, 1.0) / ndimage.gaussian_filter(weight, 1.0))
+
+
+def measure(stack: Rendered) -> dict[str, float]:
+    """Score altitude and fused image of a rendered stack."""
+    found = analyse_stack(stack.planes)
+    error = np.abs(found.altitude - stack.depth)
+    return {
+        "error": float(np.median(error)),
+        "far out": float((error > 0.75).mean()),
+        "plane": max(psnr(plane, stack.sharp) for plane in stack.planes),
+        "pyramid": psnr(pyramid_fusion(stack.planes), stack.sharp),
+        "fused": psnr(found.fused, stack.sharp),
+    }
+
+
+def measure_real(folder: Path, *options: str) -> str:
+    """Run the command line on a folder of planes; tell seconds, peak memory, rank correlation."""
+    with tempfile.TemporaryDirectory() as out:
+        command = ["stack", str(folder), "--out", out, *options]
+        done = subprocess.run(
+            [sys.executable, "-c", TIMED, *command], capture_output=True, text=True, check=True
+        )
+        status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
+        altitude = read_image(Path(out) / f"{folder.name}.altitude.tif").data
+    rows = np.median(altitude, axis=1)
+    order = stats.spearmanr(rows, np.arange(len(rows))).statistic
+    name = " ".join([folder.name, *options])
+    return (
+        f"{name:28} status {status}  {seconds:5.1f} s  peak {peak:.2f} GiB  "
+        f"rows and altitude {order:+.3f}"
+    )
+
+
+def main(say: Callable[[str], None] = print) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    options = parser.parse_args()
+    say("{:28} {:>6} {:>8} {:>7} {:>8} {:>7}".format(*COLUMNS))
+    for name, render in RENDERED.items():
+        row = measure(render(SIDE))
+        say(
+            f"{name:28} {row['error']:6.3f} {row['far out']:8.1%} {row['plane']:7.2f} "
+            f"{row['pyramid']:8.2f} {row['fused']:7.2f}"
+        )
+    planes, depth = render_phase()
+    plain, found = analyse_stack(planes), analyse_stack(planes, StackConfig(extremum="min"))
+    say(
+        f"phase objects: share {plain.phase_share:.2f}, median error as a minimum "
+        f"{np.median(np.abs(found.altitude - depth)):.3f}"
+    )
+    if options.folder:
+        for name, extra in (
+            ("stack_pcb", ["--register"]),
+            ("stack_switch", ["--register"]),
+            ("stack_algae", []),
+        ):
+            say(measure_real(options.folder / name, *extra))
+
+
+if __name__ == "__main__":
+    main()
