@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from napari_defocus import __version__, commands, default_metric
-from napari_defocus.cli import build_parser, config_from, detection_config, main
+from napari_defocus.cli import build_parser, detection_config, main
 from napari_defocus.detection import DetectionConfig
 from napari_defocus.evaluation import PROTOCOLS, score_map
 from napari_defocus.fitting import FitConfig
@@ -23,6 +23,7 @@ from napari_defocus.masking import MaskConfig
 from napari_defocus.metric import PACKAGED, load_metric, save_metric
 from napari_defocus.nets import PACKAGED as PACKAGED_NETS
 from napari_defocus.nets import TrainingConfig, load_nets
+from napari_defocus.options import config_from
 from napari_defocus.outputs import interruptible
 from napari_defocus.patches import PatchConfig, load_patch_set, save_patch_set
 from napari_defocus.refinement import RefinementConfig

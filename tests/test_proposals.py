@@ -30,7 +30,7 @@ def test_proposals_agree_with_the_true_blur(sample, index):
     assert (radius[labels == 1] > 1.5).mean() > 0.98
     # Neither class is missed where it is plain.
     if (radius < 0.5).mean() > 0.01:
-        assert (labels == 2)[radius < 0.5].mean() > 0.8
+        assert (labels == 2)[radius < 0.5].mean() > 0.75
     assert (labels == 1)[radius > 4].mean() > 0.9
 
 

@@ -8,11 +8,12 @@ import tifffile
 from PIL import Image
 
 from napari_defocus import stack_commands
-from napari_defocus.cli import build_parser, config_from, main
+from napari_defocus.cli import build_parser, main
 from napari_defocus.errors import DefocusError
 from napari_defocus.evaluation import auc
 from napari_defocus.io import read_image, write_png, write_tiff
 from napari_defocus.metric import load_metric
+from napari_defocus.options import config_from
 from napari_defocus.plane import prepare_plane
 from napari_defocus.proposals import propose_annotation, propose_annotations
 from napari_defocus.sharpness import sharpness_odds

@@ -4,9 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from napari_defocus import __version__, commands, detect_command, stack_commands
 from napari_defocus.dense_config import DenseConfig
@@ -15,6 +13,7 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.fitting import FitConfig
 from napari_defocus.masking import MaskConfig
 from napari_defocus.nets import DEVICES, TrainingConfig
+from napari_defocus.options import HelpFormatter, add_out, add_setting, config_from
 from napari_defocus.patches import PatchConfig
 from napari_defocus.refinement import RefinementConfig
 from napari_defocus.stacks import EXTREMA, StackConfig
@@ -56,15 +55,6 @@ def report_error(error: Exception) -> int:
     return EXIT_BAD_INPUT
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, but not where there is none to show."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS):
-            return action.help
-        return super()._get_help_string(action)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -75,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
         command = subparsers.add_parser(
-            name, help=text, description=text, formatter_class=_HelpFormatter
+            name, help=text, description=text, formatter_class=HelpFormatter
         )
         command.set_defaults(run=run)
         return command
@@ -94,31 +84,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _out(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-
-
-def _setting(group: Any, config: Any, field: str, text: str, **options: Any) -> None:
-    """Add the option for a field of a config; its default is the config's own."""
-    default = getattr(config, field)
-    kind = {} if isinstance(default, bool) else {"type": options.pop("type", type(default))}
-    group.add_argument(
-        "--" + options.pop("flag", field).replace("_", "-"),
-        dest=field,
-        default=default,
-        help=text,
-        **kind,
-        **options,
-    )
-
-
-def config_from(options: argparse.Namespace, kind: type[Any], **given: Any) -> Any:
-    """Fill a config from the options that bear its fields' names, and from `given`."""
-    told = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
-    return kind(**{**told, **given})
-
-
 def _detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
@@ -126,7 +91,7 @@ def _detect(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="images, folders of images, OME-Zarr folders, or URLs of OME-Zarr",
     )
-    _out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
+    add_out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
     parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
     parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
     parser.add_argument("--confidence", action="store_true", help="write STEM.confidence.tif too")
@@ -178,12 +143,12 @@ def _tiles(parser: argparse.ArgumentParser) -> None:
 def _detection_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detection")
     config = DetectionConfig()
-    _setting(group, config, "detector", "'metric', 'dense', a dense detector's file, or 'auto'")
-    _setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
-    _setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
-    _setting(group, config, "reach", "furthest the threshold may move, log odds")
-    _setting(group, config, "caution", "log odds a sharp pixel needs above even")
-    _setting(group, config, "gain", "steepness of the map")
+    add_setting(group, config, "detector", "'metric', 'dense', a dense detector's file, or 'auto'")
+    add_setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
+    add_setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
+    add_setting(group, config, "reach", "furthest the threshold may move, log odds")
+    add_setting(group, config, "caution", "log odds a sharp pixel needs above even")
+    add_setting(group, config, "gain", "steepness of the map")
     group.add_argument("--no-refine", dest="refine", action="store_false", help="skip refinement")
     group = parser.add_argument_group("refinement")
     refinement = RefinementConfig()
@@ -192,8 +157,8 @@ def _detection_settings(parser: argparse.ArgumentParser) -> None:
         ("weights", "weight of each kept map"),
     ):
         kind = type(getattr(refinement, field)[0])
-        _setting(group, refinement, field, text, type=kind, nargs="+", metavar="N")
-    _setting(group, refinement, "neighbourhood", "side of the square whose mean decides, pixels")
+        add_setting(group, refinement, field, text, type=kind, nargs="+", metavar="N")
+    add_setting(group, refinement, "neighbourhood", "side of the square whose mean decides, pixels")
     group.add_argument(
         "--refine-threshold",
         type=_number_or("mean"),
@@ -201,10 +166,10 @@ def _detection_settings(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="the global threshold in [0, 1], or 'mean' for that of the map",
     )
-    _setting(group, refinement, "keep", "share of the unrefined map in the result, 0 to 1")
+    add_setting(group, refinement, "keep", "share of the unrefined map in the result, 0 to 1")
     group = parser.add_argument_group("mask")
     mask = MaskConfig()
-    _setting(
+    add_setting(
         group,
         mask,
         "threshold",
@@ -213,7 +178,7 @@ def _detection_settings(parser: argparse.ArgumentParser) -> None:
         flag="mask-threshold",
         metavar="T",
     )
-    _setting(group, mask, "smallest", "spots of fewer pixels are given to their surroundings")
+    add_setting(group, mask, "smallest", "spots of fewer pixels are given to their surroundings")
 
 
 def _number_or(*words: str) -> Callable[[str], float | str]:
@@ -254,38 +219,38 @@ def _annotated_images(parser: argparse.ArgumentParser, nargs: str = "+") -> None
     )
     group = parser.add_argument_group("patches")
     config = PatchConfig()
-    _setting(group, config, "size", "side of a patch, pixels")
-    _setting(group, config, "superpixel", "side of a super-pixel, pixels")
-    _setting(group, config, "purity", "least share of one class in the annotated area")
-    _setting(group, config, "coverage", "least share of a patch that is annotated")
+    add_setting(group, config, "size", "side of a patch, pixels")
+    add_setting(group, config, "superpixel", "side of a super-pixel, pixels")
+    add_setting(group, config, "purity", "least share of one class in the annotated area")
+    add_setting(group, config, "coverage", "least share of a patch that is annotated")
 
 
 def _patches(parser: argparse.ArgumentParser) -> None:
     _annotated_images(parser)
-    _out(parser, "the patch set, a .safetensors file")
+    add_out(parser, "the patch set, a .safetensors file")
 
 
 def _training_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     config = TrainingConfig()
-    _setting(group, config, "base", "nets to go on from, a file or 'default'; 'none': train anew")
-    _setting(group, config, "nets", "number of nets")
-    _setting(group, config, "kernels", "kernels of a net's first layer")
-    _setting(group, config, "kernel_size", "side of a kernel, pixels, odd")
-    _setting(group, config, "epochs", "most passes over the patches")
-    _setting(group, config, "patience", "passes without a better validation loss before a stop")
-    _setting(group, config, "batch", "patches in a batch")
-    _setting(group, config, "learning_rate", "of Adam")
-    _setting(group, config, "l1", "weight of the kernels' absolute values in the loss")
-    _setting(group, config, "decay", "weight of the kernels' squares in the loss")
-    _setting(group, config, "validation", "share of the patches held out, by image")
-    _setting(group, config, "seed", "same seed, same machine: same nets")
-    _setting(group, config, "device", "where to train", choices=DEVICES)
+    add_setting(group, config, "base", "nets to go on from: a file, 'default' or 'none'")
+    add_setting(group, config, "nets", "number of nets")
+    add_setting(group, config, "kernels", "kernels of a net's first layer")
+    add_setting(group, config, "kernel_size", "side of a kernel, pixels, odd")
+    add_setting(group, config, "epochs", "most passes over the patches")
+    add_setting(group, config, "patience", "passes without a better validation loss before a stop")
+    add_setting(group, config, "batch", "patches in a batch")
+    add_setting(group, config, "learning_rate", "of Adam")
+    add_setting(group, config, "l1", "weight of the kernels' absolute values in the loss")
+    add_setting(group, config, "decay", "weight of the kernels' squares in the loss")
+    add_setting(group, config, "validation", "share of the patches held out, by image")
+    add_setting(group, config, "seed", "same seed, same machine: same nets")
+    add_setting(group, config, "device", "where to train", choices=DEVICES)
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", type=Path, metavar="SET", help="a patch set")
-    _out(parser, "the nets, a .safetensors file")
+    add_out(parser, "the nets, a .safetensors file")
     parser.add_argument(
         "--resume", type=Path, metavar="NETS", help="go on from nets whose training was stopped"
     )
@@ -293,12 +258,12 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 
 def _components(parser: argparse.ArgumentParser) -> None:
-    _setting(parser, FitConfig(), "components", "number of filters, K")
+    add_setting(parser, FitConfig(), "components", "number of filters, K")
 
 
 def _metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nets", type=Path, metavar="NETS", help="trained nets")
-    _out(parser, "the metric, a .safetensors file")
+    add_out(parser, "the metric, a .safetensors file")
     _components(parser)
 
 
@@ -309,14 +274,16 @@ def _stack(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="stack files, OME-Zarr folders or URLs, or folders of images that are the planes",
     )
-    _out(
+    add_out(
         parser,
         "folder for STEM.altitude.tif (in planes from 0), STEM.confidence.tif, STEM.fused.tif, "
         "STEM.provenance.tif and STEM.planes.csv; of a time series without Z, STEM.frames.csv",
     )
     _planes(parser)
     config = StackConfig()
-    _setting(parser, config, "extremum", "where focus has most detail, or least", choices=EXTREMA)
+    add_setting(
+        parser, config, "extremum", "where focus has most detail, or least", choices=EXTREMA
+    )
     parser.add_argument(
         "--labels", type=Path, metavar="LABELS", help="objects: write STEM.labels.csv too"
     )
@@ -344,7 +311,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
         help="in place of annotated images: focus stacks, labelled by comparing their planes",
     )
     _planes(parser)
-    _out(parser, "the metric, a .safetensors file")
+    add_out(parser, "the metric, a .safetensors file")
     parser.add_argument("--instant", action="store_true", help="closed form instead of nets")
     _components(parser)
     _training_settings(parser)
@@ -369,7 +336,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         default="blur",
         help="what is bright in the maps",
     )
-    _out(parser, "folder for report.json, scores.csv and precision_recall.png")
+    add_out(parser, "folder for report.json, scores.csv and precision_recall.png")
 
 
 def _info(parser: argparse.ArgumentParser) -> None:
@@ -377,14 +344,14 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 
 def _default(parser: argparse.ArgumentParser) -> None:
-    _out(parser, "folder for the metric and its nets")
+    add_out(parser, "folder for the metric and its nets")
 
 
 def _dense(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "book", type=Path, metavar="BOOK", help="folder with 'backgrounds' and 'objects'"
     )
-    _out(parser, "the dense detector, a .safetensors file")
+    add_out(parser, "the dense detector, a .safetensors file")
     parser.add_argument(
         "--scenes-in",
         type=Path,
@@ -401,14 +368,14 @@ def _dense(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("training")
     config = DenseConfig()
-    _setting(group, config, "scenes", "number of rendered scenes")
-    _setting(group, config, "steps", "batches to train on")
-    _setting(group, config, "batch", "crops in a batch")
-    _setting(group, config, "crop", "side of a crop, pixels, a multiple of 32")
-    _setting(group, config, "learning_rate", "highest of AdamW")
-    _setting(group, config, "seed", "of scenes and crops")
+    add_setting(group, config, "scenes", "number of rendered scenes")
+    add_setting(group, config, "steps", "batches to train on")
+    add_setting(group, config, "batch", "crops in a batch")
+    add_setting(group, config, "crop", "side of a crop, pixels, a multiple of 32")
+    add_setting(group, config, "learning_rate", "highest of AdamW")
+    add_setting(group, config, "seed", "of scenes and crops")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    _out(parser, "folder for the results")
+    add_out(parser, "folder for the results")

@@ -19,6 +19,7 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.io import read_image, read_labels
 from napari_defocus.metric import PACKAGED as PACKAGED_METRICS
 from napari_defocus.metric import LocalMetric, load_metric, save_metric
+from napari_defocus.options import config_from
 from napari_defocus.outputs import interruptible, print_event, refuse_existing
 from napari_defocus.patches import (
     PatchConfig,
@@ -46,7 +47,7 @@ def _cut(options: argparse.Namespace) -> PatchSet:
     pairs = zip(paths[::2], paths[1::2], strict=True)
     return build_patch_set(
         (_annotated(image, labels, options.labels_are_masks) for image, labels in pairs),
-        cli.config_from(options, PatchConfig),
+        config_from(options, PatchConfig),
     )
 
 
@@ -72,7 +73,7 @@ def train(options: argparse.Namespace) -> int:
 
     refuse_existing(options.out, options.overwrite)
     resume = load_nets(options.resume) if options.resume else None
-    config: TrainingConfig = cli.config_from(options, TrainingConfig)
+    config: TrainingConfig = config_from(options, TrainingConfig)
     with interruptible() as should_stop:
         nets = train_nets(
             load_patch_set(options.set),
@@ -112,7 +113,7 @@ def fit(options: argparse.Namespace) -> int:
     config = FitConfig(
         method="instant" if options.instant else "nets",
         components=options.components,
-        training=cli.config_from(options, TrainingConfig),
+        training=config_from(options, TrainingConfig),
     )
     with interruptible() as should_stop:
         made = fit_metric(patch_set, config, on_event=print_event, should_stop=should_stop)
@@ -148,7 +149,7 @@ def train_dense(options: argparse.Namespace) -> int:
     from napari_defocus.scenes import read_book
 
     refuse_existing(options.out, options.overwrite)
-    config: DenseConfig = cli.config_from(options, DenseConfig)
+    config: DenseConfig = config_from(options, DenseConfig)
     imagenet = torch.load(_imagenet_file(options.imagenet), weights_only=True)
     book = read_book(options.book)
     with interruptible() as should_stop:

@@ -16,6 +16,7 @@ from napari_defocus.events import ShouldStop, Stopped
 from napari_defocus.frames import score_frames
 from napari_defocus.io import read_labels, write_tiff
 from napari_defocus.label_scores import score_labels
+from napari_defocus.options import config_from
 from napari_defocus.outputs import Progress, interruptible, refuse_existing
 from napari_defocus.patches import PatchConfig, PatchSet, build_patch_set, merge_patch_sets
 from napari_defocus.proposals import propose_annotations
@@ -117,7 +118,7 @@ def _analyse(
     options: argparse.Namespace,
     should_stop: ShouldStop,
 ) -> _Found:
-    config = cli.config_from(options, StackConfig)
+    config = config_from(options, StackConfig)
     listeners: dict[str, Any] = {"on_event": Progress(), "should_stop": should_stop}
     stacks = dict(stacks_in(source))
     found = _Found(source.axes[: len(source.leading)].replace("Z", ""))
@@ -217,7 +218,7 @@ def cut_from_stack(options: argparse.Namespace) -> PatchSet:
     if options.images:
         raise DefocusError("give images with their labels, or --from-stack, not both")
     refuse_existing(options.out, options.overwrite)
-    config: PatchConfig = cli.config_from(options, PatchConfig)
+    config: PatchConfig = config_from(options, PatchConfig)
     try:
         with interruptible() as should_stop:
             parts = [

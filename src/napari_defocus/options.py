@@ -1,0 +1,41 @@
+"""What parsers of the command line share: outputs, and the fields of configs as options."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but not where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def add_out(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the options that say where results go."""
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def add_setting(group: Any, config: Any, field: str, text: str, **options: Any) -> None:
+    """Add the option for a field of a config; its default is the config's own."""
+    default = getattr(config, field)
+    kind = {} if isinstance(default, bool) else {"type": options.pop("type", type(default))}
+    group.add_argument(
+        "--" + options.pop("flag", field).replace("_", "-"),
+        dest=field,
+        default=default,
+        help=text,
+        **kind,
+        **options,
+    )
+
+
+def config_from(options: argparse.Namespace, kind: type[Any], **given: Any) -> Any:
+    """Fill a config from the options that bear its fields' names, and from `given`."""
+    told = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
+    return kind(**{**told, **given})
