@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from napari_defocus.dense_training import (
     BLURRED_FROM,
     SHARP_UP_TO,
     RenderedScenes,
+    _train_once,
     dense_losses,
     random_crops,
     read_scenes,
@@ -18,11 +21,14 @@ from napari_defocus.dense_training import (
     train_dense,
 )
 from napari_defocus.errors import DefocusError
+from napari_defocus.events import ignore_event, never_stop
 from napari_defocus.metric import load_metric
 from napari_defocus.optics import disc, spread
 from napari_defocus.scenes import read_book
 
-TINY = DenseConfig(scenes=4, scene=SceneConfig(size=96), steps=3, batch=2, crop=64, warm_up=1)
+TINY = DenseConfig(
+    scenes=4, scene=SceneConfig(size=96), steps=3, batch=2, crop=64, warm_up=1, runs=1
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,12 +114,12 @@ def test_crops_stay_with_their_radii(halves):
 
 
 def test_training_learns_what_is_sharp(halves):
-    config = DenseConfig(steps=40, batch=4, crop=64, warm_up=5, memory=0.9)
+    config = DenseConfig(runs=1, steps=40, batch=4, crop=64, warm_up=5, memory=0.9)
     events = []
     detector = train_dense(halves, load_metric(), None, config, on_event=events.append)
     odds = judge_dense(halves.images[0] / np.float32(255), detector).odds
     assert odds[:, :40].mean() > odds[:, 56:].mean() + 1
-    assert detector.record["steps"] == 40
+    assert detector.record["steps"] == [40]
     assert detector.record["metric"] == load_metric().digest
 
 
@@ -124,9 +130,32 @@ def test_the_same_seed_gives_the_same_weights(halves):
 
 
 def test_a_stop_keeps_what_was_trained(halves):
-    asked = iter([False, True])
-    detector = train_dense(halves, load_metric(), None, TINY, should_stop=lambda: next(asked))
-    assert detector.record["steps"] == 1
+    config = replace(TINY, runs=3, steps=2)
+
+    def stopped_after(asked):
+        answers = iter([False] * asked + [True] * 9)
+        return train_dense(halves, load_metric(), None, config, should_stop=lambda: next(answers))
+
+    assert stopped_after(2).record["steps"] == [1]
+    first = stopped_after(4)  # within the second, which is dropped
+    assert first.record["steps"] == [2]
+    alone = train_dense(halves, load_metric(), None, replace(config, runs=1))
+    for name, values in alone.weights.items():
+        np.testing.assert_array_equal(values, first.weights[name])
+    with pytest.raises(DefocusError, match="nothing to keep"):
+        stopped_after(0)
+
+
+def test_weights_of_several_runs_are_averaged(halves):
+    both = train_dense(halves, load_metric(), None, replace(TINY, runs=2))
+    first, other = (
+        _train_once(halves, load_metric(), None, TINY, run, ignore_event, never_stop)[0]
+        for run in (0, 1)
+    )
+    assert both.record["steps"] == [TINY.steps] * 2
+    assert any((first[name] != other[name]).any() for name in first)
+    for name, values in both.weights.items():
+        np.testing.assert_allclose(values, (first[name] + other[name]) / 2, rtol=1e-6)
 
 
 def test_scenes_are_the_same_on_one_process_and_two(book, tmp_path):
@@ -143,7 +172,7 @@ def test_the_command_trains_from_a_book(book, tmp_path, capsys):
     torch.save(_as_imagenet(), tmp_path / "imagenet.pth")
     words = ["train-dense", str(book), "--scenes-in", str(tmp_path / "scenes")]
     words += ["--imagenet", str(tmp_path / "imagenet.pth"), "--workers", "1"]
-    words += ["--scenes", "2", "--steps", "1", "--batch", "1", "--crop", "64"]
+    words += ["--scenes", "2", "--runs", "1", "--steps", "1", "--batch", "1", "--crop", "64"]
     assert cli.main([*words, "--out", str(tmp_path / "d.safetensors")]) == 0
     assert load_dense(tmp_path / "d.safetensors").record["imagenet"] is True
     assert cli.main([*words, "--out", str(tmp_path / "d.safetensors")]) == 2

@@ -40,8 +40,11 @@ class DenseConfig:
         Number of rendered scenes.
     scene : SceneConfig
         What they are like.
+    runs : int
+        How many networks are trained, from the same start on other crops; their weights are
+        averaged (M. Wortsman et al., "Model soups", ICML 2022).
     steps : int
-        Batches trained on.
+        Batches that each is trained on.
     batch : int
         Crops in a batch.
     crop : int
@@ -62,7 +65,8 @@ class DenseConfig:
 
     scenes: int = 6500
     scene: SceneConfig = field(default_factory=SceneConfig)
-    steps: int = 600
+    runs: int = 3
+    steps: int = 800
     batch: int = 8
     crop: int = 256
     learning_rate: float = 1.5e-3

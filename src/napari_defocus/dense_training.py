@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,21 +123,47 @@ def train_dense(
     on_event : callable
         Told every 50 steps, with the losses.
     should_stop : callable
-        Asked at each step; what is trained until then is kept.
+        Asked at each step; networks that are done are kept, or the first as far as it came.
 
     Returns
     -------
     DenseDetector
+
+    Raises
+    ------
+    DefocusError
+        Where it was stopped before the first step.
     """
+    done: list[int] = []
+    sums: dict[str, npt.NDArray[Any]] = {}
+    for run in range(config.runs):
+        if should_stop():
+            break
+        kept, steps = _train_once(scenes, metric, imagenet, config, run, on_event, should_stop)
+        if steps < config.steps and done:
+            break  # a network that is half trained would spoil the others
+        done.append(steps)
+        sums = {name: values + sums.get(name, 0) for name, values in kept.items()}
+    if not done or not done[0]:
+        raise DefocusError("stopped before the first batch: there is nothing to keep")
+    weights = {name: values / np.float32(len(done)) for name, values in sums.items()}
+    record = {"config": asdict(config), "steps": done, "imagenet": imagenet is not None}
+    return DenseDetector(weights, record | {"metric": metric.digest})
+
+
+def _train_once(
+    scenes: RenderedScenes,
+    metric: LocalMetric,
+    imagenet: Mapping[str, Tensor] | None,
+    config: DenseConfig,
+    run: int,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+) -> tuple[dict[str, npt.NDArray[np.float32]], int]:
+    """Train one network; give its averaged weights, and after how many steps."""
     torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    network = DenseNet(torch.from_numpy(metric.filters.astype(np.float32)))
-    if imagenet is not None:
-        read_imagenet(imagenet, network.backbone)
-    network.backbone.requires_grad_(config.backbone_share > 0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rng = np.random.default_rng([config.seed, run])
+    network, device = _new_network(metric, imagenet, config)
     kept = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = _optimiser(network, config)
     losses: list[tuple[float, float]] = []
@@ -159,10 +186,20 @@ def train_dense(
         if (step + 1) % 50 == 0:
             means = np.mean(losses[-50:], axis=0)
             values = {"sharp loss": float(means[0]), "radius loss": float(means[1])}
-            on_event(Event("training", step + 1, config.steps, values))
-    weights = {name: value.float().cpu().numpy() for name, value in kept.items()}
-    record = {"config": asdict(config), "steps": len(losses), "imagenet": imagenet is not None}
-    return DenseDetector(weights, record | {"metric": metric.digest})
+            on_event(Event(f"training network {run + 1}", step + 1, config.steps, values))
+    return {name: value.float().cpu().numpy() for name, value in kept.items()}, len(losses)
+
+
+def _new_network(
+    metric: LocalMetric, imagenet: Mapping[str, Tensor] | None, config: DenseConfig
+) -> tuple[DenseNet, str]:
+    network = DenseNet(torch.from_numpy(metric.filters.astype(np.float32)))
+    if imagenet is not None:
+        read_imagenet(imagenet, network.backbone)
+    network.backbone.requires_grad_(config.backbone_share > 0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last), device  # type: ignore[call-overload]
 
 
 def _optimiser(network: DenseNet, config: DenseConfig) -> torch.optim.AdamW:
