@@ -336,7 +336,8 @@ def test_a_radius_needs_the_dense_detector(tmp_path, capsys):
 
 
 def test_the_package_brings_a_detector():
-    assert kept_dense().record["steps"] == DenseConfig().steps
+    config = DenseConfig()
+    assert kept_dense().record["steps"] == [config.steps] * config.runs
 
 
 def test_a_file_is_read_again_only_when_it_changed(file, detector):

@@ -146,6 +146,7 @@ def train_dense(options: argparse.Namespace) -> int:
     from napari_defocus import dense_training
     from napari_defocus.dense import save_dense
     from napari_defocus.dense_config import DenseConfig
+    from napari_defocus.radius_calibration import calibrate_radius
     from napari_defocus.scenes import read_book
 
     refuse_existing(options.out, options.overwrite)
@@ -161,6 +162,7 @@ def train_dense(options: argparse.Namespace) -> int:
             )
         scenes = dense_training.read_scenes(options.scenes_in, config)
         made = dense_training.train_dense(scenes, load_metric(), imagenet, config, **listeners)
+        made = calibrate_radius(made, book, **listeners)
     save_dense(made, options.out, overwrite=options.overwrite)
     print(options.out)
     return 0

@@ -116,11 +116,27 @@ def load_dense(source: str | Path = "default") -> DenseDetector:
     path = PACKAGED.get(str(source), Path(source))
     tensors, card = load_container(path, KIND)
     record = card.get("record")
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not _is_table(record.get("radius")):
         raise DefocusError(f"{path}: not a whole dense detector; get or make it anew")
     if not all(np.isfinite(values).all() for values in tensors.values()):
         raise DefocusError(f"{path}: holds values that are no finite numbers; get it anew")
     return DenseDetector(tensors, record)
+
+
+def _is_table(table: Any) -> bool:
+    """Tell whether this corrects radii; none at all is one that corrects nothing."""
+    if table is None:
+        return True
+    try:
+        told, true = (np.array([0.0, *table[name]], float) for name in ("told", "true"))
+    except (TypeError, ValueError, KeyError):
+        return False
+    return bool(
+        told.shape == true.shape
+        and len(told) > 1
+        and np.isfinite([told, true]).all()
+        and min(np.diff(told).min(), np.diff(true).min()) > 0
+    )
 
 
 def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
@@ -192,7 +208,35 @@ def judge_dense(
     radius = np.maximum(np.exp(level) - np.float32(RADIUS_OFFSET), 0)
     # The error of a logarithm is a share of what the logarithm was taken of.
     error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
-    return DenseJudgement(odds, radius, error)
+    table = detector.record.get("radius")
+    if table is None:
+        return DenseJudgement(odds, radius, error)
+    wider, narrower = radius + error, np.maximum(radius - error, 0)
+    half = (_true_radius(wider, table) - _true_radius(narrower, table)) / np.float32(2)
+    return DenseJudgement(odds, _true_radius(radius, table), half)
+
+
+def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> DenseDetector:
+    """Give a detector whose radii are corrected by a table, or not at all.
+
+    Parameters
+    ----------
+    detector : DenseDetector
+        The detector.
+    table : mapping or None
+        ``told`` and ``true``: radii in pixels, both rising.
+    """
+    record = {name: value for name, value in detector.record.items() if name != "radius"}
+    return DenseDetector(detector.weights, record | ({"radius": dict(table)} if table else {}))
+
+
+def _true_radius(told: Float, table: Mapping[str, Any]) -> Float:
+    """Read the table; beyond its end, a told radius is too small by the last share."""
+    known, true = (np.array([0.0, *table[name]], np.float32) for name in ("told", "true"))
+    within_table = np.interp(told, known, true)
+    return np.asarray(
+        np.where(told > known[-1], told * (true[-1] / known[-1]), within_table), np.float32
+    )
 
 
 def _judge_window(image: Float, network: "DenseNet") -> Float:

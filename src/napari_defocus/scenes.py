@@ -130,9 +130,9 @@ def _view(book: PictureBook, config: SceneConfig, rng: np.random.Generator) -> l
     full = np.ones((size, size), np.float32)
     grounded = rng.random() < 0.5
     depth = np.zeros_like(full) if grounded or rng.random() < 0.6 else _ramp(size, rng)
-    layers = [Layer(_background(book, size, rng), full, depth)]
+    layers = [Layer(random_background(book, size, rng), full, depth)]
     if grounded:
-        light = _background(book, size, rng)
+        light = random_background(book, size, rng)
         layers.append(Layer(light, (rising > 0).astype(np.float32), rising))
     for nearness in np.sort(rng.uniform(0.1, 1, rng.integers(0, config.objects + 1))):
         light, cover = _placed_object(book, size, rng)
@@ -156,8 +156,8 @@ def _ramp(size: int, rng: np.random.Generator) -> Float:
     return np.asarray(rng.uniform(0.3, 1) * along / along.max(), np.float32)
 
 
-def _background(book: PictureBook, size: int, rng: np.random.Generator) -> Float:
-    """Take a random part of a picture, reduced, perhaps mirrored: linear light (Y, X, 3)."""
+def random_background(book: PictureBook, size: int, rng: np.random.Generator) -> Float:
+    """Take a random part of a background, reduced, perhaps mirrored: linear light (Y, X, 3)."""
     with Image.open(_any_of(book.backgrounds, rng)) as file:
         reduction = min(np.exp(rng.uniform(np.log(1.2), np.log(6))), min(file.size) / size)
         share = reduction * size / min(file.size)
