@@ -1,0 +1,184 @@
+"""Time the stages of detection beside what else one might run, at several sizes, as ratios.
+
+    python benchmarks/speed.py --out DIR [--megapixels 0.3 1 4 16 64] [--repeats 20] [--threads 1 2]
+
+All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
+focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers are timed where they are
+installed, up to 4 megapixels. One thread means one core for everything (`os.sched_setaffinity`,
+where there is such a thing).
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from peer_methods import methods
+from scipy import ndimage
+from skimage import data
+
+from napari_defocus.deciding import Levels, decide, start_map
+from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.judging import judge_plane
+from napari_defocus.masking import MaskConfig, cut_mask
+from napari_defocus.metric import load_metric
+from napari_defocus.plane import prepare_plane
+from napari_defocus.refinement import refine
+from napari_defocus.sharpness import filter_response, pool
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+LARGEST_FOR_PEERS = 4.0
+CONFIG = DetectionConfig(detector="metric")
+# Scale of the plain Laplacian's pooling.
+LAPLACIAN_SIGMA = 10.0
+Image = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds of one piece of work."""
+
+    what: str
+    megapixels: float
+    threads: int
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[0.3, 1, 4, 16, 64])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    timings: list[Timing] = []
+    for threads in options.threads:
+        with on_cores(threads):
+            for size in options.megapixels:
+                timings += time_all(size, threads, options.repeats)
+    table = as_table(timings)
+    (options.out / "speed.md").write_text(table, encoding="utf-8")
+    draw(timings, options.out / "speed.png")
+    print(table)
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Let this process use so many cores, where the system can be told."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def picture(megapixels: float) -> Image:
+    """Render a grey picture of 7:5 with so many pixels, uint8."""
+    rows = round((megapixels * 1e6 * 5 / 7) ** 0.5)
+    columns = round(rows * 7 / 5)
+    tile = np.concatenate([data.camera(), data.grass(), data.gravel(), data.brick()], axis=1)
+    image = np.tile(tile, (-(-rows // tile.shape[0]), -(-columns // tile.shape[1])))
+    image = image[:rows, :columns].astype(np.float32)
+    image[rows // 2 :] = ndimage.gaussian_filter(image[rows // 2 :], 4)
+    image += np.random.default_rng(0).normal(0, 2, image.shape).astype(np.float32)
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+
+
+def time_all(megapixels: float, threads: int, repeats: int) -> Iterator[Timing]:
+    """Time every piece of work on one picture."""
+    image = picture(megapixels)
+    for what, work in work_on(image, megapixels):
+        work()  # what is loaded or tabulated once is not counted
+        times = []
+        begun = time.perf_counter()
+        while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 60):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        seconds = statistics.median(times)
+        print(f"{megapixels:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.1f} ms", flush=True)
+        yield Timing(what, megapixels, threads, seconds)
+
+
+def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and give each piece of work."""
+    floats = image.astype(np.float32)
+    metric = load_metric()
+    plane = prepare_plane(image)
+    judgement = judge_plane(image, metric, CONFIG)
+    start = start_map(judgement.level, Levels.of(judgement), CONFIG, True)
+    response = filter_response(plane, metric)
+    undecided = ~judgement.judged
+    yield "copy of the array, float32", floats.copy
+    yield "5 x 5 box filter, scipy", lambda: ndimage.uniform_filter(start, 5)
+    yield "pooled |Laplacian|, scipy", lambda: pooled_laplacian(floats)
+    yield "prepare", lambda: prepare_plane(image)
+    yield "filter", lambda: filter_response(plane, metric)
+    yield "pool", lambda: pool(response, plane.grey, metric.pooling)
+    yield "judge", lambda: judge_plane(image, metric, CONFIG)
+    yield "refine, 100 iterations", lambda: refine(start)
+    yield "mask", lambda: cut_mask(start, undecided, 0.5, MaskConfig().smallest)
+    yield "decide: threshold moved", lambda: decide(judgement, CONFIG)
+    yield "whole detect, metric", lambda: detect(image, metric, CONFIG)
+    if megapixels <= LARGEST_FOR_PEERS:
+        for method in methods([], skip_slow=False):
+            if method.run is not None and method.name.startswith(("blur-detector", "LBP")):
+                yield method.name, partial(method.run, image)
+
+
+def pooled_laplacian(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    pooled = ndimage.gaussian_filter(np.abs(ndimage.laplace(floats)), LAPLACIAN_SIGMA)
+    return np.asarray(pooled, np.float32)
+
+
+def as_table(timings: list[Timing]) -> str:
+    """Write milliseconds, and in brackets how many pooled Laplacians that is."""
+    columns = sorted({(t.megapixels, t.threads) for t in timings})
+    known = {(t.what, t.megapixels, t.threads): t.seconds for t in timings}
+    heads = [f"{size:g} Mpx, {threads} thr." for size, threads in columns]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(columns)]
+    for what in dict.fromkeys(t.what for t in timings):
+        cells = []
+        for column in columns:
+            seconds = known.get((what, *column))
+            unit = known["pooled |Laplacian|, scipy", *column]
+            cells.append("" if seconds is None else f"{1e3 * seconds:.1f} ({seconds / unit:.2f})")
+        lines.append("| " + what.replace("|", "\\|") + " | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(timings: list[Timing], path: Path) -> None:
+    """Draw time over size, both logarithmic, on one thread."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    least = min(t.threads for t in timings)
+    for what in dict.fromkeys(t.what for t in timings):
+        points = [
+            (t.megapixels, t.seconds) for t in timings if (t.what, t.threads) == (what, least)
+        ]
+        axes.loglog(*zip(*points, strict=True), marker="o", label=what.replace("|", "\\|"))
+    axes.set_xlabel("megapixels")
+    axes.set_ylabel(f"seconds, {least} thread")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
