@@ -3,12 +3,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import optimize
 from skimage import data
 from skimage.color import rgb2gray
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.plane import Plane, prepare_plane
-from napari_defocus.plane_statistics import NOISE_FLOOR, estimate_noise, second_difference
+from napari_defocus.plane_statistics import (
+    NOISE_FLOOR,
+    _line_that_never_falls,
+    estimate_noise,
+    second_difference,
+)
 
 CAMERA = data.camera()[96:224, 160:320]
 COLOURS = data.astronaut()[:96, 128:256]
@@ -262,6 +268,18 @@ def test_noise_never_falls_with_brightness():
     grey = hills((256, 256))
     _, b = estimate_noise(np.float32(grey + rng.normal(size=grey.shape) * 0.05 * (1 - grey)))
     assert b == 0
+
+
+@given(
+    hnp.arrays(np.float64, 6, elements=st.floats(0, 1)),
+    hnp.arrays(np.float64, 6, elements=st.floats(-1, 1)),
+)
+def test_the_line_of_the_noise_is_that_of_scipy(x, y):
+    a, b = _line_that_never_falls(x, y)
+    columns = np.stack([np.ones_like(x), x], 1)
+    best, _ = optimize.nnls(columns, y)
+    assert min(a, b) >= 0
+    assert np.linalg.norm(columns @ (a, b) - y) <= np.linalg.norm(columns @ best - y) + 1e-9
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (15, 300), (300, 15), (1, 1)])
