@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.measure import ransac
-from skimage.registration import phase_cross_correlation
-from skimage.transform import SimilarityTransform, warp
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Event, OnEvent, ShouldStop, Stopped, ignore_event, never_stop
@@ -151,6 +148,9 @@ def _scaling(full: tuple[int, ...], small: tuple[int, ...]) -> Matrix:
 
 def _refined(first: Float, second: Float, start: Matrix) -> Matrix | None:
     """Correct the map `start` between two planes by the shifts of windows, where they agree."""
+    from skimage.measure import ransac
+    from skimage.transform import SimilarityTransform, warp
+
     fine, coarse = BAND
     moved = warp(second, SimilarityTransform(matrix=start), order=1, mode="edge")
     inside = warp(np.ones_like(second), SimilarityTransform(matrix=start), order=0) > 0
@@ -181,6 +181,8 @@ def _window_shifts(
     first: Float, second: Float, inside: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
     """Give the centre (x, y) of each window with detail, and where it went."""
+    from skimage.registration import phase_cross_correlation
+
     rows, columns = first.shape
     side = min(WINDOW, rows, columns)
     taper = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.transform import AffineTransform, warp
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.sources import ImageSource, array_source
@@ -150,6 +149,8 @@ def _said(plane: npt.NDArray[Any]) -> str:
 def _warped(plane: npt.NDArray[Any], transform: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     if np.allclose(transform, np.eye(3)):
         return plane
+    from skimage.transform import AffineTransform, warp
+
     inverse = AffineTransform(matrix=transform)
     channels = plane.reshape(*plane.shape[:2], -1)
     moved = np.empty_like(channels)
