@@ -2,7 +2,8 @@
 
     xvfb-run -a -s '-screen 0 1600x1000x24' python docs/session.py [FOLDER]
 
-Opens the photo sample, paints scribbles with the mouse, makes patches, trains, detects, evaluates.
+Opens the photo sample, paints scribbles with the mouse, makes patches, trains, detects, evaluates;
+then opens the focus stack, and maps what is in focus where.
 """
 
 import itertools
@@ -150,7 +151,34 @@ def main() -> None:
     session.click(evaluate.jobs.run_button)
     wait(lambda: not evaluate.jobs.busy)
     session.picture("evaluate")
+
+    map_a_stack(session)
     viewer.close()
+
+
+def map_a_stack(session: Session) -> None:
+    """Analyse the focus stack, and find the best plane of three objects."""
+    viewer = session.viewer
+    viewer.layers.clear()
+    viewer.open_sample(PLUGIN, "z_stack")
+    source = viewer.layers["z stack"]
+    objects = np.zeros(source.data.shape[1:], np.uint8)
+    for label, (y, x) in enumerate(((50, 40), (150, 170), (215, 235)), 1):
+        objects[np.hypot(*np.ogrid[-y : 256 - y, -x : 256 - x]) < 18] = label
+    where = {"scale": source.scale[1:], "units": source.units[1:]}
+    labels = viewer.add_labels(objects, name="objects", **where)
+    labels.contour = 2
+    viewer.layers.selection.active = source
+    stacks = session.open("Stacks")
+    viewer.window._qt_window.resizeDocks([session.dock], [340], Qt.Orientation.Horizontal)
+    pause()
+    viewer.reset_view()
+    stacks.settings.objects.value = labels
+    session.click(stacks.jobs.run_button)
+    wait(lambda: not stacks.jobs.busy)
+    viewer.layers.move(viewer.layers.index(labels), len(viewer.layers))
+    stacks.results.plot.figure.canvas.draw()
+    session.picture("stacks")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_menus_are_those_of_napari():
         for item in items
     }
     wanted = {"detect": "classify", "train": "classify"}
-    assert placed == wanted | {"evaluate": "measure", "annotate": "annotate"}
+    assert placed == wanted | {"evaluate": "measure", "annotate": "annotate", "stacks": "project"}
 
 
 @pytest.mark.parametrize("widget", OFFERS.widgets, ids=lambda widget: widget.display_name)
@@ -109,7 +109,7 @@ def fresh(code):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("module", ["detect", "evaluate", "annotate"])
+@pytest.mark.parametrize("module", ["detect", "evaluate", "annotate", "stacks"])
 def test_widget_modules_import_no_torch(module):
     pytest.importorskip("napari")
     code = f"import json, sys, napari_defocus.widgets.{module}; print(json.dumps([*sys.modules]))"

@@ -12,3 +12,15 @@ def fresh_session():
     from napari_defocus.widgets.session import session
 
     session.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch, tmp_path_factory):
+    """Keep copies of annotations out of the user's own folders, and sessions apart."""
+    from napari_defocus.widgets import recovery
+
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setattr(recovery.platformdirs, "user_state_path", lambda *_, **__: folder)
+    recovery.own_folder.cache_clear()
+    yield folder
+    recovery.own_folder.cache_clear()

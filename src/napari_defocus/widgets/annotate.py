@@ -15,17 +15,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_defocus.annotation import (
-    BLURRED,
-    SHARP,
-    annotation_from_detection,
-)
+from napari_defocus.annotation import BLURRED, SHARP, annotation_from_detection
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop
-from napari_defocus.patches import (
-    PatchConfig,
-    PatchSet,
-)
+from napari_defocus.patches import PatchConfig, PatchSet
 from napari_defocus.proposals import propose_annotation
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
@@ -33,6 +26,7 @@ from napari_defocus.widgets.controls import number, paint_button, row, wrapped_l
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.overlays import MOST_SHOWN, Overlays, cut
 from napari_defocus.widgets.patch_panel import PatchPanel, counts_text
+from napari_defocus.widgets.recovery import Copy, Recovery, put_back
 from napari_defocus.widgets.session import session
 from napari_defocus.widgets.targets import (
     ANNOTATION,
@@ -87,6 +81,7 @@ class AnnotateWidget(QWidget):
         self.counts = wrapped_label()
         self.jobs = JobBar(self._session.jobs, "Add to patch set")
         self.patch_set = PatchPanel(self._session, self.jobs)
+        self.recovery = Recovery(self.jobs, self._recover)
         self._set_tips()
         self._lay_out()
         self._connect()
@@ -113,6 +108,7 @@ class AnnotateWidget(QWidget):
         sizes.addRow("Patch", self.patch_size)
         sizes.addRow("Super-pixel", self.superpixel)
         layout = QVBoxLayout(self)
+        layout.addWidget(self.recovery)
         layout.addLayout(form)
         layout.addLayout(row(self.new, self.from_mask, self.from_stack))
         layout.addLayout(row(self.paint_blurred, self.paint_sharp))
@@ -305,7 +301,10 @@ class AnnotateWidget(QWidget):
                 return layer
         return None
 
-    def _add_annotation(self, source: Image, index: layers.Index, data: Plane) -> None:
+    def _recover(self, copy: Copy) -> Labels:
+        return put_back(copy, self._viewer, self.image.choices, self._add_annotation)
+
+    def _add_annotation(self, source: Image, index: layers.Index, data: Plane) -> Labels:
         note = {"role": ANNOTATION, "source_id": source.unique_id, "source": source.name}
         labels = self._viewer.add_labels(
             data,
@@ -318,6 +317,7 @@ class AnnotateWidget(QWidget):
         labels.brush_size = max(LEAST_BRUSH, min(data.shape) // 40)
         self._choose(labels)
         self.paint(BLURRED)
+        return labels
 
     def _choose(self, labels: Labels) -> None:
         self.annotation.value = labels
@@ -338,6 +338,7 @@ class AnnotateWidget(QWidget):
             self._warn(error)
             return
         self._overlays.ask_patches(target, self.config)
+        self.recovery.keep(self.annotation.value, target)
 
     def _refresh_superpixels(self, _: Any = None) -> None:
         source = self.image.value
