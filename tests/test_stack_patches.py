@@ -29,8 +29,8 @@ def test_patches_of_each_plane_as_its_proposal_labels_them():
     assert instant_metric(found).record["held_out"]["auc"] > 0.9
 
 
-def test_a_plane_gives_so_many_patches_of_a_class(monkeypatch):
-    monkeypatch.setattr(stack_patches, "MOST_PATCHES", 5)
+def test_each_plane_gives_its_share_of_the_patches(monkeypatch):
+    monkeypatch.setattr(stack_patches, "MOST_PATCHES", 5 * len(STACK))
     found = patches_from_planes(open_stack(STACK), name, PatchConfig(superpixel=8))
     pairs = np.stack([found.source, found.labels])
     _, counts = np.unique(pairs, axis=1, return_counts=True)

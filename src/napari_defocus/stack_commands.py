@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,15 @@ from napari_defocus.io import read_labels, write_tiff
 from napari_defocus.label_scores import score_labels
 from napari_defocus.options import config_from
 from napari_defocus.outputs import Progress, interruptible, refuse_existing
-from napari_defocus.patches import PatchConfig, PatchSet, build_patch_set, merge_patch_sets
-from napari_defocus.proposals import propose_annotations
-from napari_defocus.registration import register_planes
+from napari_defocus.patches import PatchConfig, PatchSet, merge_patch_sets
 from napari_defocus.sources import ImageSource
 from napari_defocus.stack_folder import FolderSource, open_stack_source
+from napari_defocus.stack_patches import patches_from_planes
 from napari_defocus.stack_planes import stacks_in
 from napari_defocus.stack_report import column_rows, plane_rows, save_curve, write_csv
 from napari_defocus.stacks import FocusStack, StackConfig, analyse_stack, apply_focus
 
 MAPS = ("altitude", "confidence", "fused", "provenance")
-# Of a plane, so many patches of each class at most are kept.
-MOST_PATCHES = 1000
 
 
 def stack(options: argparse.Namespace) -> int:
@@ -228,10 +226,6 @@ def cut_from_stack(options: argparse.Namespace) -> PatchSet:
             ]
     except Stopped:
         raise KeyboardInterrupt from None
-    if not parts:
-        raise DefocusError(
-            "no plane of the stack is clearly sharper than another: there is nothing to learn from"
-        )
     return merge_patch_sets(parts)
 
 
@@ -239,23 +233,20 @@ def _parts_of(
     place: str, config: PatchConfig, options: argparse.Namespace, should_stop: ShouldStop
 ) -> Iterator[PatchSet]:
     source = open_stack_source(place, options.axes)
-    listeners: dict[str, Any] = {"on_event": Progress(), "should_stop": should_stop}
+    at = source.axes.index("Z")
     for index, planes in stacks_in(source):
-        if options.register:
-            planes = planes.registered(register_planes(planes, **listeners))
-        annotations = propose_annotations(planes, **listeners)
-        for z, labels in enumerate(annotations):
-            if labels.any():
-                at = source.axes.index("Z")
-                name = source.where((*index[:at], z, *index[at:]))
-                yield _thinned(build_patch_set([(name, planes[z], labels)], config), z)
+        try:
+            yield patches_from_planes(
+                planes,
+                partial(_name_of_plane, source, index, at),
+                config,
+                register=options.register,
+                on_event=Progress(),
+                should_stop=should_stop,
+            )
+        except DefocusError as error:
+            raise DefocusError(f"{source.name}: {error}") from error
 
 
-def _thinned(part: PatchSet, seed: int) -> PatchSet:
-    """Keep so many patches of each class at most, drawn at random."""
-    rng = np.random.default_rng(seed)
-    kept = [
-        rng.permutation(np.flatnonzero(part.labels == label))[:MOST_PATCHES]
-        for label in np.unique(part.labels)
-    ]
-    return part.take(np.sort(np.concatenate(kept))) if kept else part
+def _name_of_plane(source: ImageSource, index: tuple[int, ...], at: int, z: int) -> str:
+    return source.where((*index[:at], z, *index[at:]))

@@ -11,8 +11,8 @@ from napari_defocus.proposals import propose_annotations
 from napari_defocus.registration import register_planes
 from napari_defocus.stack_planes import StackPlanes
 
-# Of a plane, so many patches of each class at most are kept.
-MOST_PATCHES = 1000
+# Of a stack, about so many patches of each class at most are kept: more teach little more.
+MOST_PATCHES = 4000
 
 
 def patches_from_planes(
@@ -53,8 +53,9 @@ def patches_from_planes(
     if register:
         transforms = register_planes(planes, on_event=on_event, should_stop=should_stop)
         planes = planes.registered(transforms)
+    most = -(-MOST_PATCHES // len(planes))
     parts = [
-        _thinned(build_patch_set([(name(z), planes[z], labels)], config), z)
+        _thinned(build_patch_set([(name(z), planes[z], labels)], config), most, z)
         for z, labels in enumerate(
             propose_annotations(planes, on_event=on_event, should_stop=should_stop)
         )
@@ -67,11 +68,11 @@ def patches_from_planes(
     return merge_patch_sets(parts)
 
 
-def _thinned(part: PatchSet, seed: int) -> PatchSet:
+def _thinned(part: PatchSet, most: int, seed: int) -> PatchSet:
     """Keep so many patches of each class at most, drawn at random."""
     rng = np.random.default_rng(seed)
     kept = [
-        rng.permutation(np.flatnonzero(part.labels == label))[:MOST_PATCHES]
+        rng.permutation(np.flatnonzero(part.labels == label))[:most]
         for label in np.unique(part.labels)
     ]
     return part.take(np.sort(np.concatenate(kept))) if kept else part
