@@ -1,5 +1,6 @@
 # make demo: install, and detect defocus in the bundled samples.
 # make test: install what tests need, and run all of them.
+# make docs: build the pages into site/, warnings as errors.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ DEBIAN := xvfb xauth libegl1 libgl1 libgl1-mesa-dri libopengl0 libglib2.0-0 libd
 	libfontconfig1 libxkbcommon-x11-0 libx11-xcb1 libxcb-cursor0 libxcb-icccm4 libxcb-image0 \
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xfixes0 libxcb-xkb1
 
-.PHONY: demo test slow lint types window clean
+.PHONY: demo test slow lint types docs figures window clean
 
 demo: $(VENV)/base
 	$(BIN)/napari-defocus demo --out $(OUT) --overwrite
@@ -27,6 +28,12 @@ lint: $(VENV)/test
 
 types: $(VENV)/test
 	$(BIN)/mypy
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+figures: $(VENV)/base
+	$(BIN)/python docs/figures/draw.py
 
 window:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
@@ -46,5 +53,9 @@ $(VENV)/test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all,test]'
 	touch $@ $(VENV)/base
 
+$(VENV)/docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist site

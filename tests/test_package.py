@@ -1,6 +1,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import npe2
 import numpy as np
 import pytest
+import yaml
 from skimage import data
 
 import napari_defocus
@@ -197,6 +199,50 @@ def test_version_is_that_of_the_project():
         pytest.skip("no checkout of the repository")
     version = tomllib.loads(project.read_text())["project"]["version"]
     assert version == napari_defocus.__version__
+    for name in ("CITATION.cff", "conda-recipe/recipe.yaml"):
+        assert f"version: {version}\n" in (ROOT / name).read_text("utf-8"), name
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_recipe_of_conda_asks_for_what_the_project_asks_for():
+    if not (ROOT / "conda-recipe").exists():
+        pytest.skip("no checkout of the repository")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    other_names = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "torch": "pytorch"}
+    wanted = {"python " + project["requires-python"]}
+    for requirement in project["dependencies"]:
+        name, _, version = requirement.partition(">=")
+        wanted.add(f"{other_names.get(name, name)} >={version}")
+    recipe = yaml.safe_load((ROOT / "conda-recipe" / "recipe.yaml").read_text("utf-8"))
+    assert set(recipe["requirements"]["run"]) == wanted
+
+
+def test_workflows_test_what_the_classifiers_say():
+    if not (ROOT / ".github").exists():
+        pytest.skip("no checkout of the repository")
+    flows = {p.stem: yaml.safe_load(p.read_text("utf-8")) for p in ROOT.glob(".github/*/*.yml")}
+    assert set(flows) == {"test", "docs", "release", "napari-main"}
+    matrix = flows["test"]["jobs"]["test"]["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    assert {*matrix["qt"], *(one["qt"] for one in matrix["include"])} == {"pyqt6", "pyside6"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    told = [c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c]
+    assert matrix["python"] == told
+    for flow in flows.values():
+        for job in flow["jobs"].values():
+            for step in job["steps"]:
+                targets = re.findall(r"^(?:sudo )?make (.+)$", step.get("run", ""), re.MULTILINE)
+                for target in " ".join(targets).split():
+                    assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")
+
+
+METRICS = ["default.safetensors", "default.nets.safetensors", "default.dense.safetensors"]
+
+
+def needed(about):
+    """Names of the packages that a wheel installs without extras."""
+    lines = [line for line in about.splitlines() if line.startswith("Requires-Dist: ")]
+    return {re.split(r"[^\w-]", line.split()[1])[0] for line in lines if "extra ==" not in line}
 
 
 # Without the build backend at hand, it must be fetched.
@@ -219,16 +265,83 @@ def test_wheel_built_from_the_sdist_holds_what_is_needed(fetch, tmp_path):
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     }
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", sdist, wheel],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0 or "No module named twine" in checked.stderr, checked.stdout
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         entries = archive.read(next(n for n in archive.namelist() if n.endswith("points.txt")))
+        about = archive.read(
+            next(n for n in archive.namelist() if n.endswith("/METADATA"))
+        ).decode()
     assert packed == expected
     assert b"napari_defocus.cli:main" in entries
     assert b"napari_defocus:napari.yaml" in entries
-    for name in ("napari.yaml", "py.typed", "metrics/default.safetensors"):
+    for name in ("napari.yaml", "py.typed", "icon.svg", *(f"metrics/{m}" for m in METRICS)):
         assert f"napari_defocus/{name}" in packed
-    assert any(name.startswith("napari_defocus/sample_data/") for name in packed)
+    assert sum(name.startswith("napari_defocus/sample_data/") for name in packed) == 7
+    for folder in ("tests", "docs", "examples", "benchmarks"):
+        assert not any(folder in Path(name).parts for name in packed)
+    for line in ("Requires-Python: >=3.11", "License-Expression: BSD-3-Clause"):
+        assert line in about
+    assert "napari" not in needed(about)
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"src/{name}" for name in expected} <= inside
     assert {"tests/conftest.py", "tests/test_package.py", "LICENSE", "pyproject.toml"} <= inside
+
+
+# Types
+
+CONSUMER = """
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus import (
+    Detection,
+    DetectionConfig,
+    FitConfig,
+    LocalMetric,
+    PatchSet,
+    build_patch_set,
+    detect,
+    fit_metric,
+    save_metric,
+)
+from napari_defocus.stacks import FocusStack, analyse_stack
+
+image = np.zeros((64, 64), np.uint8)
+found = detect(image, config=DetectionConfig(detector="metric"))
+assert_type(found, Detection)
+assert_type(found.mask, npt.NDArray[np.uint8])
+patches = build_patch_set([("a", image, image)])
+assert_type(patches, PatchSet)
+metric = fit_metric(patches, FitConfig(method="instant"))
+assert_type(metric, LocalMetric | None)
+if metric is not None:
+    save_metric(metric, Path("mine.safetensors"))
+assert_type(analyse_stack(np.zeros((3, 64, 64))), FocusStack)
+detect(image, confg=None)  # type: ignore[call-arg]
+"""
+
+
+@pytest.mark.slow
+def test_types_are_seen_by_others(tmp_path):
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        tmp_path / "c",
+        "consumer.py",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout

@@ -6,7 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from napari_defocus import __version__, commands, detect_command, stack_commands
+from napari_defocus import (
+    __version__,
+    commands,
+    detect_command,
+    export_command,
+    stack_commands,
+)
 from napari_defocus.dense_config import DenseConfig
 from napari_defocus.detection_config import SCALES, DetectionConfig
 from napari_defocus.errors import DefocusError
@@ -77,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     _stack(add("stack", stack_commands.stack, "Fuse focus stacks, and map what is in focus where."))
     _fit(add("fit", commands.fit, "Make a metric of annotated images: patches, train, metric."))
     _evaluate(add("evaluate", commands.evaluate, "Score blur maps against hand-made masks."))
+    export_command.add_options(
+        add("export", export_command.export, "Write masks as polygons, and tables of their shares.")
+    )
     _info(add("info", commands.info, "Show what is in a metric, nets or patch set file."))
     _default(add("train-default", commands.train_default, "Make the default metric anew."))
     _dense(add("train-dense", commands.train_dense, "Train the dense detector on scenes."))

@@ -1,0 +1,182 @@
+"""Documentation that holds: code blocks run, links resolve.
+
+A block that cannot run says why, in the line before it: ``<!-- not run: the reason -->``.
+"""
+
+import glob
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_defocus.annotation import annotation_from_mask
+from napari_defocus.cli import main
+from napari_defocus.io import read_image, write_png, write_tiff
+from napari_defocus.samples import FOLDER
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "mkdocs.yml").exists():
+    pytest.skip("no checkout of the repository", allow_module_level=True)
+
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [*TOP, ROOT / "recipes" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+REASON = re.compile(r"<!-- not run: (\S.+?) -->\s*\Z")
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+LANGUAGES = {"python", "sh", "text", "yaml"}
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int
+    reason: str | None
+
+
+def blocks_of(page):
+    text = page.read_text("utf-8")
+    for fence in FENCE.finditer(text):
+        reason = REASON.search(text[: fence.start()])
+        line = text[: fence.start()].count("\n") + 1
+        yield Block(fence[1], fence[2], line, reason and reason[1])
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def runnable(page):
+    return [b for b in blocks_of(page) if b.language in ("python", "sh") and not b.reason]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_have_a_language_and_reasons_are_used(page):
+    blocks = list(blocks_of(page))
+    assert {block.language for block in blocks} <= LANGUAGES
+    text = page.read_text("utf-8")
+    assert text.count("```") == 2 * len(blocks), "a fence that is not closed, or indented"
+    marks = re.findall(r"^<!-- not run:", text, re.MULTILINE)
+    assert len(marks) == sum(block.reason is not None for block in blocks)
+
+
+# Code
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory):
+    """The files that the pages speak of, small."""
+    desk = tmp_path_factory.mktemp("desk")
+    image = read_image(FOLDER / "photo.jpg").data
+    labels = annotation_from_mask(read_image(FOLDER / "photo.mask.png").data)
+    stack = read_image(FOLDER / "z_stack.tif")
+    corners = {"a": np.s_[0:192, 60:252], "b": np.s_[180:372, 300:492]}
+    for name, part in corners.items():
+        write_png(desk / f"{name}.png", image[part])
+        write_png(desk / f"{name}_labels.png", labels[part])
+        write_png(desk / "photos" / f"{name}.png", image[part])
+        truth = np.where(labels[part] == 1, 255, 0).astype(np.uint8)
+        write_png(desk / "masks" / f"{name}.png", truth)
+    small = np.ascontiguousarray(stack.data[:, :128, :128])
+    for name in ("stack", "STACK"):
+        write_tiff(desk / f"{name}.tif", small, axes="ZYX", pixel_size_um=stack.pixel_size_um)
+    for z, plane in enumerate(small[::3]):
+        write_png(desk / "planes" / f"plane_{z}.png", plane)
+    cells = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((32, 32))).astype(np.uint16)
+    write_tiff(desk / "cells.tif", cells, axes="YX")
+    write_tiff(desk / "slide.tif", image, axes="YXS", pixel_size_um=0.5)
+    regions = np.zeros(image.shape[:2], np.uint8)
+    regions[100:400, 100:400] = 1
+    write_tiff(desk / "regions.tif", regions, axes="YX")
+    return desk
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
+def test_code_blocks_run(page, desk, tmp_path, monkeypatch, capsys):
+    shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "image": read_image(desk / "a.png").data,
+        "labels": read_image(desk / "a_labels.png").data,
+        "other_image": read_image(desk / "b.png").data,
+        "stack": read_image(desk / "stack.tif").data,
+    }
+    for block in runnable(page):
+        try:
+            run_block(block, names)
+        except (Exception, SystemExit) as error:
+            told = capsys.readouterr().err
+            pytest.fail(f"{name_of(page)}:{block.line}: {error!r}\n{told}", pytrace=False)
+
+
+def run_block(block, names):
+    if block.language == "python":
+        exec(compile(block.code, "<block>", "exec"), names)
+        return
+    lines = block.code.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    commands = [words for words in commands if words]
+    if all(words[0] == "napari-defocus" for words in commands):
+        for _, *words in commands:  # in this process: imports are done
+            found = [sorted(glob.glob(word)) or [word] for word in words]  # noqa: PTH207
+            assert main([word for words in found for word in words]) == 0, words
+        return
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["sh", "-eu", "-c", block.code], capture_output=True, text=True, env={"PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# Links
+
+
+def anchors_of(page):
+    """The anchors of a page's headings, as mkdocs and GitHub make them."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        yield re.sub(r"\s+", "-", plain)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target, anchor in LINK.findall(FENCE.sub("", page.read_text("utf-8"))):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        goal = (page.parent / target).resolve() if target else page
+        assert goal.exists(), f"{target} is not there"
+        assert goal.is_relative_to(ROOT)
+        if anchor and goal.suffix == ".md" and "api" not in goal.parts:
+            assert anchor[1:] in set(anchors_of(goal)), f"{target}{anchor}"
+
+
+def test_pictures_are_shown():
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    for path in (ROOT / "docs").rglob("*.png"):
+        assert path.name in text, f"{path} is on no page"
+
+
+# Figures
+
+
+def test_figures_of_the_method_page_are_drawn_by_their_script(tmp_path):
+    script = ROOT / "docs" / "figures" / "draw.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    drawn = {path.name: read_image(path).data.shape for path in tmp_path.iterdir()}
+    kept = {path.name: read_image(path).data.shape for path in script.parent.glob("*.png")}
+    assert drawn == kept
+
+
+def test_modules_of_the_architecture_page_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    there = {path.name for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
+    named = set(re.findall(r"`(?:tests/)?(\w+\.py)`", text))
+    assert len(named) > 40
+    assert named <= there
