@@ -1,5 +1,7 @@
 # make demo: install, and detect defocus in the bundled samples.
 # make test: install what tests need, and run all of them.
+# make lowest: the engine's tests with the lowest versions that pyproject.toml allows.
+# make trust: the table of docs/trust.md; some hours.
 # make docs: build the pages into site/, warnings as errors.
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ DEBIAN := xvfb xauth libegl1 libgl1 libgl1-mesa-dri libopengl0 libglib2.0-0 libd
 	libfontconfig1 libxkbcommon-x11-0 libx11-xcb1 libxcb-cursor0 libxcb-icccm4 libxcb-image0 \
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xfixes0 libxcb-xkb1
 
-.PHONY: demo test slow lint types docs figures window clean
+.PHONY: demo test slow lint types docs figures window lowest audit trust clean
 
 demo: $(VENV)/base
 	$(BIN)/napari-defocus demo --out $(OUT) --overwrite
@@ -34,6 +36,33 @@ docs: $(VENV)/docs
 
 figures: $(VENV)/base
 	$(BIN)/python docs/figures/draw.py
+
+# Of torch the usual release: old ones bring 3 GB of CUDA.
+LOWEST_KEEP ?= torch
+LOWEST_TESTS := $(addprefix tests/test_,annotation.py axes.py calibration.py detection.py \
+	evaluation.py fitting.py hostile_files.py io.py masking.py metric.py nets.py ome_zarr.py \
+	patches.py plane.py random_images.py refinement.py sharpness.py sources.py training.py)
+# What they need napari for, and a writer of packed bits that old imagecodecs lack.
+LOWEST_NOT := napari or min_is_white
+
+lowest: $(VENV)-lowest/made
+	$(VENV)-lowest/bin/python -m pytest -o addopts= -m "not slow" \
+		-k "not ($(LOWEST_NOT))" $(LOWEST_TESTS)
+
+$(VENV)-lowest/made: pyproject.toml constraints.txt .ci/lowest.py
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(PYTHON) .ci/lowest.py --keep $(LOWEST_KEEP) > $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/python -m pip install -q -c constraints.txt -r $(VENV)-lowest/lowest.txt \
+		-e . hypothesis pytest pytest-timeout
+	touch $@
+
+# Known holes of what is installed; needs the package index's advisories.
+audit: $(VENV)/test
+	$(BIN)/python -m pip install -q pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
+
+trust: $(VENV)/test window
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust.py
 
 window:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
@@ -58,4 +87,4 @@ $(VENV)/docs: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist site
+	rm -rf $(VENV) $(VENV)-lowest demo build dist site

@@ -5,9 +5,11 @@ Data only, never code (https://huggingface.co/docs/safetensors). The card lies i
 """
 
 import json
+import reprlib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +20,14 @@ from napari_defocus.files import whole_file
 Tensors = Mapping[str, npt.NDArray[Any]]
 Card = dict[str, Any]
 
+Settings = TypeVar("Settings")
+
 FORMAT = "napari-defocus"
 VERSION = 1
+# More is no file of this package, but would be read into memory whole.
+MOST_BYTES = 8 * 2**30
+MOST_CARD = 2**24
+MOST_NUMBER = 1e300
 
 
 def save_container(
@@ -79,9 +87,18 @@ def load_container(path: Path, kind: str | None = None) -> tuple[dict[str, npt.N
     if not path.is_file():
         raise DefocusError(f"{path}: no such file")
     try:
+        # The tensors lie within the file, whatever its header claims; safetensors sees to that.
+        if path.stat().st_size > MOST_BYTES:
+            raise DefocusError(
+                f"{path}: larger than {MOST_BYTES // 2**30} GiB; no file of this kind is"
+            )
         with safe_open(path, framework="numpy") as file:
-            card = json.loads((file.metadata() or {}).get("card", "null"))
+            card = _read_card(path, (file.metadata() or {}).get("card", "null"), kind)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except DefocusError:
+        raise
+    except MemoryError as error:
+        raise DefocusError(f"{path}: does not fit into memory; close other programs") from error
     except (
         SafetensorError,
         ValueError,
@@ -90,17 +107,77 @@ def load_container(path: Path, kind: str | None = None) -> tuple[dict[str, npt.N
         AttributeError,
         RecursionError,
     ) as error:
-        raise DefocusError(f"{path}: damaged or no napari-defocus file ({error})") from error
+        raise DefocusError(f"{path}: damaged or no napari-defocus file ({brief(error)})") from error
+    return tensors, card
+
+
+def _read_card(path: Path, text: str, kind: str | None) -> Card:
+    """Read the card before anything else: it says whether the rest is worth reading."""
+    if len(text) > MOST_CARD:
+        raise DefocusError(f"{path}: its card is larger than {MOST_CARD // 2**20} MiB")
+    card = json.loads(text)
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise DefocusError(f"{path}: a safetensors file, but not made by napari-defocus")
     version = card.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise DefocusError(f"{path}: the format version is {version!r}, which never was")
+    if type(version) is not int or version < 1:
+        raise DefocusError(
+            f"{path}: the format version is {reprlib.repr(version)}, which never was"
+        )
     if version > VERSION:
         raise DefocusError(
-            f"{path}: written in format {version}, this release reads up to {VERSION}; "
-            "upgrade napari-defocus"
+            f"{path}: written in format {reprlib.repr(version)}, this release reads up to "
+            f"{VERSION}; upgrade napari-defocus"
         )
     if kind is not None and card.get("kind") != kind:
-        raise DefocusError(f"{path}: holds a {card.get('kind')}, a {kind} is needed")
-    return tensors, card
+        held = card.get("kind")
+        held = held if isinstance(held, str) else reprlib.repr(held)
+        raise DefocusError(f"{path}: holds a {brief(held)}, a {kind} is needed")
+    return card
+
+
+def brief(told: object) -> str:
+    """Give what an error says, or a word out of a file, in one line and not too long."""
+    text = " ".join(str(told).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def read_settings(kind: type[Settings], values: Any) -> Settings:
+    """Make a dataclass of numbers and texts from a card; what is not told keeps its default.
+
+    Raises
+    ------
+    TypeError
+        Where a value is of another type than its field, or there is no such field.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{reprlib.repr(values)} is no group of settings")
+    types: dict[str, Any] = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    told = {}
+    for name, value in values.items():
+        if name not in types:
+            raise TypeError(f"no setting is called {reprlib.repr(name)} here")
+        wanted = (int, float) if types[name] is float else types[name]
+        fits = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if not fits or (wanted is not str and not abs(value) < MOST_NUMBER):
+            raise TypeError(f"{name} is {reprlib.repr(value)}")
+        told[name] = float(value) if types[name] is float else value
+    return kind(**told)
+
+
+def as_floats(tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Give a tensor of numbers as float32, itself where it is.
+
+    Raises
+    ------
+    TypeError
+        Where it holds something else.
+    ValueError
+        Where a number is not finite, or too great.
+    """
+    if tensor.dtype.kind not in "fiu":
+        raise TypeError(f"{tensor.dtype} values")
+    with np.errstate(over="ignore"):
+        floats = tensor.astype(np.float32, copy=False)
+    if not np.isfinite(floats).all():
+        raise ValueError("values that are no finite numbers")
+    return floats

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus import __version__, cli
+from napari_defocus import cli
 from napari_defocus.axes import check_axes, planes_last
 from napari_defocus.deciding import Detection
 from napari_defocus.detection import detect as detect_image
@@ -23,7 +24,7 @@ from napari_defocus.io import find_images, read_image, write_tiff
 from napari_defocus.judging import detector_for
 from napari_defocus.metric import LocalMetric, load_metric
 from napari_defocus.outputs import Progress, interruptible, refuse_existing
-from napari_defocus.run_record import RunRecord
+from napari_defocus.run_record import RunRecord, result_identity
 from napari_defocus.sources import digest, file_identity, location, open_source
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ class Request:
     def identity(self, fingerprint: str) -> dict[str, Any]:
         """Give all that the results of an input depend on."""
         return {
-            "version": __version__,
-            "input": fingerprint,
+            **result_identity(fingerprint, self.metric, self.config),
             "axes": self.axes,
-            "metric": self.metric.digest,
-            "detector": detector_for(self.metric, self.config),
-            "config": asdict(self.config),
             "outputs": ["blur", "mask", *self.names],
         }
 
@@ -268,7 +265,9 @@ def _detect_tiled(
     )
     from napari_defocus.tiled_maps import MapFiles
 
-    image = open_source(source, request.axes, missing=options.missing)
+    # Workers may have another working directory.
+    place = source.absolute() if isinstance(source, Path) else source
+    image = open_source(place, request.axes, missing=options.missing)
     form = options.format or ("zarr" if _is_zarr(source) else "tif")
     tiling = TileConfig(options.tile or SIDE, form)
     names = [name.removesuffix(".tif") for name in request.wanted(None)]
@@ -276,15 +275,16 @@ def _detect_tiled(
         names.remove("overview.png")
         print(f"{source}: no overview of an image worked in tiles", file=sys.stderr)
     record = RunRecord(request.out)
-    identity = request.identity(image.fingerprint()) | {"tiles": asdict(tiling)}
+    identity = request.identity(image.fingerprint())
+    identity |= {"tiles": asdict(tiling), "missing": options.missing}
     if request.resume and (finished := record.finished(stem, identity)):
         return finished
     files = MapFiles(request.out / stem, tuple(names), form)
-    outputs = files.outputs()
-    replaceable = request.overwrite or (request.resume and all(map(record.mine, outputs)))
+    there = [path for path in files.outputs() if path.exists()]
+    replaceable = request.overwrite or (request.resume and all(map(record.mine, there)))
     with interruptible() as should_stop, tasks_on() if tasks is None else nullcontext(tasks) as on:
         if options.memory is not None:
-            tiling = fit_memory(tiling, options.memory, request.metric, request.config, on)
+            tiling = fit_memory(tiling, options.memory, image, request.metric, request.config, on)
         run = detect_file_in_tiles(
             image,
             request.out / stem,
@@ -294,8 +294,8 @@ def _detect_tiled(
             tiling,
             on,
             overwrite=replaceable,
+            record=partial(record.add, stem, identity),
             on_event=Progress(),
             should_stop=should_stop,
         )
-    record.add(stem, identity, run.outputs)
     return run.outputs

@@ -35,6 +35,8 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
     DefocusError
         Where `path` exists and may not be replaced, or cannot be written.
     """
+    if not path.name or "\0" in path.name:
+        raise DefocusError(f"cannot write {str(path)!r}: it names no file")
     temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
         if path.exists() and not overwrite:
@@ -70,8 +72,18 @@ def write_json(path: Path, value: Any, *, overwrite: bool = True) -> None:
         Where `path` cannot be written.
     """
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    if not _is_unicode(text):  # names of files may be any bytes
+        text = json.dumps(_plain(value), indent=2, allow_nan=False)
     with whole_file(path, overwrite) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-
 # Values counted at once: their places take more memory than they do.
 AT_ONCE = 2**20
 

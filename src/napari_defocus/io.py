@@ -23,6 +23,8 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 OUTPUT_ENDINGS = (".blur.tif", ".mask.tif")
 MAX_PIXELS = 2 * 10**9
 """Largest PNG, JPEG or BMP that is read: a broken header may ask for any amount of memory."""
+MOST_PIXELS_A_BYTE = 10_000
+"""More than PNG, JPEG and BMP can hold: PNG of 1 bit and one colour comes to 8,300."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +226,7 @@ def _read_flat(form: type[PillowFile], path: Path, as_stored: bool) -> Pixels:
             raise ValueError("the header is incomplete")
         depth, kind = head[24:26] if form is PngImagePlugin.PngImageFile else (8, 0)
         with form(file) as image:
-            _check_size(path, *image.size)
+            _check_size(path, *image.size, path.stat().st_size)
             if depth == 16:  # Pillow would cut colours to 8 bits
                 image.verify()
                 file.seek(0)
@@ -236,12 +238,15 @@ def _read_flat(form: type[PillowFile], path: Path, as_stored: bool) -> Pixels:
     return _flat(data)
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(path: Path, width: int, height: int, held: int) -> None:
     if width * height > MAX_PIXELS:
         raise DefocusError(
             f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS // 10**9} gigapixels; "
             "crop it or save it as TIFF"
         )
+    # Of a JPEG that ends early the decoder would make up the rest.
+    if width * height > MOST_PIXELS_A_BYTE * held:
+        raise ValueError(f"{width} x {height} pixels cannot be in {held} bytes")
 
 
 def _pillow_array(image: Image.Image, as_stored: bool) -> NDArray[Any]:

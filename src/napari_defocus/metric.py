@@ -4,6 +4,7 @@ Zeng et al., IEEE TIP 28(5), 2019, section on PCA of the convolution kernels.
 """
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.container import Card, load_container, save_container
+from napari_defocus.container import (
+    Card,
+    as_floats,
+    brief,
+    load_container,
+    read_settings,
+    save_container,
+)
 from napari_defocus.errors import DefocusError
 
 Float = npt.NDArray[np.float32]
@@ -21,6 +29,18 @@ KIND = "metric"
 # Calls by name: metrics that come with the package.
 PACKAGED = {"default": Path(__file__).parent / "metrics" / "default.safetensors"}
 LARGEST_KERNEL = 63
+LARGEST_ENERGY = 1e6
+# Beyond these a metric is no metric: powers and exponentials leave the numbers of single precision.
+POOLING_RANGES = {
+    "power": (0.1, 10),
+    "sigma": (0.1, 1000),
+    "guide_radius": (1, 1000),
+    "guide_epsilon": (1e-12, 1000),
+    "noise_factor": (0, 1000),
+    "contrast_sigma": (0.1, 1000),
+    "contrast_exponent": (0, 10),
+}
+LEVEL_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
 
 
 @dataclass(frozen=True)
@@ -246,40 +266,37 @@ def load_metric(source: str | Path = "default") -> LocalMetric:
 def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> LocalMetric:
     try:
         return LocalMetric(
-            filters=tensors["filters"].astype(np.float32, copy=False),
-            explained_variance_ratio=tensors["explained_variance_ratio"].astype(np.float32),
-            calibration=Calibration(**{k: float(v) for k, v in card["calibration"].items()}),
-            kernels=tensors["kernels"].astype(np.float32, copy=False),
-            whitening=tensors["whitening"].astype(np.float32, copy=False),
-            pooling=Pooling(**card["pooling"]),
+            filters=as_floats(tensors["filters"]),
+            explained_variance_ratio=as_floats(tensors["explained_variance_ratio"]),
+            calibration=read_settings(Calibration, card["calibration"]),
+            kernels=as_floats(tensors["kernels"]),
+            whitening=as_floats(tensors["whitening"]),
+            pooling=read_settings(Pooling, card["pooling"]),
             record=dict(card["record"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DefocusError(f"{path}: not a whole metric ({error})") from error
+        raise DefocusError(f"{path}: not a whole metric ({brief(error)})") from error
 
 
 def _problem(metric: LocalMetric) -> str | None:
     """Say what is wrong with the numbers of a metric, None where nothing is."""
-    filters, pooling = metric.filters, metric.pooling
+    filters = metric.filters
     if filters.ndim != 3 or 0 in filters.shape or filters.shape[1] != filters.shape[2]:
         return f"its filters have the shape {filters.shape}"
     size = metric.size
     if size % 2 == 0 or size > LARGEST_KERNEL:
         return f"its filters have a side of {size}; an odd one up to {LARGEST_KERNEL} is needed"
-    if metric.kernels.shape[1:] != (size, size) or metric.whitening.shape != (size**2, size**2):
+    kernels_fit = metric.kernels.shape[1:] == (size, size) and len(metric.kernels)
+    if not kernels_fit or metric.whitening.shape != (size**2, size**2):
         return "its kernels and whitening do not fit its filters"
-    numbers = [*asdict(pooling).values(), *asdict(metric.calibration).values()]
-    whole = all(isinstance(n, int | float) and abs(n) < np.inf for n in numbers)
-    tensors = (filters, metric.kernels, metric.whitening, metric.explained_variance_ratio)
-    if not (whole and all(np.isfinite(tensor).all() for tensor in tensors)):
-        return "it holds values that are no finite numbers"
-    positive = (pooling.power, pooling.sigma, pooling.guide_epsilon, pooling.contrast_sigma)
-    if (
-        min(positive) <= 0
-        or min(pooling.noise_factor, pooling.contrast_exponent) < 0
-        or max(asdict(pooling).values()) > 1000
-    ):
-        return "its pooling is out of range"
-    if pooling.guide_radius < 1 or int(pooling.guide_radius) != pooling.guide_radius:
-        return "its guide radius is no whole number of 1 or more"
+    ratio = metric.explained_variance_ratio
+    if ratio.ndim != 1 or not len(filters) <= len(ratio) <= size**2:
+        return "its explained variances do not fit its filters"
+    for holder, ranges in ((metric.pooling, POOLING_RANGES), (metric.calibration, LEVEL_RANGES)):
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(holder, name) <= high:
+                told = reprlib.repr(getattr(holder, name))
+                return f"its {name} is {told}; {low:g} to {high:g} is in order"
+    if np.square(filters, dtype=np.float64).sum() > LARGEST_ENERGY:
+        return "its filters are far too large: their squares should sum to 1"
     return None

@@ -1,5 +1,6 @@
 """Trained nets: how they were trained, their weights, their file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,7 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.container import load_container, save_container
+from napari_defocus.container import (
+    as_floats,
+    brief,
+    load_container,
+    read_settings,
+    save_container,
+)
 from napari_defocus.errors import DefocusError
 from napari_defocus.patches import PatchSet, pack_patch_set, unpack_patch_set
 
@@ -16,6 +23,7 @@ KIND = "nets"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGED = {"default": Path(__file__).parent / "metrics" / "default.nets.safetensors"}
 NO_BASE = "none"
+SCORES = ("train_loss", "loss", "accuracy")
 SIDES = ("training", "validation", "base")
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -212,46 +220,88 @@ def load_nets(path: Path) -> TrainedNets:
     try:
         nets = tuple(
             TrainedNet(
-                best=parts[f"{index}/best"],
-                last=parts[f"{index}/last"],
-                optimiser=parts.get(f"{index}/optimiser", {}),
-                history=tuple(record["history"]),
-                done=bool(record["done"]),
+                best=_numbers(parts[f"{index}/best"]),
+                last=_numbers(parts[f"{index}/last"]),
+                optimiser=_numbers(parts.get(f"{index}/optimiser", {})),
+                history=tuple(_read_epoch(epoch) for epoch in record["history"]),
+                done=record["done"],
             )
             for index, record in enumerate(card["nets"])
         )
         sides = {
             side: unpack_patch_set(path, parts[side], card[side]) for side in SIDES if side in card
         }
-        config = TrainingConfig(**card["config"])
-        trained = TrainedNets(nets, tensors["whitening"], config, **sides)
-        fits = _fits(trained)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DefocusError(f"{path}: not a whole set of nets ({error})") from error
-    if not fits:
+        config = read_settings(TrainingConfig, card["config"])
+        trained = TrainedNets(nets, as_floats(tensors["whitening"]), config, **sides)
+    except DefocusError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DefocusError(f"{path}: not a whole set of nets ({brief(error)})") from error
+    if not _fits(trained):
         raise DefocusError(f"{path}: the parts of the nets do not fit each other")
     return trained
 
 
+def _numbers(weights: Weights) -> Weights:
+    """Look that all are finite numbers; their types stay."""
+    for array in weights.values():
+        as_floats(array)
+    return weights
+
+
+def _read_epoch(told: Any) -> Mapping[str, float]:
+    for name in SCORES:
+        if not (type(told[name]) in (int, float) and math.isfinite(told[name])):
+            raise TypeError(f"the {name} of an epoch is no number")
+    if not 0 <= told["accuracy"] <= 1:
+        raise ValueError("an accuracy is not in [0, 1]")
+    return dict(told)
+
+
 def _fits(trained: TrainedNets) -> bool:
-    pixels = trained.config.kernel_size**2
-    kernels_fit = trained.kernels.shape == (len(trained.nets) * trained.config.kernels, pixels)
-    if not kernels_fit or trained.whitening.shape != (pixels, pixels):
+    config, first = trained.config, trained.nets[0].best if trained.nets else {}
+    pixels = config.kernel_size**2
+    if trained.whitening.shape != (pixels, pixels):
         return False
-    shapes = _shapes(trained.nets[0].best)
-    learnt = sum(name.endswith((".weight", ".bias")) for name in shapes)
-    for net in trained.nets:
-        if not _shapes(net.best) == _shapes(net.last) == shapes:
-            return False
-        # Adam keeps its step and two moments of each weight that is learnt.
-        if len(net.optimiser) != 3 * learnt and not (net.done and not net.optimiser):
-            return False
-        if not net.history:
-            return False
-        scores = [epoch[name] for epoch in net.history for name in ("loss", "accuracy")]
-        if not np.isfinite(scores).all():
-            return False
-    return True
+    sides = [trained.training, trained.validation] + ([trained.base] if trained.base else [])
+    if any(side.config.size != trained.training.config.size for side in sides):
+        return False
+    if any(0 in side.counts().values() for side in sides):
+        return False
+    shapes = net_shapes(config, trained.training.config.size)
+    # Adam keeps its step and two moments of each weight that is learnt.
+    learnt = [shape for name, shape in shapes.items() if name.endswith((".weight", ".bias"))]
+    state: dict[str, tuple[int, ...]] = {}
+    for index, shape in enumerate(learnt):
+        state |= {f"{index}.exp_avg": shape, f"{index}.exp_avg_sq": shape, f"{index}.step": ()}
+    return bool(first) and all(
+        _shapes(net.best) == _shapes(net.last) == shapes
+        and type(net.done) is bool
+        and len(net.history) > 0
+        and (_shapes(net.optimiser) == state or (net.done and not net.optimiser))
+        for net in trained.nets
+    )
+
+
+def net_shapes(config: TrainingConfig, patch: int) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of a net's weights by name, in the order of the net: see `network`."""
+    kernels, pixels = config.kernels, config.kernel_size**2
+    side = ((patch - config.kernel_size - 1) // 2 - 4) // 2
+    return {
+        "normalise.running_mean": (1,),
+        "normalise.running_var": (1,),
+        "normalise.num_batches_tracked": (),
+        "first.weight": (kernels, pixels),
+        "first.whitening": (pixels, pixels),
+        "features.1.weight": (8, 2 * kernels, 3, 3),
+        "features.1.bias": (8,),
+        "features.4.weight": (16, 16, 3, 3),
+        "features.4.bias": (16,),
+        "features.6.weight": (16, 32, 3, 3),
+        "features.6.bias": (16,),
+        "classify.weight": (2, 32 * side**2),
+        "classify.bias": (2,),
+    }
 
 
 def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:

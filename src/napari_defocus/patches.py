@@ -13,11 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.annotation import BLURRED, SHARP, centroids, check_annotation, superpixels
-from napari_defocus.container import load_container, save_container
+from napari_defocus.container import (
+    as_floats,
+    brief,
+    load_container,
+    read_settings,
+    save_container,
+)
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.plane import prepare_plane
 
 KIND = "patch set"
+# Far beyond what tells sharp from blurred.
+LARGEST_PATCH = 4096
 CLASS_NAMES = {BLURRED: "blurred", SHARP: "sharp"}
 
 
@@ -336,27 +344,52 @@ def unpack_patch_set(
     """Undo `pack_patch_set`; `path` is named in errors."""
     try:
         patch_set = PatchSet(
-            patches=tensors["patches"].astype(np.float32, copy=False),
-            labels=tensors["labels"].astype(np.uint8, copy=False),
-            noise=tensors["noise"].astype(np.float32, copy=False),
-            source=tensors["source"].astype(np.int64, copy=False),
-            corner=tensors["corner"].astype(np.int64, copy=False),
-            sources=tuple(Source(s["name"], tuple(s["shape"])) for s in card["sources"]),
-            config=PatchConfig(**card["config"]),
+            patches=as_floats(tensors["patches"]),
+            labels=_classes(tensors["labels"]),
+            noise=as_floats(tensors["noise"]),
+            source=_integers(tensors["source"]),
+            corner=_integers(tensors["corner"]),
+            sources=tuple(_read_source(source) for source in card["sources"]),
+            config=read_settings(PatchConfig, card["config"]),
         )
-    except (KeyError, TypeError) as error:
-        raise DefocusError(f"{path}: not a whole patch set ({error})") from error
-    count, size = patch_set.labels.size, patch_set.config.size
-    fits = (
-        patch_set.patches.shape == (count, size, size)
-        and patch_set.labels.shape == patch_set.noise.shape == patch_set.source.shape == (count,)
-        and patch_set.corner.shape == (count, 2)
-        and set(np.unique(patch_set.labels).tolist()) <= set(CLASS_NAMES)
-        and (
-            count == 0
-            or 0 <= patch_set.source.min() <= patch_set.source.max() < len(patch_set.sources)
-        )
-    )
-    if not fits:
+    except (KeyError, TypeError, ValueError) as error:
+        raise DefocusError(f"{path}: not a whole patch set ({brief(error)})") from error
+    if not _parts_fit(patch_set):
         raise DefocusError(f"{path}: the parts of the patch set do not fit each other")
     return patch_set
+
+
+def _integers(tensor: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    if tensor.dtype.kind not in "iu":
+        raise TypeError(f"{tensor.dtype} values where whole numbers belong")
+    return tensor.astype(np.int64, copy=False)
+
+
+def _classes(tensor: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if not set(np.unique(_integers(tensor)).tolist()) <= set(CLASS_NAMES):
+        raise ValueError("labels other than blurred and sharp")
+    return tensor.astype(np.uint8, copy=False)
+
+
+def _read_source(told: Any) -> Source:
+    name, (rows, columns) = told["name"], told["shape"]
+    if not (isinstance(name, str) and type(rows) is type(columns) is int):
+        raise TypeError("an image's name or shape is none")
+    return Source(name, (rows, columns))
+
+
+def _parts_fit(patch_set: PatchSet) -> bool:
+    count, config = patch_set.labels.size, patch_set.config
+    fits = (
+        1 <= config.size <= LARGEST_PATCH
+        and patch_set.patches.shape == (count, config.size, config.size)
+        and patch_set.labels.shape == patch_set.noise.shape == patch_set.source.shape == (count,)
+        and patch_set.corner.shape == (count, 2)
+    )
+    if not fits or count == 0:
+        return fits
+    if not 0 <= patch_set.source.min() <= patch_set.source.max() < len(patch_set.sources):
+        return False
+    shapes = np.array([source.shape for source in patch_set.sources], dtype=object)
+    inside = (patch_set.corner >= 0) & (patch_set.corner <= shapes[patch_set.source] - config.size)
+    return bool(inside.all()) and float(patch_set.noise.min()) >= 0

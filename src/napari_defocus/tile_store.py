@@ -85,8 +85,12 @@ class TileStore:
         DefocusError
             Where they cannot be written.
         """
-        with whole_file(self._file(name, key)) as temporary:
-            save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary)
+        file = self._file(name, key)
+        try:
+            with whole_file(file) as temporary:
+                save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary)
+        except SafetensorError as error:  # which it makes of errors of the disk, too
+            raise DefocusError(f"cannot write {file}: {error}") from error
 
     def get(self, name: str, key: Key, *wanted: str) -> list[npt.NDArray[Any]]:
         """Give arrays back, in the order of `wanted`.
@@ -105,7 +109,7 @@ class TileStore:
     def window(
         self, name: str, plane: tuple[int, ...], tiles: Sequence[Tile], what: str, window: Region
     ) -> npt.NDArray[Any]:
-        """Put rows and columns of a plane together from the tiles that they touch."""
+        """Put rows and columns of a plane together from tiles, all that they touch among them."""
         parts = [(tile, overlap(tile.region, window)) for tile in tiles]
         shape = [s.stop - s.start for s in window]
         joined: npt.NDArray[Any] | None = None

@@ -104,6 +104,17 @@ class TiledJob:
         """List the tiles of a plane."""
         return plan_tiles(self.shape, self.side)
 
+    def tiles_at(self, window: Region) -> list[Tile]:
+        """List the tiles that a window of a plane touches; among many, quickly."""
+        rows, columns = (
+            [
+                (i, slice(i * self.side, min((i + 1) * self.side, size)))
+                for i in range(part.start // self.side, -(-part.stop // self.side))
+            ]
+            for part, size in zip(window, self.shape, strict=True)
+        )
+        return [Tile(i, j, (down, across)) for (i, down), (j, across) in product(rows, columns)]
+
     def keys(self) -> list[TileKey]:
         """List the tiles of all planes."""
         planes = np.ndindex(self.source.leading)
@@ -154,11 +165,13 @@ def detect_in_tiles(
         )
     worked: dict[str, int] = {}
     planes, tiles = list(np.ndindex(job.source.leading)), job.keys()
+    by_mean = _needs_mean(job.config)
     rounds: list[tuple[str, str, Any, Sequence[Any]]] = [
         ("measure", "measuring planes", _measure, planes),
         ("judge", "judging tiles", _judge, tiles),
         ("levels", "comparing tiles", _add_levels, planes),
-        ("mean", "averaging tiles", _mean, tiles if _needs_mean(job.config) else []),
+        ("sum", "averaging tiles", _sum, tiles if by_mean else []),
+        ("mean", "averaging planes", _mean, planes if by_mean else []),
         ("refine", "refining tiles", _refine, tiles),
         ("spread", "looking around what is undecided", _spread, planes),
         ("finish", "cutting masks", _finish, tiles),
@@ -252,7 +265,7 @@ def _levels(job: TiledJob, name: str, key: Any) -> Levels:
 
 def _start(job: TiledJob, plane: Plane, window: Region) -> Float:
     """Give the map before refinement."""
-    level = job.store.window("judge", plane, job.tiles(), "level", window)
+    level = job.store.window("judge", plane, job.tiles_at(window), "level", window)
     calibrated = job.config.scale == "calibrated" or job.detector != "metric"
     return start_map(level, _levels(job, "levels", plane), job.config, calibrated)
 
@@ -261,17 +274,21 @@ def _needs_mean(config: DetectionConfig) -> bool:
     return config.refine and config.refinement.threshold is None
 
 
-def _mean(job: TiledJob, key: TileKey) -> None:
+def _sum(job: TiledJob, key: TileKey) -> None:
     start = _start(job, key.plane, key.tile.region)
-    job.store.put("mean", key, {"sum": np.array([start.sum(dtype=np.float64)])})
+    job.store.put("sum", key, {"sum": np.array([start.sum(dtype=np.float64)])})
+
+
+def _mean(job: TiledJob, plane: Plane) -> None:
+    sums = [job.store.get("sum", TileKey(plane, tile), "sum")[0][0] for tile in job.tiles()]
+    job.store.put("mean", plane, {"mean": np.array([np.sum(sums) / math.prod(job.shape)])})
 
 
 def _refine(job: TiledJob, key: TileKey) -> None:
     plane, region = key.plane, key.tile.region
     config = job.config
     if _needs_mean(config):
-        sums = [job.store.get("mean", TileKey(plane, tile), "sum")[0][0] for tile in job.tiles()]
-        mean = float(np.sum(sums) / np.prod(job.shape))
+        mean = float(job.store.get("mean", plane, "mean")[0][0])
         config = replace(config, refinement=replace(config.refinement, threshold=mean))
     margin = refinement.reach(config.refinement) if config.refine else 0
     window = widen(region, margin, job.shape)
@@ -309,7 +326,7 @@ def _finish(job: TiledJob, key: TileKey) -> None:
     window = widen(region, masking.reach(job.config.mask), job.shape, CELL)
     # Tiles beside this one may be filled already: what is filled is filled again alike.
     blur = job.maps["blur"].read(plane, *window)
-    judged = job.store.window("judge", plane, job.tiles(), "judged", window)
+    judged = job.store.window("judge", plane, job.tiles_at(window), "judged", window)
     if not judged.all():
         cells = cells_around(window, [-(-size // CELL) for size in job.shape])
         values = job.store.part("spread", plane, "cells", cells)

@@ -1,27 +1,31 @@
 """Detection of one image file, tile by tile, into OME-Zarr or BigTIFF."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from napari_defocus import __version__
 from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.events import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.judging import detector_for
 from napari_defocus.metric import LocalMetric
+from napari_defocus.run_record import result_identity
 from napari_defocus.sharpness import halo
 from napari_defocus.sources import ImageSource
 from napari_defocus.tasks import Tasks
 from napari_defocus.tile_store import TileStore
 from napari_defocus.tiled_detection import TiledJob, detect_in_tiles, tile_step
 from napari_defocus.tiled_maps import MapFiles
+from napari_defocus.unfinished import partial_path
 
 SIDE = 2048
-# Measured peaks: of the program, of a pixel of a tile's window, and of the network at work.
+# Measured peaks: of the program, of a pixel of a tile's window, of the network at work, and of a
+# pixel of a plane while what is undecided is filled.
 BASE_BYTES = 300e6
-BYTES_PER_PIXEL = {"metric": 80.0, "dense": 100.0}
-NETWORK_BYTES = 900e6
+BYTES_PER_PIXEL = {"metric": 100.0, "dense": 110.0}
+NETWORK_BYTES = 1000e6
+BYTES_PER_PLANE_PIXEL = 0.13
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def detect_file_in_tiles(
     tasks: Tasks,
     *,
     overwrite: bool = False,
+    record: Callable[[list[Path]], None] | None = None,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> TiledRun:
@@ -91,6 +96,8 @@ def detect_file_in_tiles(
         Who works.
     overwrite : bool
         Whether earlier results may be replaced.
+    record : callable, optional
+        Told the outputs when all are whole, before what a killed run goes on from is removed.
     on_event, should_stop : callable
         See `detect_in_tiles`.
 
@@ -104,34 +111,43 @@ def detect_file_in_tiles(
     check_range("tile", tiling.side, 1)
     step = tile_step(metric, config)
     side = -(-tiling.side // step) * step
-    files = MapFiles(out, tuple(names), tiling.format)
-    store = TileStore(out.with_name(f".{out.name}.partial"))
+    # Workers may have another working directory.
+    files = MapFiles(out.absolute(), tuple(names), tiling.format)
+    store = TileStore(files.out.with_name(f".{files.out.name}.partial"))
     identity = {
-        "version": __version__,
-        "input": source.fingerprint(),
+        **result_identity(source.fingerprint(), metric, config),
         "axes": source.axes,
-        "metric": metric.digest,
-        "detector": detector_for(metric, config),
-        "config": asdict(config),
         "side": side,
         "format": tiling.format,
         "maps": list(names),
     }
-    if not (store.is_of(identity) and store.has("create", ())):
+    if not (store.is_of(identity) and _goes_on(store, files)):
         files.check_new(overwrite)
         store.begin(identity)
         files.create(source, side)
         store.put("create", (), {})
     job = TiledJob(source, files.open(), metric, config, side, store)
     worked = detect_in_tiles(job, tasks, on_event=on_event, should_stop=should_stop)
+    store.put("worked", (), {})
     files.finish(tasks, on_event, should_stop)
+    outputs = replace(files, out=out).outputs()
+    if record is not None:
+        record(outputs)
     store.remove()
-    return TiledRun(files.outputs(), worked)
+    return TiledRun(outputs, worked)
+
+
+def _goes_on(store: TileStore, files: MapFiles) -> bool:
+    """Tell whether maps of an earlier run are there: until all is worked, all are unfinished."""
+    if store.has("worked", ()):
+        return all(path.exists() or partial_path(path).exists() for path in files.outputs())
+    return store.has("create", ()) and len(files.open()) == len(files.names)
 
 
 def fit_memory(
     tiling: TileConfig,
     memory_gib: float,
+    source: ImageSource,
     metric: LocalMetric,
     config: DetectionConfig,
     tasks: Tasks,
@@ -144,19 +160,42 @@ def fit_memory(
         Where even the smallest tiles need more.
     """
     step = tile_step(metric, config)
+    at_once, processes = tasks.at_once()
+    planes = math.prod(source.leading)
+    pixels = min(at_once, planes) * math.prod(source.shape) / planes
     for side in range(tiling.side // step * step or step, 0, -step):
-        if memory_needed(side, metric, config, tasks.workers) <= memory_gib:
+        if memory_needed(side, metric, config, at_once, processes, pixels) <= memory_gib:
             return replace(tiling, side=side)
-    least = memory_needed(step, metric, config, tasks.workers)
+    least = memory_needed(step, metric, config, at_once, processes, pixels)
     raise DefocusError(
-        f"memory is {memory_gib} GiB; {tasks.workers} workers need {least:.1f} at least"
+        f"memory is {memory_gib} GiB; {at_once} tiles at once need {least:.2f} at least"
     )
 
 
-def memory_needed(side: int, metric: LocalMetric, config: DetectionConfig, workers: int) -> float:
-    """Estimate how much memory tiles of `side` pixels take at most, in GiB; measured."""
+def memory_needed(
+    side: int,
+    metric: LocalMetric,
+    config: DetectionConfig,
+    at_once: int,
+    processes: int = 1,
+    pixels: float = 0,
+) -> float:
+    """Estimate how much memory tiles of `side` pixels take at most, in GiB; measured.
+
+    Parameters
+    ----------
+    side : int
+        Of a tile, in pixels.
+    metric, config
+        See `detect`.
+    at_once, processes : int
+        Tiles that are worked at once, and the processes that do so.
+    pixels : float
+        Of the planes that are worked at once.
+    """
     detector = detector_for(metric, config)
     window = side + 2 * halo(metric)
     per_pixel = BYTES_PER_PIXEL["metric" if detector == "metric" else "dense"]
     network = 0 if detector == "metric" else NETWORK_BYTES
-    return (BASE_BYTES + workers * (window**2 * per_pixel + network)) / 2**30
+    tiles = at_once * (window**2 * per_pixel + network)
+    return (processes * BASE_BYTES + max(tiles, pixels * BYTES_PER_PLANE_PIXEL)) / 2**30

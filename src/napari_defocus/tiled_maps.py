@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from napari_defocus import unfinished
-from napari_defocus.annotation import BLURRED, SHARP
 from napari_defocus.big_tiff import create_big_tiff, finish_big_tiff, open_big_tiff
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop
+from napari_defocus.ome_metadata import VERSION, write_group
 from napari_defocus.ome_zarr import (
     build_block,
     count_levels,
@@ -19,6 +19,7 @@ from napari_defocus.ome_zarr import (
     finish_pyramid,
     open_level,
 )
+from napari_defocus.pictures import COLOURS
 from napari_defocus.sources import ImageSource
 from napari_defocus.tasks import Tasks
 from napari_defocus.tiled_detection import MapFile
@@ -26,8 +27,6 @@ from napari_defocus.unfinished import partial_path
 
 FORMATS = ("zarr", "tif")
 SUFFIXES = {"zarr": ".ome.zarr", "tif": ".tif"}
-# Of the mask in viewers: red, green, blue, alpha.
-COLOURS = {BLURRED: (230, 159, 0, 255), SHARP: (0, 158, 115, 255)}
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,15 @@ class MapFiles:
                 chunk=(side, side),
                 translate=source.translate,
                 kind="labels" if name == "mask" else "image",
-                colors=COLOURS if name == "mask" else None,
+                colors=_mask_colours() if name == "mask" else None,
                 name=f"{self.out.name} {name}",
                 **form,
             )
+            if name == "mask":  # else one killed between its name and the list would not be in it
+                write_group(
+                    self._target(name).parent,
+                    {"ome": {"version": VERSION, "labels": [name]}},
+                )
 
     def open(self) -> dict[str, MapFile]:
         """Open those that are unfinished, by name."""
@@ -130,3 +134,11 @@ def _build_levels(
             on_event=on_event,
             should_stop=should_stop,
         )
+
+
+def _mask_colours() -> dict[int, tuple[int, int, int, int]]:
+    """Give the classes' red, green, blue and alpha, 0 to 255, for viewers."""
+    return {
+        label: (round(255 * red), round(255 * green), round(255 * blue), 255)
+        for label, (red, green, blue) in COLOURS.items()
+    }
