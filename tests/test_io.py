@@ -531,6 +531,9 @@ class TestFindImages:
         names = ["b.png", "a.TIF", "c.blur.tif", "c.mask.tif", ".d.png", "notes.txt", "e.JPG"]
         for name in names:
             (tmp_path / name).touch()
+        for what in ("confidence", "radius_error_um", "altitude", "provenance"):
+            (tmp_path / f"c.{what}.tif").touch()
+        (tmp_path / "c.overview.png").touch()
         (tmp_path / "folder.png").mkdir()
         (tmp_path / "folder.png" / "deeper.png").touch()
         given_files = [tmp_path / "notes.txt", tmp_path / "c.mask.tif", tmp_path / "b.png"]

@@ -20,7 +20,12 @@ from napari_defocus.tiff import Pixels, quiet_tifffile, read_tiff
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
-OUTPUT_ENDINGS = (".blur.tif", ".mask.tif")
+# What detection and stacks write beside images; an all-in-focus image is an image.
+OUTPUT_ENDINGS = (
+    *(f".{name}.tif" for name in ("blur", "mask", "confidence", "altitude", "provenance")),
+    *(f".{name}_{unit}.tif" for name in ("radius", "radius_error") for unit in ("px", "um")),
+    ".overview.png",
+)
 MAX_PIXELS = 2 * 10**9
 """Largest PNG, JPEG or BMP that is read: a broken header may ask for any amount of memory."""
 MOST_PIXELS_A_BYTE = 10_000
