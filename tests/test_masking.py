@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from skimage.filters import threshold_otsu
 from skimage.measure import label
 
 from napari_defocus.errors import DefocusError
-from napari_defocus.masking import MaskConfig, count_sharpness, cut_mask, mask_threshold
+from napari_defocus.masking import MaskConfig, count_sharpness, cut_mask, mask_threshold, reach
 
 maps = hnp.arrays(
     np.float32,
@@ -150,3 +151,48 @@ def test_inputs_are_not_changed(sharpness):
 def test_threshold_that_is_neither_a_rule_nor_in_range_is_refused(threshold):
     with pytest.raises(DefocusError, match=r"the mask's threshold is .*0 to 1"):
         make_mask(drawn("#."), np.zeros((1, 2), bool), MaskConfig(threshold=threshold))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_otsu_rule_is_that_of_scikit_image(seed):
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(0.2, 0.08, 900), rng.normal(0.75, 0.1, 300)])
+    values = np.clip(values, 0, 1).astype(np.float32)
+    expected = threshold_otsu(values, nbins=1024)
+    found = threshold_of(values, MaskConfig(threshold="otsu", range=(0, 1)))
+    assert found == pytest.approx(expected, abs=2 / 1024)
+    assert found != threshold_of(values, MaskConfig(threshold="mean", range=(0, 1)))
+
+
+@pytest.mark.parametrize("rule", ["otsu", "mean"])
+def test_where_nothing_is_judged_the_middle_of_the_range_cuts(rule):
+    nothing = np.empty(0, np.float32)
+    found = threshold_of(nothing, MaskConfig(threshold=rule, range=(0.2, 0.7)))
+    assert found == pytest.approx(0.45)
+
+
+def test_defaults_are_those_that_are_documented():
+    assert MaskConfig() == MaskConfig(threshold="otsu", range=(0.3, 0.7), smallest=100)
+
+
+def test_values_are_counted_from_0_to_1_in_steps_of_1_1024():
+    counted = count_sharpness(np.array([0, 1 / 1024, 0.5, 1], np.float32))
+    assert np.flatnonzero(counted.counts).tolist() == [0, 1, 512, 1023]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pixels_beyond_reach_do_not_count(seed):
+    config = MaskConfig(threshold=0.5, smallest=6)
+    sharpness = np.random.default_rng(seed).random((60, 60)).astype(np.float32).round()
+    other = sharpness.copy()
+    other[30, 30] = 1 - other[30, 30]
+    differ = make_mask(sharpness, judged(sharpness), config) != make_mask(
+        other, judged(other), config
+    )
+    distance = np.abs(np.argwhere(differ) - 30).max(initial=0)
+    assert distance <= reach(config)
+
+
+def test_reach_is_twice_the_smallest_spot():
+    assert reach(MaskConfig()) == 200
+    assert [reach(MaskConfig(smallest=n)) for n in (-3, 0, 1, 7)] == [0, 0, 2, 14]
