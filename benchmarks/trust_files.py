@@ -1,0 +1,323 @@
+"""Give mutated files to the readers: each loads to a valid object or raises the package's error.
+
+Each process of readers is given 500 MiB beyond what it holds after a warm-up; a reader that dies,
+hangs, wants more or raises anything else is told with the number of the case, which makes it again.
+"""
+
+import faulthandler
+import io
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+from trust_fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
+from trust_mutations import mutate
+
+from napari_defocus.annotation import BLURRED, SHARP
+from napari_defocus.dense import load_dense
+from napari_defocus.detection import detect
+from napari_defocus.detection_config import DetectionConfig
+from napari_defocus.errors import DefocusError
+from napari_defocus.io import read_image, read_labels
+from napari_defocus.metric import load_metric, principal_components
+from napari_defocus.nets import load_nets
+from napari_defocus.patches import load_patch_set
+from napari_defocus.run_record import NAME as RECORD
+from napari_defocus.run_record import RunRecord
+
+MOST_MEMORY = 500 * 2**20
+MOST_SECONDS = 2.0
+# A process that says nothing for so long is ended.
+PATIENCE_S = 60.0
+CHUNK = 1000
+# What the run record of the fixtures tells of.
+EXTRAS = ("noise.blur.tif", "noise.mask.tif")
+LOADED, REFUSED = "loaded", "refused"
+TEXTURE = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+
+
+def check_metric(path: Path) -> None:
+    """Load a metric, and detect with it."""
+    metric = load_metric(path)
+    assert metric.filters.dtype == np.float32
+    assert np.isfinite(metric.filters).all()
+    assert isinstance(metric.digest, str)
+    components = principal_components(metric)
+    assert components.components.shape[1:] == metric.filters.shape[1:]
+    found = detect(TEXTURE, metric, DetectionConfig(detector="metric"))
+    assert np.isfinite(found.blur).all()
+    assert 0 <= found.blur.min() <= found.blur.max() <= 1
+
+
+def check_nets(path: Path) -> None:
+    """Load nets, and ask for what metrics are made of."""
+    nets = load_nets(path)
+    assert np.isfinite(nets.kernels).all()
+    assert 0 <= nets.accuracy <= 1
+    assert isinstance(nets.complete, bool)
+    assert all(type(n.done) is bool and n.best_epoch >= 0 for n in nets.nets)
+    _check_patches(nets.training)
+    _check_patches(nets.validation)
+
+
+def check_patches(path: Path) -> None:
+    """Load a patch set."""
+    _check_patches(load_patch_set(path))
+
+
+def _check_patches(patches: Any) -> None:
+    size = patches.config.size
+    assert patches.patches.shape == (len(patches), size, size)
+    assert patches.patches.dtype == np.float32
+    assert np.isfinite(patches.patches).all()
+    assert (np.isfinite(patches.noise) & (patches.noise >= 0)).all()
+    assert set(np.unique(patches.labels).tolist()) <= {BLURRED, SHARP}
+    assert all(isinstance(source.name, str) for source in patches.sources)
+    shapes = np.array([source.shape for source in patches.sources]).reshape(-1, 2)
+    if len(patches):
+        assert (patches.corner >= 0).all()
+        assert (patches.corner + size <= shapes[patches.source]).all()
+    patches.balanced()
+
+
+def check_dense(path: Path) -> None:
+    """Load a dense detector; that its weights fit the network is looked at when it judges."""
+    detector = load_dense(path)
+    assert all(np.isfinite(w).all() for w in detector.weights.values())
+    json.dumps(dict(detector.record))
+
+
+def check_record(path: Path) -> None:
+    """Read a run's record in the ways that commands do, and add to it."""
+    record = RunRecord(path.parent)
+    assert record.file == path
+    results = json.loads((FIXTURES / "format-1" / RECORD).read_text())["results"]
+    for stem, entry in results.items():
+        finished = record.finished(stem, entry["identity"])
+        assert all(p.parent == path.parent and p.is_file() for p in finished)
+        assert not record.mine(path.parent / "never.tif")
+    record.add("new", {"a": 1}, [path.parent / "noise.mask.tif"])
+    assert record.finished("new", {"a": 1})
+
+
+def check_image(path: Path) -> None:
+    """Read an image, and the same as labels."""
+    image = read_image(path)
+    assert image.data.size > 0
+    assert len(image.axes) == image.data.ndim
+    try:
+        labels = read_labels(path)
+    except DefocusError:  # colours and stacks are no labels
+        return
+    assert labels.ndim == 2
+    assert labels.dtype.kind in "iu"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: the valid ones in a folder of fixtures, and what reads them."""
+
+    check: Callable[[Path], None]
+    names: tuple[str, ...]
+
+    def seeds(self) -> list[bytes]:
+        """Give the valid files of every version."""
+        found = [f / name for f in sorted(FIXTURES.glob("format-*")) for name in self.names]
+        seeds = [path.read_bytes() for path in found if path.is_file()]
+        return seeds + (list(pictures()) if self.check is check_image else [])
+
+
+@cache
+def pictures() -> tuple[bytes, ...]:
+    """Give images of other formats, as other programs write them."""
+    colours = np.stack([TEXTURE] * 3, axis=-1)
+    made = []
+    for form, pixels in (("JPEG", colours), ("BMP", TEXTURE), ("PNG", colours)):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, form)
+        made.append(file.getvalue())
+    options: tuple[dict[str, Any], ...] = (
+        {"compression": "lzw", "tile": (16, 16)},
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+        {"bigtiff": True, "compression": "zstd", "predictor": True},
+        {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}},
+    )
+    for chosen in options:
+        file = io.BytesIO()
+        stack = np.stack([TEXTURE] * 2).astype(np.uint16)
+        tifffile.imwrite(file, stack, **chosen)
+        made.append(file.getvalue())
+    return tuple(made)
+
+
+FORMATS = {
+    "metric": Format(check_metric, (METRIC,)),
+    "nets": Format(check_nets, (NETS_FILE,)),
+    "patch set": Format(check_patches, (PATCHES,)),
+    "dense detector": Format(check_dense, (DENSE,)),
+    "run record": Format(check_record, (RECORD,)),
+    "image": Format(check_image, ("noise.png", "noise.blur.tif", "noise.mask.tif")),
+}
+
+
+def mutated(name: str, number: int) -> bytes:
+    """Make a case again by its format and number."""
+    rng = np.random.default_rng([list(FORMATS).index(name), number])
+    seeds = FORMATS[name].seeds()
+    others = [FORMATS[other].seeds()[0] for other in FORMATS]
+    return mutate(seeds[rng.integers(len(seeds))], others, rng)
+
+
+def try_file(name: str, content: bytes, folder: Path) -> str:
+    """Read a file; gives `LOADED`, `REFUSED` or what went wrong."""
+    form = FORMATS[name]
+    path = folder / form.names[0]
+    path.write_bytes(content)
+    began = time.perf_counter()
+    outcome = _outcome(form, path)
+    if time.perf_counter() - began > MOST_SECONDS:
+        path.write_bytes(content)
+        began = time.perf_counter()  # the machine may have been busy
+        _outcome(form, path)
+        if (took := time.perf_counter() - began) > MOST_SECONDS:
+            return f"took {took:.1f} s"
+    return outcome
+
+
+def _outcome(form: Format, path: Path) -> str:
+    try:
+        form.check(path)
+    except DefocusError as error:
+        message = str(error)
+        told = str(path) in message and "\n" not in message and len(message) < 2000
+        return REFUSED if told else f"no good message: {message[:300]!r}"
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"
+        )
+    return LOADED
+
+
+@dataclass
+class Told:
+    """What came of the cases of a format."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: dict[int, str] = field(default_factory=dict)
+    most_memory: int = 0
+    most_seconds: float = 0.0
+
+
+def run(name: str, count: int, start: int = 0, each: Callable[[int], None] | None = None) -> Told:
+    """Try `count` cases of a format from the number `start`, in processes of their own."""
+    told, number = Told(), start
+    while number < start + count:
+        number = _run_chunk(name, number, min(number + CHUNK, start + count), told)
+        if each is not None:
+            each(number - start)
+    return told
+
+
+def _run_chunk(name: str, start: int, stop: int, told: Told) -> int:
+    """Try some cases in one process; gives the number to go on with."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(name, start, stop, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    number = start
+    try:
+        while number < stop:
+            if not ours.poll(PATIENCE_S):
+                process.kill()
+                told.faults[number] = "hangs"
+                return number + 1
+            outcome, memory, took = ours.recv()
+            told.counts[outcome if outcome in (LOADED, REFUSED) else "fault"] += 1
+            if outcome not in (LOADED, REFUSED):
+                told.faults[number] = outcome
+            told.most_memory = max(told.most_memory, memory)
+            told.most_seconds = max(told.most_seconds, took)
+            number += 1
+    except EOFError:
+        process.join()
+        told.faults[number] = f"the process died with {process.exitcode}"
+        return number + 1
+    finally:
+        process.join()
+    return stop
+
+
+def _work(name: str, start: int, stop: int, pipe: Any) -> None:
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for extra in EXTRAS:
+            (place / extra).write_bytes((FIXTURES / "format-1" / extra).read_bytes())
+        for content in FORMATS[name].seeds():  # the warm-up
+            outcome = try_file(name, content, place)
+            assert outcome == LOADED or name == "image", outcome
+        before = limit_memory(MOST_MEMORY)
+        for number in range(start, stop):
+            content = mutated(name, number)
+            began = time.perf_counter()
+            outcome = try_file(name, content, place)
+            took = time.perf_counter() - began
+            pipe.send((outcome, peak_memory() - before, took))
+
+
+def limit_memory(more: int) -> int:
+    """Allow this process `more` bytes beyond those it holds; gives the peak so far."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    held = pages * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (held + more, resource.RLIM_INFINITY))
+    return peak_memory()
+
+
+def peak_memory() -> int:
+    """Give the most bytes that this process ever held in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def rows(count: int) -> Iterator[tuple[str, str, str]]:
+    """Give a row of the table for each format."""
+    for name in FORMATS:
+        told = run(name, count)
+        slow = sum("took" in fault or fault == "hangs" for fault in told.faults.values())
+        text = (
+            f"{told.counts[LOADED]} loaded, {told.counts[REFUSED]} refused, "
+            f"{len(told.faults) - slow} faults, {slow} hangs; most memory "
+            f"{told.most_memory / 2**20:.0f} MiB, longest {told.most_seconds:.2f} s"
+        )
+        for number, fault in list(told.faults.items())[:20]:
+            print(f"  {name} {number}: {fault[:500]}", flush=True)
+        yield f"{count:,} mutated {name} files", "0 faults, 0 hangs, 500 MiB", text
+
+
+def main() -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20_000)
+    for row in rows(parser.parse_args().count):
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Write the golden maps: what detection says of the bundled samples, to compare with ever after.
+
+    python benchmarks/trust_golden.py
+
+Run it when detection is meant to have changed, and say in the commit why. Blur is kept of every
+fourth row and column in steps of 1/255, the mask as it is.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from trust_fixtures import FIXTURES
+
+from napari_defocus.detection import Detection, detect
+from napari_defocus.detection_config import DetectionConfig
+from napari_defocus.files import whole_file
+from napari_defocus.samples import SAMPLES, read_sample
+
+FILE = FIXTURES / "golden.npz"
+STEP = 4
+DETECTORS = ("metric", "dense")
+# Planes of a stack that are looked at.
+PLANES = (0, 5)
+
+
+def cases() -> Iterator[tuple[str, np.ndarray, DetectionConfig]]:
+    """Give a name, an image and settings for each golden map."""
+    for sample in SAMPLES:
+        image = read_sample(sample).image
+        is_stack = image.ndim == 3 and image.shape[-1] > 4
+        planes = {f"{sample} {z}": image[z] for z in PLANES} if is_stack else {sample: image}
+        for name, plane in planes.items():
+            for detector in DETECTORS:
+                yield f"{name}, {detector}", plane, DetectionConfig(detector=detector)
+
+
+def reduced(found: Detection) -> dict[str, np.ndarray]:
+    """Give what is kept of a detection."""
+    blur = np.round(255 * found.blur[::STEP, ::STEP]).astype(np.uint8)
+    return {"blur": blur, "mask": found.mask[::STEP, ::STEP]}
+
+
+def write_golden(path: Path = FILE) -> None:
+    """Write the maps of all cases."""
+    maps = {
+        f"{name}, {part}": values
+        for name, image, config in cases()
+        for part, values in reduced(detect(image, config=config)).items()
+    }
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, **maps)
+
+
+if __name__ == "__main__":
+    write_golden()
+    print(FILE, FILE.stat().st_size)
