@@ -12,6 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
+    """Print a requirement for each dependency, at its lower bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", nargs="*", default=[])
     kept = parser.parse_args().keep
