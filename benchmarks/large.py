@@ -97,6 +97,8 @@ def main() -> None:
             asked += [f"--{name}", str(getattr(options, name))]
     print(" ".join(f"{name:>10}" for name in COLUMNS), flush=True)
     found: list[Measured] = []
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         pattern = make_pattern(Path(folder) / "pattern.zarr")
         for megapixels in sorted(options.megapixels):

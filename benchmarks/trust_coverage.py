@@ -28,7 +28,7 @@ def share(summaries: list[dict[str, Any]]) -> tuple[float, float]:
     """Give the shares of lines and of branches that were run."""
     lines = [sum(s[name] for s in summaries) for name in ("covered_lines", "num_statements")]
     branches = [sum(s[name] for s in summaries) for name in ("covered_branches", "num_branches")]
-    return lines[0] / max(lines[1], 1), branches[0] / max(branches[1], 1)
+    return tuple(run / of if of else 1.0 for run, of in (lines, branches))  # type: ignore
 
 
 def rows(files: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

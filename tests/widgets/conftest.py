@@ -4,6 +4,9 @@ os.environ["NAPARI_CONFIG"] = ""
 # A widget left over after a test fails it.
 os.environ["NAPARI_STRICT_QT"] = "raise"
 
+import sys
+import threading
+
 import pytest
 
 
@@ -24,3 +27,19 @@ def own_state(monkeypatch, tmp_path_factory):
     recovery.own_folder.cache_clear()
     yield folder
     recovery.own_folder.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def traced_jobs(monkeypatch):
+    """Let coverage see jobs: it follows Python's own threads, and theirs are Qt's."""
+    trace = threading.gettrace()
+    if trace is not None:
+        from napari_defocus.widgets.jobs import Job
+
+        work = Job.work
+
+        def traced(job):
+            sys.settrace(trace)
+            return work(job)
+
+        monkeypatch.setattr(Job, "work", traced)
