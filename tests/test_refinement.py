@@ -8,11 +8,24 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage import data
 
+from napari_defocus import compiled
 from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.errors import DefocusError
 from napari_defocus.refinement import RefinementConfig, refine
 
 PAPER = {"keep": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
+def way(request):
+    """Every test holds for both ways of computing."""
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="the compiled loops need numba")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "WORTH_PIXELS", 0 if request.param == "compiled" else math.inf)
+        yield request.param
+
+
 # A mean this much below the threshold, relatively, still equals it.
 TIE = 1e-6
 

@@ -19,7 +19,7 @@ from napari_defocus.detection_config import DetectionConfig
 from napari_defocus.errors import NothingToJudgeError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, load_metric
-from napari_defocus.parts import in_threads, plan_parts
+from napari_defocus.parts import free_cores, in_threads, plan_parts
 from napari_defocus.plane import Plane, prepare_colours, prepare_part
 from napari_defocus.plane_statistics import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.sharpness import alignment, filter_response, halo, pool, sharpness_odds
@@ -82,7 +82,8 @@ def judge_plane(
 
     parts = plan_parts(shape, region_step(metric, config))
     if len(parts) == 1:
-        return judge(parts[0])
+        with free_cores():
+            return judge(parts[0])
     names = ["level", "judged"] + ["radius", "radius_error"] * (detector != "metric")
     joined: dict[str, Any] = {
         name: np.empty(shape, np.bool_ if name == "judged" else np.float32) for name in names

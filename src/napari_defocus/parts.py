@@ -1,17 +1,23 @@
-"""Large planes in memory, worked part by part on all cores."""
+"""Planes in memory on all cores: large ones part by part, small ones step beside step."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from napari_defocus.tiles import Tile, plan_tiles
 
 Result = TypeVar("Result")
+Other = TypeVar("Other")
 
 # Planes of more pixels are worked in parts of this side or the next that fits.
 MOST_PIXELS = 2**21
 SIDE = 1024
+
+# Off in threads that were started for parts or tiles: they have the cores already.
+_cores_are_free: ContextVar[bool] = ContextVar("cores_are_free", default=False)
 
 
 def plan_parts(shape: Sequence[int], step: int) -> list[Tile]:
@@ -41,6 +47,26 @@ def in_threads(
         return
     with ThreadPoolExecutor(cores()) as pool:
         yield from zip(parts, pool.map(work, parts), strict=True)
+
+
+@contextmanager
+def free_cores() -> Iterator[None]:
+    """Say that nothing else is worked on: `side_by_side` may use another core."""
+    token = _cores_are_free.set(cores() > 1)
+    try:
+        yield
+    finally:
+        _cores_are_free.reset(token)
+
+
+def side_by_side(first: Callable[[], Result], second: Callable[[], Other]) -> tuple[Result, Other]:
+    """Do two pieces of work at once within `free_cores`, else one after the other."""
+    if not _cores_are_free.get():
+        return first(), second()
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(first)
+        found = second()
+        return beside.result(), found
 
 
 def cores() -> int:

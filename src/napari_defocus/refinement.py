@@ -6,8 +6,8 @@ after 10, 50 and 100 iterations are weighed 0.3, 0.2 and 0.5. Ours: after each i
 divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks), and the neighbourhood is 5 x 5.
 
 Short cut. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls, nor does any
-neighbourhood mean, unless a pixel dies. So after the first iterations only neighbours of the
-pixels that died last are looked at, and values are brought up to date where they are asked for.
+neighbourhood mean, unless a pixel dies. So after the first iteration only neighbours of the pixels
+that died last are looked at, and values are brought up to date where they are asked for.
 A pixel's fate reaches no further than `reach`, which lets parts of an image be refined alone.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_defocus import compiled
 from napari_defocus.errors import DefocusError, check_range
 
 Float = npt.NDArray[np.float32]
@@ -33,6 +34,8 @@ STEPS = 2**14
 STEEP_BELOW = 0.05
 # Share of the pixels that may have died last for their neighbours to be looked at one by one.
 FRONTIER = 0.01
+# So few places are sorted rather than marked in a map.
+FEW = 2**12
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,24 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
 
 def _checkpoints_outlived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.uint8]:
     """Count, for each pixel, after how many of the kept iterations it lives."""
-    update = _Update(sharpness, config)
-    outlived = np.zeros(sharpness.shape, np.uint8)
-    for iteration in range(1, max(config.iterations) + 1):
-        update.iterate()
-        if iteration in config.iterations:
-            outlived += update.alive.reshape(sharpness.shape)
+    lived = _iterations_lived(sharpness, config)
+    outlived = np.zeros(lived.shape, np.uint8)
+    for iteration in config.iterations:
+        outlived += lived >= iteration
     return outlived
+
+
+def _iterations_lived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.int16]:
+    """Count the iterations that each pixel lives through."""
+    threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
+    limit = float(threshold) * (1 - TIE)
+    most = max(config.iterations)
+    loops = compiled.loops(sharpness.size)
+    if loops is None:
+        return _Update(sharpness, config.neighbourhood, limit).iterations_lived(most)
+    half = config.neighbourhood // 2
+    lived = loops.iterations_lived(sharpness.astype(np.float64), half, limit, most, 1 - SETTLED)
+    return np.asarray(lived, np.int16)
 
 
 def _weighed_growth(
@@ -110,17 +124,25 @@ def _weighed_growth(
 ) -> Float:
     """Sum the weighed values after the kept iterations that each pixel outlived."""
     table = _growth_table(config.iterations, config.weights)
-    place = np.minimum(sharpness, 1) * np.float32(STEPS)
-    step = np.minimum(place.astype(np.int32), STEPS - 1)
-    # One row of the table for each count, one after the other.
-    entry = step + outlived * np.int32(STEPS + 1)
-    low, high = table.ravel().take(entry), table.ravel().take(entry + 1)
-    grown = low + (place - step.astype(np.float32)) * (high - low)
+    loops = compiled.loops(sharpness.size)
+    look_up = _interpolate if loops is None else loops.interpolate
+    grown = look_up(sharpness, outlived, table)
     steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))
     if steep.size:
         exact = _growth(sharpness.ravel()[steep], config.iterations, config.weights)
         grown.ravel()[steep] = exact[outlived.ravel()[steep], np.arange(steep.size)]
     return np.asarray(grown, np.float32)
+
+
+def _interpolate(values: Float, rows: npt.NDArray[np.uint8], table: Float) -> Float:
+    """Look values in [0, 1] up in rows of a table, linearly between its columns."""
+    last = table.shape[1] - 1
+    place = np.minimum(values, 1) * np.float32(last)
+    step = np.minimum(place.astype(np.int32), last - 1)
+    # One row of the table for each count, one after the other.
+    entry = step + rows * np.int32(last + 1)
+    low, high = table.ravel().take(entry), table.ravel().take(entry + 1)
+    return np.asarray(low + (place - step.astype(np.float32)) * (high - low), np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -162,41 +184,45 @@ def _check(config: RefinementConfig) -> None:
 class _Update:
     """The iterations, each pixel brought up to date only when its value is asked for."""
 
-    def __init__(self, sharpness: Float, config: RefinementConfig) -> None:
-        threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
-        self.limit = threshold * (1 - TIE)
-        self.side = config.neighbourhood
+    def __init__(self, sharpness: Float, side: int, limit: float) -> None:
+        self.limit = limit
+        self.side = side
         self.shape = sharpness.shape
         self.values = sharpness.astype(np.float64).ravel()
+        self.age = np.zeros(self.values.size, np.int16)
         self.alive = self.values > 0
         self.named = np.zeros(self.values.size, np.bool_)
-        self.died = np.flatnonzero(self.alive)
         self.now = 0
-        self.age: npt.NDArray[np.int16] | None = None
 
-    def iterate(self) -> None:
-        """Let the pixels die whose neighbourhoods are too dark, and the others grow."""
-        if self.age is None and self.died.size > FRONTIER * self.values.size:
-            if self.now:
-                self.values = np.tanh(self.values) / TANH_1
-            means = ndimage.uniform_filter(
-                self.values.reshape(self.shape), self.side, mode="nearest"
-            )
-            self.died = np.flatnonzero(self.alive & (means.ravel() < self.limit))
-        elif self.died.size:
-            if self.age is None:
-                self.age = np.full(self.values.size, self.now - 1, np.int16)
-            beside = self._beside_died()
-            windows = self._windows(beside)
-            self._catch_up(self._once(windows[self.alive[windows]]))
-            self.died = beside[self.values[windows].mean(axis=1) < self.limit]
-        self.values[self.died] = 0
-        self.alive[self.died] = False
-        self.now += 1
+    def iterations_lived(self, most: int) -> npt.NDArray[np.int16]:
+        """Iterate, and count for each pixel the iterations that it lives through, (Y, X)."""
+        lived = np.where(self.alive, np.int16(most), np.int16(0))
+        died = self._below()
+        while died.size and self.now < most:
+            self.values[died] = 0
+            self.alive[died] = False
+            lived[died] = self.now
+            self.now += 1
+            died = self._die_next(died)
+        return lived.reshape(self.shape)
+
+    def _die_next(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Living pixels whose neighbourhoods have become too dark."""
+        many = died.size > FRONTIER * self.values.size
+        # Values that were not brought up to date are too small: what is not below has enough.
+        suspects = self._below() if many else self._beside(died)
+        windows = self._windows(suspects)
+        self._catch_up(self._once(windows[self.alive[windows]]))
+        dark = self.values[windows].mean(axis=1) < self.limit
+        return np.asarray(suspects[dark])
+
+    def _below(self) -> npt.NDArray[np.intp]:
+        """Living pixels whose neighbourhoods are too dark by the values as they are kept."""
+        means = ndimage.uniform_filter(self.values.reshape(self.shape), self.side, mode="nearest")
+        return np.flatnonzero(self.alive & (means.ravel() < self.limit))
 
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
         """Iterate the values of living pixels to the present."""
-        assert self.age is not None, "values are of one age until few pixels die"
         values, age = self.values[pixels], self.age[pixels]
         moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))
         for iteration in range(int(age[moving].min(initial=self.now)), self.now):
@@ -206,10 +232,10 @@ class _Update:
         self.values[pixels] = values
         self.age[pixels] = self.now
 
-    def _beside_died(self) -> npt.NDArray[np.intp]:
+    def _beside(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Living pixels whose neighbourhood holds one that died last."""
         rows, columns = self.shape
-        y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(self.died, columns))
+        y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(died, columns))
         y, x = y[:, :, np.newaxis], x[:, np.newaxis, :]
         inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
         beside = self._once((y * columns + x)[inside])
@@ -217,6 +243,8 @@ class _Update:
 
     def _once(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Name each pixel once, in order."""
+        if pixels.size < FEW:
+            return np.unique(pixels)
         self.named[pixels] = True
         once = np.flatnonzero(self.named)
         self.named[once] = False

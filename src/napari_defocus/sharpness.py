@@ -12,7 +12,9 @@ from scipy import ndimage, special
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
+from napari_defocus.filters import gaussian_radius, squared_gradient, summed_squares
 from napari_defocus.metric import LocalMetric, Pooling
+from napari_defocus.parts import side_by_side
 from napari_defocus.plane import Plane
 from napari_defocus.resampling import block_mean, enlarge
 from napari_defocus.tiles import Region, whole, widen, within
@@ -62,18 +64,14 @@ def filter_response(plane: Plane, metric: LocalMetric) -> Float:
             f"an image of {plane.grey.shape} is smaller than the metric's filters "
             f"({metric.size} x {metric.size}): there is nothing to judge"
         )
-    energy = np.zeros(plane.grey.shape, np.float32)
-    for kernel in metric.filters:
-        energy += np.square(ndimage.correlate(plane.grey, kernel, mode="reflect"))
+    energy = summed_squares(plane.grey, metric.filters)
     return without_noise(energy, plane.noise_variance, metric.pooling)
 
 
 def local_contrast(plane: Plane, pooling: Pooling) -> Float:
     """Gradient magnitude, less that of the noise, in grey ranges a pixel; (Y, X), 0 or more."""
-    gradient = ndimage.gaussian_gradient_magnitude(plane.grey, pooling.contrast_sigma)
-    return without_noise(
-        np.square(gradient), plane.noise_variance * gradient_noise(pooling), pooling
-    )
+    energy = squared_gradient(plane.grey, pooling.contrast_sigma)
+    return without_noise(energy, plane.noise_variance * gradient_noise(pooling), pooling)
 
 
 def gradient_noise(pooling: Pooling) -> float:
@@ -148,21 +146,17 @@ def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
 def reach(metric: LocalMetric) -> int:
     """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
     pooling = metric.pooling
-    answer = max(metric.size // 2, 2, _gaussian_radius(pooling.contrast_sigma))
+    answer = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
     step = block_side(pooling)
-    pooled = _gaussian_radius(pooling.sigma / step) + 2 * round(pooling.guide_radius / step)
+    pooled = gaussian_radius(pooling.sigma / step) + 2 * round(pooling.guide_radius / step)
     # Beside the blocks at its ends, and the one that interpolation needs.
-    return answer + step * (max(pooled, _gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
+    return answer + step * (max(pooled, gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
 
 
 def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
     """Give the same distance for `sharpness_odds`, with all its halvings."""
     at_one_scale = reach(metric)
     return max(at_one_scale, 2 * (halo(metric, coarser - 1) + 2)) if coarser else at_one_scale
-
-
-def _gaussian_radius(sigma: float) -> int:
-    return int(4 * sigma + 0.5)  # as SciPy's
 
 
 def sharpness_odds(
@@ -230,13 +224,19 @@ def _at_one_scale(
 ) -> tuple[Float, Float]:
     """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""
     pooling, calibration = metric.pooling, metric.calibration
-    response = pool(filter_response(plane, metric), plane.grey, pooling)
+
+    def respond() -> Float:
+        return pool(filter_response(plane, metric), plane.grey, pooling)
+
+    def contrast_and_trust() -> tuple[Float, Float]:
+        gradient = local_contrast(plane, pooling)
+        return pool(gradient, plane.grey, pooling), _trust(plane, gradient, metric)
+
+    response, (contrast, trust) = side_by_side(respond, contrast_and_trust)
     if should_stop():
         raise Stopped
-    gradient = local_contrast(plane, pooling)
-    level = combine(response, pool(gradient, plane.grey, pooling), pooling)
-    odds = calibration.slope * (level - calibration.threshold)
-    return odds, _trust(plane, gradient, metric)
+    level = combine(response, contrast, pooling)
+    return calibration.slope * (level - calibration.threshold), trust
 
 
 def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.resampling import enlarge
+from napari_defocus.resampling import block_mean, enlarge
 from napari_defocus.tiles import Region, widen, within
 
 Float = npt.NDArray[np.float32]
@@ -100,8 +100,8 @@ def at_pixels(cells: Float, region: Region, around: Region | None = None) -> Flo
 
 def _cell_means(values: npt.NDArray[np.float32 | np.bool_]) -> Float:
     """Average over cells; those at the lower and right border may have fewer pixels."""
-    rows, columns = values.shape
-    sums = np.add.reduceat(values, range(0, rows, CELL), axis=0, dtype=np.float64)
-    sums = np.add.reduceat(sums, range(0, columns, CELL), axis=1)
-    down, across = (np.diff([*range(0, size, CELL), size]) for size in values.shape)
-    return np.asarray(sums / np.multiply.outer(down, across), np.float32)
+    shares = [np.ones(-(-size // CELL), np.float32) for size in values.shape]
+    for share, size in zip(shares, values.shape, strict=True):
+        share[-1] -= (-size % CELL) / CELL
+    padded = np.pad(values.astype(np.float32), [(0, -size % CELL) for size in values.shape])
+    return np.asarray(block_mean(padded, CELL) / np.multiply.outer(*shares), np.float32)

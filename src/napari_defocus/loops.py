@@ -1,0 +1,263 @@
+"""The hot loops, for numba to compile; importing this imports numba. See `compiled`.
+
+They release Python's lock, so that threads run them side by side.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Float = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+
+TANH_1 = np.tanh(1.0)
+
+
+@njit(nogil=True, cache=True)
+def summed_squares(padded: Float, kernels: Double) -> Float:
+    """Correlate with each kernel, and sum the squares of the answers.
+
+    Parameters
+    ----------
+    padded : ndarray of float32, (Y + size - 1, X + size - 1)
+        The image with its border.
+    kernels : ndarray of float64, (kernels, size, size)
+        Sums are taken in double precision and in SciPy's order, for the same answers.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+    """
+    count, size, _ = kernels.shape
+    rows, columns = padded.shape[0] - size + 1, padded.shape[1] - size + 1
+    sums = np.zeros((rows, columns), np.float32)
+    answer = np.empty(columns, np.float64)
+    for y in range(rows):
+        for k in range(count):
+            answer[:] = 0
+            for i in range(size):
+                line = padded[y + i]
+                for j in range(size):
+                    weight = kernels[k, i, j]
+                    for x in range(columns):
+                        answer[x] += weight * line[x + j]
+            for x in range(columns):
+                rounded = np.float32(answer[x])
+                sums[y, x] += rounded * rounded
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def squared_gradient(padded: Float, smooth: Double, slope: Double) -> Float:
+    """Sum the squares of both derivatives by a Gaussian.
+
+    Parameters
+    ----------
+    padded : ndarray of float32, (Y + 2 radius, X + 2 radius)
+        The image with its border.
+    smooth, slope : ndarray of float64, (radius + 1,)
+        Half of the Gaussian and of its derivative, the centre first. Sums are taken and rounded in
+        SciPy's order, for the same answers.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+    """
+    radius = smooth.size - 1
+    rows, columns = padded.shape[0] - 2 * radius, padded.shape[1] - 2 * radius
+    sums = np.empty((rows, columns), np.float32)
+    total_1, total_2 = np.empty((2, padded.shape[1]))
+    sloped, smoothed = np.empty((2, padded.shape[1]), np.float32)
+    for y in range(rows):
+        total_1[:] = slope[0] * padded[y + radius]
+        total_2[:] = smooth[0] * padded[y + radius]
+        for i in range(radius, 0, -1):
+            before, after = padded[y + radius - i], padded[y + radius + i]
+            _add_difference(total_1, before, after, slope[i])
+            _add_sum(total_2, before, after, smooth[i])
+        sloped[:] = total_1
+        smoothed[:] = total_2
+        down, across = total_1[:columns], total_2[:columns]
+        down[:] = smooth[0] * sloped[radius : radius + columns]
+        across[:] = slope[0] * smoothed[radius : radius + columns]
+        for j in range(radius, 0, -1):
+            _add_sum(down, sloped[radius - j :], sloped[radius + j :], smooth[j])
+            _add_difference(across, smoothed[radius - j :], smoothed[radius + j :], slope[j])
+        for x in range(columns):
+            along_y, along_x = np.float32(down[x]), np.float32(across[x])
+            sums[y, x] = along_y * along_y + along_x * along_x
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _add_sum(total: Double, before: Float, after: Float, weight: float) -> None:
+    for x in range(total.size):
+        total[x] += (np.float64(before[x]) + np.float64(after[x])) * weight
+
+
+@njit(nogil=True, cache=True)
+def _add_difference(total: Double, before: Float, after: Float, weight: float) -> None:
+    for x in range(total.size):
+        total[x] += (np.float64(before[x]) - np.float64(after[x])) * weight
+
+
+@njit(nogil=True, cache=True)
+def iterations_lived(
+    values: Double, half: int, limit: float, most: int, settled: float
+) -> npt.NDArray[np.int16]:
+    """Count the iterations of the refinement that each pixel lives through.
+
+    Parameters
+    ----------
+    values : ndarray of float64, (Y, X)
+        In [0, 1]; overwritten.
+    half : int
+        Pixels of the neighbourhood to each side; beyond the border the last one is repeated.
+    limit : float
+        A pixel dies where the mean of its neighbourhood is below.
+    most : int
+        Iterations.
+    settled : float
+        From here on a value is not worth further iterations.
+
+    Returns
+    -------
+    ndarray of int16, (Y, X)
+        0 to `most`.
+    """
+    flat = values.ravel()
+    age = np.zeros(flat.size, np.int16)
+    lived = np.where(flat > 0, np.int16(most), np.int16(0))
+    named = np.zeros(flat.size, np.bool_)
+    died = _below(values, half, limit)
+    for now in range(1, most + 1):
+        for place in died:
+            flat[place] = 0
+            lived[place] = now - 1
+        if now == most or not died.size:
+            break
+        if died.size * (2 * half + 1) ** 2 > flat.size:
+            suspects = _below(values, half, limit)
+        else:
+            suspects = _beside(died, values, named, half)
+        count = 0
+        for place in suspects:
+            if _dies(values, age, place, half, limit, now, settled):
+                suspects[count] = place
+                count += 1
+        died = suspects[:count]
+    return lived.reshape(values.shape)
+
+
+@njit(nogil=True, cache=True)
+def _below(values: Double, half: int, limit: float) -> Places:
+    """Give the flat places of living pixels whose mean over a square is below a limit."""
+    rows, columns = values.shape
+    least = limit * (2 * half + 1) ** 2
+    line = np.empty(columns + 2 * half)
+    sums = np.empty(columns)
+    below = np.empty(values.size, np.intp)
+    count = 0
+    for y in range(rows):
+        inner = line[half : half + columns]
+        inner[:] = 0
+        for i in range(y - half, y + half + 1):
+            inner += values[min(max(i, 0), rows - 1)]
+        line[:half] = inner[0]
+        line[half + columns :] = inner[columns - 1]
+        sums[:] = 0
+        for j in range(2 * half + 1):
+            for x in range(columns):
+                sums[x] += line[x + j]
+        for x in range(columns):
+            if sums[x] < least and values[y, x] > 0:
+                below[count] = y * columns + x
+                count += 1
+    return below[:count].copy()
+
+
+@njit(nogil=True, cache=True)
+def _beside(died: Places, values: Double, named: npt.NDArray[np.bool_], half: int) -> Places:
+    """Give the living pixels whose squares hold one that died last, each once."""
+    rows, columns = values.shape
+    beside = np.empty(min(died.size * (2 * half + 1) ** 2, values.size), np.intp)
+    count = 0
+    for place in died:
+        y, x = divmod(place, columns)
+        for i in range(max(y - half, 0), min(y + half + 1, rows)):
+            for j in range(max(x - half, 0), min(x + half + 1, columns)):
+                other = i * columns + j
+                if values[i, j] > 0 and not named[other]:
+                    named[other] = True
+                    beside[count] = other
+                    count += 1
+    for place in beside[:count]:
+        named[place] = False
+    return beside[:count]
+
+
+@njit(nogil=True, cache=True)
+def _dies(
+    values: Double,
+    age: npt.NDArray[np.int16],
+    place: int,
+    half: int,
+    limit: float,
+    now: int,
+    settled: float,
+) -> bool:
+    """Tell whether the neighbourhood of a pixel is too dark after iteration `now`."""
+    # Values that were not brought up to date are too small: they may be enough already.
+    if _mean(values, place, half) >= limit:
+        return False
+    rows, columns = values.shape
+    y, x = divmod(place, columns)
+    for i in range(max(y - half, 0), min(y + half + 1, rows)):
+        for j in range(max(x - half, 0), min(x + half + 1, columns)):
+            value, other = values[i, j], i * columns + j
+            for _ in range(now - age[other]):
+                if value == 0 or value >= settled:
+                    break
+                value = np.tanh(value) / TANH_1
+            values[i, j], age[other] = value, now
+    return bool(_mean(values, place, half) < limit)
+
+
+@njit(nogil=True, cache=True)
+def _mean(values: Double, place: int, half: int) -> float:
+    """Average over the square around a pixel."""
+    rows, columns = values.shape
+    y, x = divmod(place, columns)
+    total = 0.0
+    for i in range(y - half, y + half + 1):
+        for j in range(x - half, x + half + 1):
+            total += values[min(max(i, 0), rows - 1), min(max(j, 0), columns - 1)]
+    return total / (2 * half + 1) ** 2
+
+
+@njit(nogil=True, cache=True)
+def interpolate(values: Float, rows: npt.NDArray[np.uint8], table: Float) -> Float:
+    """Look values up in rows of a table, linearly between its columns.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (Y, X)
+        In [0, 1]: the first column stands for 0, the last one for 1.
+    rows : ndarray of uint8, (Y, X)
+        The row for each value.
+    table : ndarray of float32, (rows, columns)
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+    """
+    last = table.shape[1] - 1
+    found = np.empty(values.size, np.float32)
+    flat, row = values.ravel(), rows.ravel()
+    for i in range(flat.size):
+        place = min(flat[i], np.float32(1)) * np.float32(last)
+        step = min(np.int64(place), last - 1)
+        low, high = table[row[i], step], table[row[i], step + 1]
+        found[i] = low + (place - np.float32(step)) * (high - low)
+    return found.reshape(values.shape)
