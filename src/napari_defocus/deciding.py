@@ -14,7 +14,13 @@ from napari_defocus.detection_config import DetectionConfig, check_config
 from napari_defocus.histogram import Histogram
 from napari_defocus.judging import Judgement
 from napari_defocus.masking import count_sharpness, cut_mask, mask_threshold
-from napari_defocus.parts import in_threads, plan_parts
+from napari_defocus.parts import (
+    cores_are_free,
+    free_cores,
+    in_threads,
+    plan_parts,
+    side_in_proportion,
+)
 from napari_defocus.refinement import reach, refine
 from napari_defocus.sharpness import probability
 from napari_defocus.surroundings import Surroundings, at_pixels
@@ -115,7 +121,8 @@ def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
     calibrated = config.scale == "calibrated" or judgement.radius is not None
     start = start_map(judgement.level, Levels.of(judgement), config, calibrated)
     confidence = certainty(start, judgement.judged)
-    blur = refined_blur(start, config)
+    with free_cores():
+        blur = refined_blur(start, config)
     del start  # large planes fill the memory
     refined = Refined.of(blur, judgement.judged)
     threshold = mask_threshold(refined.sharpness, config.mask)
@@ -168,7 +175,7 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
     """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
     if not config.refine:
         return np.float32(1) - start
-    parts = plan_parts(start.shape, 1)
+    parts = plan_parts(start.shape, 1, side_in_proportion(start.shape))
     if len(parts) == 1:
         return np.float32(1) - refine(start, config.refinement)
     threshold = config.refinement.threshold
@@ -181,7 +188,7 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
         return np.float32(1) - refine(start[window], refinement)[within(part.region, window)]
 
     blur = np.empty_like(start)
-    for part, found in in_threads(blur_of, parts):
+    for part, found in in_threads(blur_of, parts, alone=not cores_are_free()):
         blur[part.region] = found
     return blur
 

@@ -1,6 +1,6 @@
 """From image values to grey ones: luminance, holes, contrast stretch."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from napari_defocus.errors import DefocusError
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Number = TypeVar("Number", bound=np.floating[Any])
 
 # Rec. 709 luminance, as scikit-image's rgb2gray.
 LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -45,7 +46,7 @@ def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bo
     return grey, holes
 
 
-def fill_holes(values: npt.NDArray[np.float64], holes: Bool) -> npt.NDArray[np.float64]:
+def fill_holes(values: npt.NDArray[Number], holes: Bool) -> npt.NDArray[Number]:
     """Give holes the value of the nearest pixel that is none."""
     if not holes.any() or holes.all():
         return values

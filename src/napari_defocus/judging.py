@@ -23,7 +23,7 @@ from napari_defocus.parts import free_cores, in_threads, plan_parts
 from napari_defocus.plane import Plane, prepare_colours, prepare_part
 from napari_defocus.plane_statistics import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.sharpness import alignment, filter_response, halo, pool, sharpness_odds
-from napari_defocus.tiles import Region, Tile, whole, widen, within
+from napari_defocus.tiles import Region, Tile, plan_tiles, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -81,6 +81,8 @@ def judge_plane(
         )
 
     parts = plan_parts(shape, region_step(metric, config))
+    if detector == "metric" and config.scale == "calibrated":
+        parts = plan_tiles(shape, max(shape))  # the metric cuts a plane itself, scale by scale
     if len(parts) == 1:
         with free_cores():
             return judge(parts[0])

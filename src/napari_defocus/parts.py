@@ -20,11 +20,16 @@ SIDE = 1024
 _cores_are_free: ContextVar[bool] = ContextVar("cores_are_free", default=False)
 
 
-def plan_parts(shape: Sequence[int], step: int) -> list[Tile]:
+def plan_parts(shape: Sequence[int], step: int, side: int = SIDE) -> list[Tile]:
     """Cut a plane of `shape` into parts whose sides are multiples of `step`."""
     if shape[0] * shape[1] <= MOST_PIXELS:
         return plan_tiles(shape, max(*shape, 1))
-    return plan_tiles(shape, -(-SIDE // step) * step)
+    return plan_tiles(shape, -(-side // step) * step)
+
+
+def side_in_proportion(shape: Sequence[int]) -> int:
+    """Give a side for parts that need a wide margin: parts of larger planes may take more room."""
+    return max(SIDE, max(shape) // 4)
 
 
 def in_threads(
@@ -49,9 +54,14 @@ def in_threads(
         yield from zip(parts, pool.map(work, parts), strict=True)
 
 
+def cores_are_free() -> bool:
+    """Tell whether this thread was told that nothing else is worked on, see `free_cores`."""
+    return _cores_are_free.get()
+
+
 @contextmanager
 def free_cores() -> Iterator[None]:
-    """Say that nothing else is worked on: `side_by_side` may use another core."""
+    """Say that nothing else is worked on: steps within may use all cores."""
     token = _cores_are_free.set(cores() > 1)
     try:
         yield
@@ -61,7 +71,7 @@ def free_cores() -> Iterator[None]:
 
 def side_by_side(first: Callable[[], Result], second: Callable[[], Other]) -> tuple[Result, Other]:
     """Do two pieces of work at once within `free_cores`, else one after the other."""
-    if not _cores_are_free.get():
+    if not cores_are_free():
         return first(), second()
     with ThreadPoolExecutor(1) as pool:
         beside = pool.submit(first)

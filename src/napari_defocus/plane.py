@@ -14,6 +14,9 @@ from napari_defocus.plane_statistics import PlaneStatistics, measure_plane
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
+# Rows that are prepared at once.
+BAND = 256
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -72,11 +75,15 @@ def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
 
     A part of holes alone is filled with 0.5.
     """
-    grey, holes = grey_and_holes(image)
-    stretched = stretch(fill_holes(grey, holes), *statistics.limits)
-    if holes.all():
-        stretched = np.full(grey.shape, 0.5, np.float32)
-    return Plane(stretched, holes, statistics.noise, statistics.limits)
+    grey = np.empty(image.shape[:2], np.float32)
+    holes = np.empty(image.shape[:2], np.bool_)
+    # Band by band: double precision takes room.
+    for start in range(0, len(image), BAND):
+        band = slice(start, start + BAND)
+        values, holes[band] = grey_and_holes(image[band])
+        grey[band] = stretch(values, *statistics.limits)
+    grey = np.full_like(grey, 0.5) if holes.all() else fill_holes(grey, holes)
+    return Plane(grey, holes, statistics.noise, statistics.limits)
 
 
 def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:

@@ -14,13 +14,14 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.filters import gaussian_radius, squared_gradient, summed_squares
 from napari_defocus.metric import LocalMetric, Pooling
-from napari_defocus.parts import side_by_side
+from napari_defocus.parts import cores_are_free, in_threads, plan_parts, side_by_side
 from napari_defocus.plane import Plane
 from napari_defocus.resampling import block_mean, enlarge
-from napari_defocus.tiles import Region, whole, widen, within
+from napari_defocus.tiles import Region, Tile, shifted, whole, widen, within
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+OddsAndJudged = tuple[Float, Bool]
 
 # Sides of the blocks that pooling works on.
 BLOCKS = (1, 2, 4)
@@ -35,6 +36,8 @@ SIGNAL_TO_NOISE = (0.7, 2.0)
 TRUST_SIGMA = 1.5
 # Halvings of an image whose noise hides the finer scales.
 COARSER = 2
+# Rows that are blended at once.
+BAND = 256
 # Log odds that a halving costs: what looks sharp once halved may have been blurred before.
 HALVING_COST = 1.0
 
@@ -201,9 +204,7 @@ def sharpness_odds(
         Where it was asked to stop.
     """
     region = region or whole(plane.grey.shape)
-    near = widen(region, reach(metric), plane.grey.shape, block_side(metric.pooling))
-    inside = within(region, near)
-    odds, trust = (found[inside] for found in _at_one_scale(plane.part(*near), metric, should_stop))
+    odds, trust = _at_one_scale(plane, metric, region, should_stop)
     half = halve(plane) if coarser and trust.min() < 1 else None
     if half is None or min(half.grey.shape) < metric.size:
         return odds, trust > 0
@@ -213,13 +214,56 @@ def sharpness_odds(
     )
     around = widen(halved, 2, half.grey.shape)
     coarse = sharpness_odds(half, metric, coarser - 1, should_stop, around)
-    doubled = within(region, (slice(2 * around[0].start, None), slice(2 * around[1].start, None)))
-    coarse_odds, coarse_judged = (enlarge(found.astype(np.float32), 2)[doubled] for found in coarse)
-    odds = trust * odds + (1 - trust) * (coarse_odds - HALVING_COST)
-    return odds, (trust > 0) | (coarse_judged > 0.5)
+    top, left = (2 * inner.start for inner in around)
+    inside = within(region, (slice(top, None), slice(left, None)))
+    return _blend(odds, trust, coarse, inside)
+
+
+def _blend(odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region) -> OddsAndJudged:
+    """Trust coarser odds, of twice the pixels, `inside` their window, where one's own are not.
+
+    Works in place, band by band: large planes fill the memory.
+    """
+    judged = np.empty(odds.shape, np.bool_)
+    rows, columns = inside
+    for start in range(rows.start, rows.stop, BAND):
+        stop = min(start + BAND, rows.stop)
+        # With a row to each side, for the interpolation.
+        first = max(start // 2 - 1, 0)
+        cut, doubled = slice(first, stop // 2 + 2), slice(start - 2 * first, stop - 2 * first)
+        coarse_odds, coarse_judged = (
+            enlarge(found[cut].astype(np.float32), 2)[doubled, columns] for found in coarse
+        )
+        band = slice(start - rows.start, stop - rows.start)
+        own = trust[band]
+        odds[band] = own * odds[band] + (1 - own) * (coarse_odds - HALVING_COST)
+        judged[band] = (own > 0) | (coarse_judged > 0.5)
+    return odds, judged
 
 
 def _at_one_scale(
+    plane: Plane, metric: LocalMetric, region: Region, should_stop: ShouldStop
+) -> tuple[Float, Float]:
+    """Give `_odds_and_trust` of a region; of a large one part by part."""
+
+    def judge(part: Tile) -> tuple[Float, Float]:
+        own = shifted(part.region, region)
+        near = widen(own, reach(metric), plane.grey.shape, block_side(metric.pooling))
+        inside = within(own, near)
+        odds, trust = _odds_and_trust(plane.part(*near), metric, should_stop)
+        return odds[inside], trust[inside]
+
+    shape = [side.stop - side.start for side in region]
+    parts = plan_parts(shape, 1)
+    if len(parts) == 1:
+        return judge(parts[0])
+    odds, trust = np.empty((2, *shape), np.float32)
+    for part, found in in_threads(judge, parts, alone=not cores_are_free()):
+        odds[part.region], trust[part.region] = found
+    return odds, trust
+
+
+def _odds_and_trust(
     plane: Plane, metric: LocalMetric, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
     """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""

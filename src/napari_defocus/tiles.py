@@ -67,6 +67,15 @@ def within(region: Region, window: Region) -> Region:
     return rows, columns
 
 
+def shifted(region: Region, window: Region) -> Region:
+    """Give where a region of what was cut out at `window` lies in the plane."""
+    rows, columns = (
+        slice(outer.start + part.start, outer.start + part.stop)
+        for part, outer in zip(region, window, strict=True)
+    )
+    return rows, columns
+
+
 def overlap(one: Region, other: Region) -> Region | None:
     """Give what two regions share; None where they share nothing."""
     rows, columns = (
