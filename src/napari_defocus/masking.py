@@ -16,6 +16,8 @@ Bool = npt.NDArray[np.bool_]
 RULES = ("otsu", "mean")
 # Of the histogram that thresholds are found in.
 BINS = 1024
+# Pixels counted at once: NumPy counts in a copy of 8 bytes a pixel.
+AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def _without_small(region: Bool, smallest: int) -> Bool:
     spots, count = ndimage.label(region)
     if count <= 1 and region.sum() == region.size:
         return region
-    area = np.bincount(spots.ravel(), minlength=count + 1)
+    flat, area = spots.ravel(), np.zeros(count + 1, np.intp)
+    for start in range(0, flat.size, AT_ONCE):
+        area += np.bincount(flat[start : start + AT_ONCE], minlength=count + 1)
     kept = area >= smallest
     kept[0] = False
     return np.asarray(kept[spots], np.bool_)

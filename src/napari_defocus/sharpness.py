@@ -257,7 +257,7 @@ def _at_one_scale(
     parts = plan_parts(shape, 1)
     if len(parts) == 1:
         return judge(parts[0])
-    odds, trust = np.empty((2, *shape), np.float32)
+    odds, trust = np.empty(shape, np.float32), np.empty(shape, np.float32)
     for part, found in in_threads(judge, parts, alone=not cores_are_free()):
         odds[part.region], trust[part.region] = found
     return odds, trust
