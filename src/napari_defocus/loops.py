@@ -64,42 +64,51 @@ def squared_gradient(padded: Float, smooth: Double, slope: Double) -> Float:
     -------
     ndarray of float32, (Y, X)
     """
-    radius = smooth.size - 1
-    rows, columns = padded.shape[0] - 2 * radius, padded.shape[1] - 2 * radius
+    rows, columns = padded.shape[0] - 2 * smooth.size + 2, padded.shape[1] - 2 * smooth.size + 2
     sums = np.empty((rows, columns), np.float32)
-    total_1, total_2 = np.empty((2, padded.shape[1]))
-    sloped, smoothed = np.empty((2, padded.shape[1]), np.float32)
+    flat, width = padded.ravel(), padded.shape[1]
+    total, along = np.empty(width), np.empty(columns)
+    once = np.empty(width, np.float32)
     for y in range(rows):
-        total_1[:] = slope[0] * padded[y + radius]
-        total_2[:] = smooth[0] * padded[y + radius]
-        for i in range(radius, 0, -1):
-            before, after = padded[y + radius - i], padded[y + radius + i]
-            _add_difference(total_1, before, after, slope[i])
-            _add_sum(total_2, before, after, smooth[i])
-        sloped[:] = total_1
-        smoothed[:] = total_2
-        down, across = total_1[:columns], total_2[:columns]
-        down[:] = smooth[0] * sloped[radius : radius + columns]
-        across[:] = slope[0] * smoothed[radius : radius + columns]
-        for j in range(radius, 0, -1):
-            _add_sum(down, sloped[radius - j :], sloped[radius + j :], smooth[j])
-            _add_difference(across, smoothed[radius - j :], smoothed[radius + j :], slope[j])
+        _weigh_odd(flat[y * width :], width, slope, total)
+        once[:] = total
+        _weigh_even(once, 1, smooth, along)
         for x in range(columns):
-            along_y, along_x = np.float32(down[x]), np.float32(across[x])
-            sums[y, x] = along_y * along_y + along_x * along_x
+            down = np.float32(along[x])
+            sums[y, x] = down * down
+        _weigh_even(flat[y * width :], width, smooth, total)
+        once[:] = total
+        _weigh_odd(once, 1, slope, along)
+        for x in range(columns):
+            across = np.float32(along[x])
+            sums[y, x] += across * across
     return sums
 
 
 @njit(nogil=True, cache=True)
-def _add_sum(total: Double, before: Float, after: Float, weight: float) -> None:
+def _weigh_even(values: Float, step: int, weights: Double, total: Double) -> None:
+    """Sum values `step` apart by weights that are alike on both sides, into `total`."""
+    radius = weights.size - 1
+    weight, middle = weights[0], values[radius * step :]
     for x in range(total.size):
-        total[x] += (np.float64(before[x]) + np.float64(after[x])) * weight
+        total[x] = weight * middle[x]
+    for i in range(radius, 0, -1):
+        weight = weights[i]
+        before, after = values[(radius - i) * step :], values[(radius + i) * step :]
+        for x in range(total.size):
+            total[x] += (np.float64(before[x]) + np.float64(after[x])) * weight
 
 
 @njit(nogil=True, cache=True)
-def _add_difference(total: Double, before: Float, after: Float, weight: float) -> None:
-    for x in range(total.size):
-        total[x] += (np.float64(before[x]) - np.float64(after[x])) * weight
+def _weigh_odd(values: Float, step: int, weights: Double, total: Double) -> None:
+    """Sum values `step` apart by weights of opposite signs on both sides, into `total`."""
+    radius = weights.size - 1
+    total[:] = 0
+    for i in range(radius, 0, -1):
+        weight = weights[i]
+        before, after = values[(radius - i) * step :], values[(radius + i) * step :]
+        for x in range(total.size):
+            total[x] += (np.float64(before[x]) - np.float64(after[x])) * weight
 
 
 @njit(nogil=True, cache=True)
