@@ -14,6 +14,7 @@ from napari_defocus import compiled
 from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.filters import squared_gradient, summed_squares
 from napari_defocus.refinement import RefinementConfig, refine
+from napari_defocus.resampling import enlarge
 
 METRIC = DetectionConfig(detector="metric")
 
@@ -46,6 +47,11 @@ def test_summed_squares(image, count, size, seed):
 @given(images, st.floats(0.3, 4))
 def test_squared_gradient(image, sigma):
     assert_same_both_ways(squared_gradient, image, sigma)
+
+
+@given(images, st.integers(1, 5))
+def test_enlarge(image, factor):
+    assert_same_both_ways(enlarge, image, factor)
 
 
 @given(images, st.sampled_from([1, 3, 5, 9]), st.floats(0.2, 0.8))

@@ -112,6 +112,41 @@ def _weigh_odd(values: Float, step: int, weights: Double, total: Double) -> None
 
 
 @njit(nogil=True, cache=True)
+def enlarge(values: Float, shares: Float) -> Float:
+    """Interpolate linearly between the centres of blocks, rows first.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (Y, X)
+    shares : ndarray of float32, (factor,)
+        The share of the neighbour at each place in a block; negative of the one before.
+
+    Returns
+    -------
+    ndarray of float32, (factor Y, factor X)
+    """
+    rows, columns = values.shape
+    factor = shares.size
+    enlarged = np.empty((factor * rows, factor * columns), np.float32)
+    line = np.empty(columns, np.float32)
+    for y in range(rows):
+        above, below = values[max(y - 1, 0)], values[min(y + 1, rows - 1)]
+        for i in range(factor):
+            beside, share = (above, -shares[i]) if shares[i] < 0 else (below, shares[i])
+            for x in range(columns):
+                line[x] = values[y, x] + share * (beside[x] - values[y, x])
+            wide = enlarged[factor * y + i]
+            for x in range(columns):
+                before, after = line[max(x - 1, 0)], line[min(x + 1, columns - 1)]
+                for j in range(factor):
+                    if shares[j] < 0:
+                        wide[factor * x + j] = line[x] - shares[j] * (before - line[x])
+                    else:
+                        wide[factor * x + j] = line[x] + shares[j] * (after - line[x])
+    return enlarged
+
+
+@njit(nogil=True, cache=True)
 def iterations_lived(
     values: Double, half: int, limit: float, most: int, settled: float
 ) -> npt.NDArray[np.int16]:

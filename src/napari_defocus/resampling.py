@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_defocus import compiled
+
 Float = npt.NDArray[np.float32]
 
 
@@ -34,15 +36,20 @@ def enlarge(values: Float, factor: int) -> Float:
     """Interpolate linearly between the centres of blocks, (Y, X) to (factor Y, factor X)."""
     if factor == 1:
         return values
-    return np.ascontiguousarray(_enlarge_rows(_enlarge_rows(values, factor).T, factor).T)
+    # The share of the neighbour at each place in a block; negative of the one before.
+    shares = ((np.arange(factor) + 0.5) / factor - 0.5).astype(np.float32)
+    loops = compiled.loops(values.size * factor**2)
+    if loops is not None:
+        return np.asarray(loops.enlarge(np.ascontiguousarray(values), shares), np.float32)
+    rows_enlarged = _enlarge_rows(values, shares)
+    return np.ascontiguousarray(_enlarge_rows(rows_enlarged.T, shares).T)
 
 
-def _enlarge_rows(values: Float, factor: int) -> Float:
+def _enlarge_rows(values: Float, shares: Float) -> Float:
     before = np.concatenate([values[:1], values[:-1]])
     after = np.concatenate([values[1:], values[-1:]])
-    enlarged = np.empty((factor * len(values), *values.shape[1:]), np.float32)
-    for place in range(factor):
-        shift = (place + 0.5) / factor - 0.5
-        beside = before if shift < 0 else after
-        enlarged[place::factor] = values + np.float32(abs(shift)) * (beside - values)
+    enlarged = np.empty((len(shares) * len(values), *values.shape[1:]), np.float32)
+    for place, share in enumerate(shares):
+        beside = before if share < 0 else after
+        enlarged[place :: len(shares)] = values + abs(share) * (beside - values)
     return enlarged
