@@ -5,10 +5,12 @@
 All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
 focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers are timed where they are
 installed, up to 4 megapixels. One thread means one core for everything (`os.sched_setaffinity`,
-where there is such a thing).
+where there is such a thing). ``--plain`` does without compiled loops. Start of the command line and
+peak memory are measured in processes of their own: `speed_processes.py`.
 """
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -26,6 +28,7 @@ from peer_methods import methods
 from scipy import ndimage
 from skimage import data
 
+from napari_defocus import compiled
 from napari_defocus.deciding import Levels, decide, start_map
 from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.judging import judge_plane
@@ -33,13 +36,14 @@ from napari_defocus.masking import MaskConfig, cut_mask
 from napari_defocus.metric import load_metric
 from napari_defocus.plane import prepare_plane
 from napari_defocus.refinement import refine
-from napari_defocus.sharpness import filter_response, pool
+from napari_defocus.sharpness import filter_response, local_contrast, pool
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 LARGEST_FOR_PEERS = 4.0
 CONFIG = DetectionConfig(detector="metric")
+DENSE = DetectionConfig(detector="dense")
 # Scale of the plain Laplacian's pooling.
 LAPLACIAN_SIGMA = 10.0
 Image = npt.NDArray[Any]
@@ -61,7 +65,9 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.3, 1, 4, 16, 64])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--plain", action="store_true", help="without compiled loops")
     options = parser.parse_args()
+    compiled.WORTH_PIXELS = math.inf if options.plain else 0
     options.out.mkdir(parents=True, exist_ok=True)
     timings: list[Timing] = []
     for threads in options.threads:
@@ -107,7 +113,7 @@ def time_all(megapixels: float, threads: int, repeats: int) -> Iterator[Timing]:
         work()  # what is loaded or tabulated once is not counted
         times = []
         begun = time.perf_counter()
-        while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 60):
+        while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 20):
             start = time.perf_counter()
             work()
             times.append(time.perf_counter() - start)
@@ -130,12 +136,15 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     yield "pooled |Laplacian|, scipy", lambda: pooled_laplacian(floats)
     yield "prepare", lambda: prepare_plane(image)
     yield "filter", lambda: filter_response(plane, metric)
+    yield "contrast", lambda: local_contrast(plane, metric.pooling)
     yield "pool", lambda: pool(response, plane.grey, metric.pooling)
     yield "judge", lambda: judge_plane(image, metric, CONFIG)
     yield "refine, 100 iterations", lambda: refine(start)
     yield "mask", lambda: cut_mask(start, undecided, 0.5, MaskConfig().smallest)
-    yield "decide: threshold moved", lambda: decide(judgement, CONFIG)
+    yield "decide", lambda: decide(judgement, CONFIG)
+    yield "preview: threshold moved", lambda: preview_of(judgement, CONFIG)
     yield "whole detect, metric", lambda: detect(image, metric, CONFIG)
+    yield "whole detect, dense", lambda: detect(image, metric, DENSE)
     if megapixels <= LARGEST_FOR_PEERS:
         for method in methods([], skip_slow=False):
             if method.run is not None and method.name.startswith(("blur-detector", "LBP")):

@@ -15,10 +15,11 @@ from napari_defocus import (
 )
 from napari_defocus.dense_config import DenseConfig
 from napari_defocus.detection_config import SCALES, DetectionConfig
+from napari_defocus.devices import DEVICES
 from napari_defocus.errors import DefocusError
 from napari_defocus.fitting import FitConfig
 from napari_defocus.masking import MaskConfig
-from napari_defocus.nets import DEVICES, TrainingConfig
+from napari_defocus.nets import TrainingConfig
 from napari_defocus.options import HelpFormatter, add_out, add_setting, config_from
 from napari_defocus.patches import PatchConfig
 from napari_defocus.refinement import RefinementConfig
@@ -158,6 +159,7 @@ def _detection_settings(parser: argparse.ArgumentParser) -> None:
     add_setting(group, config, "reach", "furthest the threshold may move, log odds")
     add_setting(group, config, "caution", "log odds a sharp pixel needs above even")
     add_setting(group, config, "gain", "steepness of the map")
+    add_setting(group, config, "device", "where to compute", choices=DEVICES)
     group.add_argument("--no-refine", dest="refine", action="store_false", help="skip refinement")
     group = parser.add_argument_group("refinement")
     refinement = RefinementConfig()

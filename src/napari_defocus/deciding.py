@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_defocus.annotation import Labels
 from napari_defocus.detection_config import DetectionConfig, check_config
+from napari_defocus.devices import at_work, judging_device
 from napari_defocus.histogram import Histogram
 from napari_defocus.judging import Judgement
 from napari_defocus.masking import count_sharpness, cut_mask, mask_threshold
@@ -175,6 +176,11 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
     """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
     if not config.refine:
         return np.float32(1) - start
+    with at_work(judging_device(config.device, dense=False)) as device:
+        if device is not None:
+            from napari_defocus.device_refinement import refine_on
+
+            return np.float32(1) - refine_on(device, start, config.refinement)
     parts = plan_parts(start.shape, 1, side_in_proportion(start.shape))
     if len(parts) == 1:
         return np.float32(1) - refine(start, config.refinement)

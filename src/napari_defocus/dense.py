@@ -5,7 +5,7 @@ Loading a detector's file needs no torch; judging an image does.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.container import load_container, save_container
+from napari_defocus.devices import Device
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.sharpness import guided_filter
@@ -161,6 +162,7 @@ def judge_dense(
     region: Region | None = None,
     colours_are: tuple[float, float] | None = None,
     guide: Float | None = None,
+    device: Device | None = None,
 ) -> DenseJudgement:
     """Apply the network to one image, or to a part of one.
 
@@ -179,6 +181,8 @@ def judge_dense(
         Mean and standard deviation of the image's colours; those of `colours` where not given.
     guide : ndarray of float32, (Y, X), optional
         Whose outlines the odds are drawn to.
+    device : Device, optional
+        What to judge on; the CPU where not given, or where it fails.
 
     Raises
     ------
@@ -191,6 +195,19 @@ def judge_dense(
     region = region or whole(colours.shape)
     if colours_are is None:
         colours_are = float(colours.mean(dtype=np.float64)), float(colours.std(dtype=np.float64))
+    tone = colours_are
+
+    def judge(part: Region) -> Float:
+        outer = widen(part, HALO, colours.shape)
+        found = _judge_window(standardise(colours[outer], *tone), network)
+        if guide is not None:
+            found[0] = guided_filter(found[0], guide[outer], OUTLINE_RADIUS, OUTLINE_EPSILON)
+        return found[:, *within(part, outer)]
+
+    if device is not None:
+        from napari_defocus.device_dense import judge_tile_on
+
+        judge = partial(judge_tile_on, device, colours, guide, tone, detector, on_cpu=judge)
     origin = tuple(part.start for part in region)
     judged = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
     for tile in plan_tiles(judged.shape[1:], TILE):
@@ -199,11 +216,7 @@ def judge_dense(
         rows, columns = (
             slice(s.start + o, s.stop + o) for s, o in zip(tile.region, origin, strict=True)
         )
-        outer = widen((rows, columns), HALO, colours.shape)
-        found = _judge_window(standardise(colours[outer], *colours_are), network)
-        if guide is not None:
-            found[0] = guided_filter(found[0], guide[outer], OUTLINE_RADIUS, OUTLINE_EPSILON)
-        judged[:, *tile.region] = found[:, *within((rows, columns), outer)]
+        judged[:, *tile.region] = judge((rows, columns))
     odds, level, log_error = judged
     radius = np.maximum(np.exp(level) - np.float32(RADIUS_OFFSET), 0)
     # The error of a logarithm is a share of what the logarithm was taken of.
@@ -247,11 +260,12 @@ def _judge_window(image: Float, network: "DenseNet") -> Float:
     image = np.pad(image, ((0, -rows % STRIDE), (0, -columns % STRIDE), (0, 0)), mode="symmetric")
     with torch.inference_mode():
         given = torch.from_numpy(image.transpose(2, 0, 1)[np.newaxis])
-        judged = _at_full_size(network(given))[0].numpy()
+        judged = at_full_size(network(given))[0].numpy()
     return np.array(judged[:, :rows, :columns], np.float32)
 
 
-def _at_full_size(judged: "Tensor") -> "Tensor":
+def at_full_size(judged: "Tensor") -> "Tensor":
+    """Enlarge what the network says, (N, C, Y / 2, X / 2), to the size of what it saw."""
     from torch.nn import functional
 
     return functional.interpolate(judged, scale_factor=2, mode="bilinear", align_corners=False)

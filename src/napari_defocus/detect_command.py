@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from napari_defocus.axes import check_axes, planes_last
 from napari_defocus.deciding import Detection
 from napari_defocus.detection import detect as detect_image
 from napari_defocus.detection_config import DetectionConfig
+from napari_defocus.devices import DeviceWarning
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import Stopped
 from napari_defocus.io import find_images, read_image, write_tiff
@@ -88,7 +90,7 @@ def detect(options: argparse.Namespace) -> int:
         print("torch is not installed: the local metric detects", file=sys.stderr)
     sources, failed = _sources(options.inputs)
     done: dict[str, str | Path] = {}
-    with _tasks(options) as tasks:
+    with _notices_in_a_line(), _tasks(options) as tasks:
         for source in sources:
             try:
                 stem = _stem(source)
@@ -109,6 +111,29 @@ def detect(options: argparse.Namespace) -> int:
     if total > 1:
         print(f"{len(done)} of {total} images done", file=sys.stderr)
     return cli.EXIT_BAD_INPUT if failed else 0
+
+
+@contextmanager
+def _notices_in_a_line() -> Iterator[None]:
+    """Print what a device tells as users read it, without the line of code that tells it."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DeviceWarning):
+                print(message, file=sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _request(options: argparse.Namespace) -> Request:

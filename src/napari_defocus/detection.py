@@ -13,7 +13,7 @@ from napari_defocus.deciding import Detection, decide
 from napari_defocus.detection_config import DetectionConfig, check_config
 from napari_defocus.errors import DefocusError, NothingToJudgeError
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.judging import judge_plane, undecided
+from napari_defocus.judging import judge_plane, undecided, working_device
 from napari_defocus.metric import LocalMetric, load_metric
 
 __all__ = ["Detection", "DetectionConfig", "detect", "detect_plane"]
@@ -70,19 +70,20 @@ def detect(
     axes, order = planes_last(axes)
     leading = tuple(image.shape[place] for place in order[: len(axes.removesuffix("S")) - 2])
     planes = []
-    for done, index in enumerate(np.ndindex(leading), start=1):
-        plane = _plane(image, axes, order, index)
-        try:
-            judgement = judge_plane(plane, metric, config, should_stop)
-        except NothingToJudgeError:
-            if math.prod(leading) == 1:
-                raise
-            judgement = undecided(plane.shape[:2], metric, config)
-        except DefocusError as error:
-            where = plane_name(axes, index)
-            raise DefocusError(f"{where}: {error}" if where else str(error)) from error
-        planes.append(decide(judgement, config))
-        on_event(Event("detecting", done, math.prod(leading)))
+    with working_device(metric, config):
+        for done, index in enumerate(np.ndindex(leading), start=1):
+            plane = _plane(image, axes, order, index)
+            try:
+                judgement = judge_plane(plane, metric, config, should_stop)
+            except NothingToJudgeError:
+                if math.prod(leading) == 1:
+                    raise
+                judgement = undecided(plane.shape[:2], metric, config)
+            except DefocusError as error:
+                where = plane_name(axes, index)
+                raise DefocusError(f"{where}: {error}" if where else str(error)) from error
+            planes.append(decide(judgement, config))
+            on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
     return _stack(planes, leading)

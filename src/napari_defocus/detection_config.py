@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_defocus.devices import DEVICES
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.masking import MaskConfig
 from napari_defocus.refinement import RefinementConfig
@@ -42,6 +43,9 @@ class DetectionConfig:
         How.
     mask : MaskConfig
         How the mask is cut.
+    device : str
+        Where it is computed: ``cpu``, ``cuda`` or ``mps``; the result is the same but for rounding.
+        ``auto``: CUDA for the dense detector, where it is there, and else the CPU.
     """
 
     detector: str = "auto"
@@ -53,6 +57,7 @@ class DetectionConfig:
     refine: bool = True
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
+    device: str = "auto"
 
 
 def check_config(config: DetectionConfig) -> None:
@@ -70,6 +75,8 @@ def check_config(config: DetectionConfig) -> None:
         )
     if config.scale not in SCALES:
         raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
+    if config.device not in DEVICES:
+        raise DefocusError(f"the device is {config.device!r}; choose one of {', '.join(DEVICES)}")
     check_range("adapt", config.adapt, 0, 1)
     check_range("reach", config.reach, 0, 1000)
     check_range("caution", config.caution, -1000, 1000)

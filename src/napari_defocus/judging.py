@@ -5,6 +5,7 @@ window as much larger as anything counts in it.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from napari_defocus import dense
 from napari_defocus.dense import DenseJudgement, judge_dense, kept_dense
 from napari_defocus.detection_config import DetectionConfig
+from napari_defocus.devices import Device, at_work, judging_device
 from napari_defocus.errors import NothingToJudgeError
 from napari_defocus.events import ShouldStop, Stopped, never_stop
 from napari_defocus.metric import LocalMetric, load_metric
@@ -81,7 +83,7 @@ def judge_plane(
         )
 
     parts = plan_parts(shape, region_step(metric, config))
-    if detector == "metric" and config.scale == "calibrated":
+    if detector == "metric" and config.scale == "calibrated" and config.device in ("auto", "cpu"):
         parts = plan_tiles(shape, max(shape))  # the metric cuts a plane itself, scale by scale
     if len(parts) == 1:
         with free_cores():
@@ -90,10 +92,12 @@ def judge_plane(
     joined: dict[str, Any] = {
         name: np.empty(shape, np.bool_ if name == "judged" else np.float32) for name in names
     }
-    # The network works on all cores by itself.
-    for part, found in in_threads(judge, parts, alone=detector != "metric"):
-        for name in names:
-            joined[name][part.region] = getattr(found, name)
+    with working_device(metric, config) as device:
+        # The network works on all cores by itself, but on a device it waits for what they prepare.
+        alone = detector != "metric" and device is None
+        for part, found in in_threads(judge, parts, alone=alone):
+            for name in names:
+                joined[name][part.region] = getattr(found, name)
     return Judgement(**joined)
 
 
@@ -108,7 +112,7 @@ def judge_region(
 ) -> Judgement:
     """Judge a region of a plane, from as much of its surroundings as counts.
 
-    Of the settings only `detector` and `scale` count here.
+    Of the settings only `detector`, `scale` and `device` count here.
 
     Parameters
     ----------
@@ -139,24 +143,56 @@ def judge_region(
     window, image, plane = _window(read, region, shape, statistics, metric, detector)
     inside = within(region, window)
     holes = plane.part(*inside).holes
-    level, judged = sharpness_odds(plane, metric, should_stop=should_stop, region=inside)
-    if detector != "metric":
-        network = kept_dense("default" if detector == "dense" else detector)
-        found = judge_dense(
-            prepare_colours(image, plane),
-            network,
-            should_stop,
-            region=inside,
-            colours_are=statistics.colours,
-            guide=plane.grey,
-        )
-        joined = join(Judgement(level, judged), found)
-        return replace(joined, judged=joined.judged & ~holes)
+    with working_device(metric, config) as device:
+        level, judged = _metric_says(plane, metric, inside, should_stop, device)
+        if detector != "metric":
+            network = kept_dense("default" if detector == "dense" else detector)
+            found = judge_dense(
+                prepare_colours(image, plane),
+                network,
+                should_stop,
+                region=inside,
+                colours_are=statistics.colours,
+                guide=plane.grey,
+                device=device,
+            )
+            joined = join(Judgement(level, judged), found)
+            return replace(joined, judged=joined.judged & ~holes)
     if config.scale == "image":
         level = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
         raise Stopped
     return Judgement(level, judged & ~holes)
+
+
+def working_device(
+    metric: LocalMetric, config: DetectionConfig
+) -> AbstractContextManager[Device | None]:
+    """Hold the device that a config means for the length of a job; None is the CPU.
+
+    Raises
+    ------
+    DefocusError
+        Where one that is named is not there.
+    """
+    dense = detector_for(metric, config) != "metric"
+    return at_work(judging_device(config.device, dense=dense))
+
+
+def _metric_says(
+    plane: Plane,
+    metric: LocalMetric,
+    region: Region,
+    should_stop: ShouldStop,
+    device: Device | None,
+) -> tuple[Float, Bool]:
+    if device is None:
+        return sharpness_odds(plane, metric, should_stop=should_stop, region=region)
+    if should_stop():
+        raise Stopped
+    from napari_defocus.device_sharpness import sharpness_odds_on
+
+    return sharpness_odds_on(device, plane, metric, region, should_stop)
 
 
 def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Judgement:

@@ -16,11 +16,11 @@ from napari_defocus.container import (
     read_settings,
     save_container,
 )
+from napari_defocus.devices import DEVICES as DEVICES
 from napari_defocus.errors import DefocusError
 from napari_defocus.patches import PatchSet, pack_patch_set, unpack_patch_set
 
 KIND = "nets"
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGED = {"default": Path(__file__).parent / "metrics" / "default.nets.safetensors"}
 NO_BASE = "none"
 SCORES = ("train_loss", "loss", "accuracy")

@@ -191,10 +191,13 @@ def result_identity(
     if detector != "metric":
         path = PACKAGED.get(detector, Path(detector))
         detector = f"{detector} {checksum(path)}"
+    settings = asdict(config)
+    # Rounding apart devices give the same: a run may go on where there is none.
+    del settings["device"]
     return {
         "version": __version__,
         "input": fingerprint,
         "metric": metric.digest,
         "detector": detector,
-        "config": asdict(config),
+        "config": settings,
     }

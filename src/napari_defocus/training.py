@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.annotation import SHARP
+from napari_defocus.devices import choose_device
 from napari_defocus.errors import DefocusError, check_range
 from napari_defocus.events import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.nets import (
-    DEVICES,
     TrainedNet,
     TrainedNets,
     TrainingConfig,
@@ -162,24 +162,6 @@ def check_kernel_size(size: int) -> None:
     """
     if size % 2 == 0 or size < 3:
         raise DefocusError(f"the kernel size is {size}; give an odd one of 3 or more")
-
-
-def choose_device(name: str = "auto") -> "torch.device":
-    """Give the torch device of a name; ``auto`` prefers CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    DefocusError
-        Where the device is unknown or not there.
-    """
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(device for device in ("cuda", "mps", "cpu") if there[device]))
-    if not there.get(name, False):
-        raise DefocusError(f"device {name!r} is not there; choose one of {', '.join(DEVICES)}")
-    return torch.device(name)
 
 
 class _Run:
