@@ -37,6 +37,7 @@ from napari_defocus.metric import load_metric
 from napari_defocus.plane import prepare_plane
 from napari_defocus.refinement import refine
 from napari_defocus.sharpness import filter_response, local_contrast, pool
+from napari_defocus.widgets.preview import decide_reduced
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -142,7 +143,7 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     yield "refine, 100 iterations", lambda: refine(start)
     yield "mask", lambda: cut_mask(start, undecided, 0.5, MaskConfig().smallest)
     yield "decide", lambda: decide(judgement, CONFIG)
-    yield "preview: threshold moved", lambda: preview_of(judgement, CONFIG)
+    yield "preview: threshold moved", lambda: decide_reduced(judgement, CONFIG)
     yield "whole detect, metric", lambda: detect(image, metric, CONFIG)
     yield "whole detect, dense", lambda: detect(image, metric, DENSE)
     if megapixels <= LARGEST_FOR_PEERS:

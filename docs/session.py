@@ -1,20 +1,23 @@
 """Drive napari as a person would, and take the pictures of the documentation.
 
-    xvfb-run -a -s '-screen 0 1600x1000x24' python docs/session.py [FOLDER]
+    xvfb-run -a -s '-screen 0 1600x1000x24' python docs/session.py [FOLDER] [--theme light]
 
-Opens the photo sample, paints scribbles with the mouse, makes patches, trains, detects, evaluates;
-then opens the focus stack, and maps what is in focus where.
+Opens the photo sample and detects; paints scribbles with the mouse, makes patches, trains, detects
+again, evaluates; then opens the focus stack, and maps what is in focus where.
 """
 
+import argparse
 import itertools
 import os
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("NAPARI_CONFIG", "")
+# Annotations that other sessions left behind are not for these pictures.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()
 
 import napari
 import numpy as np
@@ -23,7 +26,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 PLUGIN = "napari-defocus"
-FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
+IMAGES = Path(__file__).parent / "images"
 LONGEST = 180.0
 # Strokes on the photo sample, (y, x).
 BLURRED = (((60, 40), (120, 30), (180, 60)), ((60, 400), (140, 470), (220, 440)))
@@ -49,8 +52,10 @@ def pause() -> None:
 class Session:
     """A viewer, its canvas and the dock widget in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, theme: str) -> None:
+        self.folder = folder
         self.viewer = napari.Viewer(title="napari-defocus")
+        self.viewer.theme = theme
         self.viewer.window._qt_window.resize(1560, 960)
         self.dock: Any = None
         pause()
@@ -65,11 +70,27 @@ class Session:
         return widget
 
     def picture(self, name: str) -> None:
-        """Save the whole window."""
+        """Save the whole window, without the mouse."""
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        for place in (QPoint(9, 9), QPoint(1, 1)):
+            QTest.mouseMove(canvas, place)
+            wait(seconds=0.1)
+        self.viewer.reset_view()
         pause()
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        self.viewer.screenshot(str(FOLDER / f"{name}.png"), canvas_only=False, flash=False)
-        print(FOLDER / f"{name}.png")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.png"
+        self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        print(path)
+
+    def widen(self, width: int) -> None:
+        """Give the dock another width."""
+        window = self.viewer.window._qt_window
+        window.resizeDocks([self.dock], [width], Qt.Orientation.Horizontal)
+
+    def show_only(self, *names: str) -> None:
+        """Show some layers and hide all others."""
+        for layer in self.viewer.layers:
+            layer.visible = layer.name in names
 
     def click(self, button: QWidget) -> None:
         """Click a button."""
@@ -103,13 +124,34 @@ def _dense(stroke: Sequence[tuple[float, float]], step: float = 6.0) -> np.ndarr
 
 
 def main() -> None:
-    """Annotate, train, detect, evaluate."""
-    session = Session()
-    viewer = session.viewer
-    viewer.open_sample(PLUGIN, "photo")
-    truth = viewer.layers["photo true mask"]
-    viewer.layers.selection.active = viewer.layers["photo"]
+    """Go through the whole."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES)
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    options = parser.parse_args()
+    session = Session(options.folder, options.theme)
+    session.viewer.open_sample(PLUGIN, "photo")
+    detect_at_once(session)
+    learn_from_strokes(session)
+    judge(session)
+    map_a_stack(session)
+    session.viewer.close()
 
+
+def detect_at_once(session: Session) -> None:
+    """Press Detect, and nothing else."""
+    viewer = session.viewer
+    viewer.layers.selection.active = viewer.layers["photo"]
+    detect = session.open("Detect")
+    session.click(detect.jobs.run_button)
+    wait(lambda: not detect.jobs.busy)
+    session.picture("detect")
+
+
+def learn_from_strokes(session: Session) -> None:
+    """Annotate with the mouse, train, look at the metric."""
+    viewer = session.viewer
+    session.show_only("photo")
     annotate = session.open("Annotate")
     session.click(annotate.new)
     annotation = viewer.layers.selection.active
@@ -134,26 +176,25 @@ def main() -> None:
 
     kernels = session.open("Kernel PCA")
     kernels.metric_chooser.setCurrentText("just trained")
-    session.viewer.window._qt_window.resizeDocks([session.dock], [520], Qt.Orientation.Horizontal)
+    session.widen(520)
     session.picture("kernels")
 
+
+def judge(session: Session) -> None:
+    """Detect with the new metric, and compare with the truth."""
+    viewer = session.viewer
     detect = session.open("Detect")
     viewer.layers.selection.active = viewer.layers["photo"]
     detect.metric_chooser.setCurrentText("just trained")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
-    for layer in viewer.layers:
-        layer.visible = layer.name in ("photo", "photo mask")
-    session.picture("detect")
+    session.show_only("photo", "photo mask")
 
     evaluate = session.open("Evaluate")
-    evaluate.labels.value = truth
+    evaluate.labels.value = viewer.layers["photo true mask"]
     session.click(evaluate.jobs.run_button)
     wait(lambda: not evaluate.jobs.busy)
     session.picture("evaluate")
-
-    map_a_stack(session)
-    viewer.close()
 
 
 def map_a_stack(session: Session) -> None:
@@ -170,9 +211,7 @@ def map_a_stack(session: Session) -> None:
     labels.contour = 2
     viewer.layers.selection.active = source
     stacks = session.open("Stacks")
-    viewer.window._qt_window.resizeDocks([session.dock], [340], Qt.Orientation.Horizontal)
-    pause()
-    viewer.reset_view()
+    session.widen(340)
     stacks.settings.objects.value = labels
     session.click(stacks.jobs.run_button)
     wait(lambda: not stacks.jobs.busy)

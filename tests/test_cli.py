@@ -212,13 +212,18 @@ def test_version_is_told(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["detect", "patches", "train", "metric", "fit", "evaluate", "info", "train-default", "demo"],
-)
+    ["detect", "patches", "train", "metric", "fit", "evaluate", "export", "stack", "info",
+     "train-default", "train-dense", "demo"],
+)  # fmt: skip
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"usage: napari-defocus {command}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"usage: napari-defocus {command}" in told
+    # Defaults as they would be given.
+    assert "(default: (" not in told
+    assert "True)" not in told
 
 
 def test_installed_program_answers():

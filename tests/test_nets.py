@@ -213,7 +213,7 @@ def test_newer_file_is_refused(saved, tmp_path):
 def test_another_kind_is_refused(patches, tmp_path):
     path = tmp_path / "patches.safetensors"
     save_patch_set(patches, path)
-    assert_refused(path, "patch set", "nets is needed")
+    assert_refused(path, "patch set", "holds a patch set, nets are needed")
 
 
 def test_every_tensor_is_needed(saved, tmp_path):

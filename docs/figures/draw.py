@@ -1,19 +1,44 @@
-"""Draw the figures of the method page: ``python docs/figures/draw.py [FOLDER]``."""
+"""Draw the figures of the first and the method page: ``python docs/figures/draw.py [FOLDER]``."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
-from napari_defocus import load_metric
+from napari_defocus import detect, load_metric
 from napari_defocus.metric import principal_components
-from napari_defocus.pictures import COLOURS
+from napari_defocus.pictures import COLOURS, save_overview
 from napari_defocus.refinement import RefinementConfig
+from napari_defocus.samples import read_sample
 
 SHARP_BLUE, SHARP_ORANGE = COLOURS.values()
 SHOWN = 12
 COMPONENTS = 12
+SAMPLES = ("photo", "tilted_plane")
+WIDTH = 1000
+MARGIN = 8
+
+
+def draw_overview(path: Path) -> None:
+    """Draw two samples with what the default detector makes of them."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SAMPLES:
+            image = read_sample(name).image
+            found = detect(image)
+            drawn = Path(folder) / f"{name}.png"
+            save_overview(drawn, image, found.blur, found.mask)
+            row = Image.open(drawn).convert("RGB")
+            filled = np.flatnonzero((np.asarray(row) < 255).any(axis=(1, 2)))
+            row = row.crop((0, filled[0] - MARGIN, row.width, filled[-1] + MARGIN))
+            rows.append(row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.LANCZOS))
+    whole = Image.new("RGB", (WIDTH, sum(row.height for row in rows)))
+    for at, row in zip(np.cumsum([0, *(row.height for row in rows)]), rows, strict=False):
+        whole.paste(row, (0, int(at)))
+    whole.save(path, optimize=True)
 
 
 def draw_kernels(path: Path) -> None:
@@ -70,8 +95,9 @@ def draw_update(path: Path) -> None:
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw all."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    draw_overview(folder / "overview.png")
     draw_kernels(folder / "kernels.png")
     draw_update(folder / "update.png")
 

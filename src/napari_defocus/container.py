@@ -28,6 +28,8 @@ VERSION = 1
 MOST_BYTES = 8 * 2**30
 MOST_CARD = 2**24
 MOST_NUMBER = 1e300
+# Kinds of files that are named in the plural.
+PLURAL = ("nets",)
 
 
 def save_container(
@@ -131,8 +133,14 @@ def _read_card(path: Path, text: str, kind: str | None) -> Card:
     if kind is not None and card.get("kind") != kind:
         held = card.get("kind")
         held = held if isinstance(held, str) else reprlib.repr(held)
-        raise DefocusError(f"{path}: holds a {brief(held)}, a {kind} is needed")
+        needed = f"{_a(kind)} {'are' if kind in PLURAL else 'is'} needed"
+        raise DefocusError(f"{path}: holds {_a(brief(held))}, {needed}")
     return card
+
+
+def _a(kind: str) -> str:
+    """Put the article before the name of a kind of file."""
+    return kind if kind in PLURAL else f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def brief(told: object) -> str:

@@ -16,9 +16,10 @@ from napari_defocus.errors import DefocusError
 from napari_defocus.options import add_out
 from napari_defocus.outputs import refuse_existing
 from napari_defocus.polygons import check_mask, mask_features, write_geojson
-from napari_defocus.regions import region_shares, score_objects
+from napari_defocus.region_tables import object_rows, share_row
+from napari_defocus.regions import NO_OBJECT
 from napari_defocus.sources import ImageSource, location, open_source
-from napari_defocus.stack_report import column_rows, write_csv
+from napari_defocus.stack_report import write_csv
 
 Array = npt.NDArray[Any]
 Plane = tuple[int, ...]
@@ -149,21 +150,16 @@ def _work(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
             smallest=options.smallest,
             plane=where,
         )
-        tables["shares.csv"].append({**where, **_shares(mask, size)})
+        tables["shares.csv"].append({**where, **share_row(mask, size)})
         if inputs.labels is not None:
             tables["objects.csv"] += _objects(inputs, index, where, mask, blur)
+    if inputs.labels is not None and not tables["objects.csv"]:
+        raise DefocusError(f"{inputs.labels.name}: {NO_OBJECT}")
     write_geojson(paths["geojson"], features, overwrite=options.overwrite)
     for name, rows in tables.items():
         if name in paths:
             write_csv(paths[name], rows, overwrite=options.overwrite)
     yield from paths.values()
-
-
-def _shares(mask: Array, pixel_size_um: float | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"area": mask.size}
-    if pixel_size_um:
-        row["area_um2"] = mask.size * pixel_size_um**2
-    return row | region_shares(mask, np.ones(mask.shape, bool))
 
 
 def _objects(
@@ -178,11 +174,8 @@ def _objects(
     if blur is None:
         raise DefocusError("there is no blur map beside it; say with --blur where it is")
     image = None if inputs.image is None else inputs.image.read(index)
-    columns = score_objects(Detection(blur, mask), labels, image)
     size = inputs.mask.pixel_size_um
-    if size:
-        columns = columns | {"area_um2": columns["area"] * size**2}
-    return column_rows(columns, where)
+    return object_rows(Detection(blur, mask), labels, image, where=where, pixel_size_um=size)
 
 
 def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:

@@ -19,7 +19,6 @@ from napari_defocus.files import whole_file
 from napari_defocus.tiff import Pixels, quiet_tifffile, read_tiff
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-TIFF_SUFFIXES = (".tif", ".tiff")
 # What detection and stacks write beside images; an all-in-focus image is an image.
 OUTPUT_ENDINGS = (
     *(f".{name}.tif" for name in ("blur", "mask", "confidence", "altitude", "provenance")),

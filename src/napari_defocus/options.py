@@ -10,8 +10,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show defaults, but not where there is none to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS):
+        default = action.default
+        if default is None or default is argparse.SUPPRESS or isinstance(default, bool):
             return action.help
+        if isinstance(default, tuple):  # as it would be given
+            return f"{action.help} (default: {' '.join(map(str, default))})"
         return super()._get_help_string(action)
 
 

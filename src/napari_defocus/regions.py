@@ -26,6 +26,7 @@ RIM = 2
 LEAST_INSIDE = 0.25
 # An object has a focus where its squared gradient, less the noise's, is so many times the noise's.
 LEAST_SIGNAL = 1.0
+NO_OBJECT = "the labels hold no object: every pixel is 0"
 
 
 def region_shares(mask: npt.NDArray[Any], region: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -82,7 +83,7 @@ def score_objects(
     index = np.unique(objects)
     index = index[index != 0]
     if not index.size:
-        raise DefocusError("the labels hold no object: every pixel is 0")
+        raise DefocusError(NO_OBJECT)
 
     def mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return np.asarray(ndimage.mean(values, objects, index), np.float64)

@@ -207,7 +207,7 @@ def test_a_mask_becomes_an_annotation(viewer, open_widget, click, settle):
     image = photo(viewer)
     widget = open_widget()
     click(widget.from_mask)
-    assert "press Detect" in widget.jobs.text.text()
+    assert "run Detect" in widget.jobs.text.text()
     mask = np.ones((256, 256), np.uint8)
     mask[:, 128:] = 2
     layers.put_labels(viewer, mask, image, "mask")

@@ -8,7 +8,9 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from skimage import data
 
 from napari_defocus import cli, dense
@@ -21,6 +23,7 @@ from napari_defocus.regions import focus_scores
 from napari_defocus.widgets import detect as module
 from napari_defocus.widgets import layers, preferences
 from napari_defocus.widgets import preview as preview_module
+from napari_defocus.widgets.controls import Scrolled
 from napari_defocus.widgets.detect import DetectWidget
 from napari_defocus.widgets.session import session
 from napari_defocus.widgets.settings import DETECTOR_TITLES
@@ -146,6 +149,22 @@ def test_a_chosen_plane_counts_also_while_the_widget_is_out_of_sight(viewer, wid
     widget.shown_plane.setChecked(True)
     press(qtbot, widget)
     assert result(viewer, source, layers.MASK).data.shape == CAMERA.shape
+
+
+def test_a_mask_that_is_hidden_is_renewed_too(viewer, widget, qtbot):
+    source = viewer.add_image(Z)
+    press(qtbot, widget)
+    mask = result(viewer, source, layers.MASK)
+    before = mask.data.copy()
+    mask.visible = False
+    viewer.dims.set_current_step(0, 0)
+    widget.settings.caution.setValue(4)
+    press(qtbot, widget)
+    assert widget.jobs.text.text().startswith("image: ")
+    assert (mask.data != before).any()
+    mask.visible = True
+    mask.undo()
+    np.testing.assert_array_equal(mask.data, before)
 
 
 # The preview
@@ -783,3 +802,34 @@ def test_choosers_follow_the_layer_list(viewer, widget):
     )
     viewer.layers.remove(first)
     assert widget.image.value == second
+
+
+# A low window
+
+
+def test_scrolls_where_the_window_is_low(widget):
+    assert widget.minimumSizeHint().height() < 400
+    assert widget.minimumSizeHint().width() >= widget.exports.minimumSizeHint().width()
+
+
+def test_is_as_wide_as_what_it_scrolls(qtbot):
+    button, inner, outer = QPushButton("short"), QWidget(), QWidget()
+    QVBoxLayout(inner).addWidget(button)
+    QVBoxLayout(outer).addWidget(Scrolled(inner))
+    qtbot.addWidget(outer)
+    outer.show()
+    before = outer.minimumSizeHint().width()
+    button.setText("a much, much wider text of a button than the one before")
+    qtbot.waitUntil(lambda: outer.minimumSizeHint().width() > before + 100)
+
+
+def test_the_wheel_does_not_turn_what_was_not_clicked(viewer, widget, qtbot):
+    before = widget.config
+    for control in (widget.detector_chooser, widget.settings.caution, widget.settings.scale):
+        turn = QWheelEvent(
+            QPointF(3, 3), QPointF(3, 3), QPoint(), QPoint(0, -120),
+            Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase, False,
+        )  # fmt: skip
+        QApplication.sendEvent(control, turn)
+    assert widget.config == before

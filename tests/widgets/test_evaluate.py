@@ -105,7 +105,10 @@ def test_buttons_ask_where_to_save(viewer, widget, qtbot, monkeypatch, tmp_path)
     viewer.add_labels(TRUTH)
     press(qtbot, widget)
     answers = [str(tmp_path / "a.csv"), str(tmp_path / "b"), ""]
-    monkeypatch.setattr(module.QFileDialog, "getSaveFileName", lambda *_: (answers.pop(0), ""))
+    monkeypatch.setattr(
+        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName",
+        lambda *_: (answers.pop(0), ""),
+    )
     widget.csv_button.click()
     widget.png_button.click()
     widget.png_button.click()
@@ -180,7 +183,7 @@ def test_nothing_to_evaluate(viewer, qtbot):
 
 def test_no_labels(viewer, widget):
     widget.jobs.run_button.click()
-    assert "no hand-made labels layer" in widget.jobs.text.text()
+    assert "no labels layer is chosen" in widget.jobs.text.text()
 
 
 @pytest.mark.parametrize(

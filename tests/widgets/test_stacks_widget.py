@@ -185,7 +185,7 @@ def test_saves_the_curve(viewer, open_widget, click, settle, tmp_path, monkeypat
     settle(widget)
     answers = [("", ""), (str(tmp_path / "mine"), ""), (str(tmp_path / "mine.png"), "")]
     monkeypatch.setattr(
-        "napari_defocus.widgets.stack_results.QFileDialog.getSaveFileName",
+        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName",
         lambda *_: answers.pop(0),
     )
     click(widget.results.csv_button)
@@ -436,7 +436,7 @@ def test_frames_of_one_channel_of_a_film(viewer, open_widget, click, settle):
     # Frames that show nothing are out of focus, and none is best.
     assert "4 of 4 frames are out of focus" in widget.results.summary.text()
     assert not widget.results.best_button.isEnabled()
-    assert "nothing is seen" in widget.results.best_button.toolTip()
+    assert "Nothing is seen" in widget.results.best_button.toolTip()
 
 
 # Labels without painting

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 
+from napari_defocus.fitting import FitConfig
 from napari_defocus.metric import load_metric
 from napari_defocus.nets import TrainingConfig
-from napari_defocus.widgets import layers, live
-from napari_defocus.widgets import train as module
+from napari_defocus.widgets import fit_jobs, layers, live
 from napari_defocus.widgets.session import TRAINED, session
 from napari_defocus.widgets.targets import ANNOTATION
 from napari_defocus.widgets.train import TrainWidget
@@ -111,7 +111,7 @@ def test_curves_of_several_nets(widget):
 
 def test_the_window_answers_while_nets_are_trained(ready, patch_set, qtbot, capsys):
     # What is imported once in a process stalls it for its own time.
-    module._train([patch_set], ready.settings.config, lambda _: None, lambda: False)
+    fit_jobs.fit_patches([patch_set], ready.settings.config, lambda _: None, lambda: False)
     ready.settings.epochs.setValue(4)
     ready.show()
     qtbot.waitExposed(ready)
@@ -151,7 +151,7 @@ def test_a_failing_job_is_told_and_the_buttons_come_back(ready, qtbot, monkeypat
         raise RuntimeError("CUDA out of memory")
 
     told = []
-    monkeypatch.setattr(module, "train", fail)
+    monkeypatch.setattr(fit_jobs, "train", fail)
     monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", told.append)
     run(ready, qtbot)
     assert "CUDA out of memory; close other programs" in ready.jobs.text.text()
@@ -249,14 +249,14 @@ def test_an_image_is_not_taken_twice(scenes, patch_set):
     target = live.Target(Image(image, name=name), (), labels)
     earlier = {name: live.build_patch_set([scenes[0]]), "others": patch_set}
     nothing = {"on_event": lambda _: None, "should_stop": lambda: False}
-    config = module.FitConfig("instant")
+    config = FitConfig("instant")
     with_strokes = live._fit([target], earlier, config, **nothing)
     without = live._fit([], earlier, config, **nothing)
     assert with_strokes.digest == without.digest
 
 
 def test_a_method_of_the_job_itself(patch_set):
-    config = module.FitConfig(training=TrainingConfig(nets=1, epochs=1))
-    made = module._train([patch_set], config, lambda _: None, lambda: False)
+    config = FitConfig(training=TrainingConfig(nets=1, epochs=1))
+    made = fit_jobs.fit_patches([patch_set], config, lambda _: None, lambda: False)
     assert made[0].record["method"] == "nets"
-    assert module._train([patch_set], config, lambda _: None, lambda: True) is None
+    assert fit_jobs.fit_patches([patch_set], config, lambda _: None, lambda: True) is None

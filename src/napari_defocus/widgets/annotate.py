@@ -22,7 +22,14 @@ from napari_defocus.patches import PatchConfig, PatchSet
 from napari_defocus.proposals import propose_annotation
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets.controls import number, paint_button, row, wrapped_label
+from napari_defocus.widgets.controls import (
+    number,
+    paint_button,
+    row,
+    set_tips,
+    share_tips,
+    wrapped_label,
+)
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.overlays import MOST_SHOWN, Overlays, cut
 from napari_defocus.widgets.patch_panel import PatchPanel, counts_text
@@ -32,15 +39,15 @@ from napari_defocus.widgets.targets import (
     ANNOTATION,
     Plane,
     Target,
+    add_annotation,
     index_text,
-    plane_name,
+    may_be_annotation,
     plane_of,
     plane_shape,
 )
 
 # Wait this long, in milliseconds, after a stroke before the patches follow.
 DEBOUNCE = 300
-LEAST_BRUSH = 5
 
 
 class AnnotateWidget(QWidget):
@@ -63,7 +70,7 @@ class AnnotateWidget(QWidget):
         self._overlays = Overlays(viewer, self)
         self.image = layer_chooser(viewer, Image)
         self.annotation = layer_chooser(
-            viewer, Labels, nullable=True, results=True, keep=_may_be_annotation
+            viewer, Labels, nullable=True, results=True, keep=may_be_annotation
         )
         follow_selection(viewer, self.image)
         self.contents = wrapped_label()
@@ -79,24 +86,36 @@ class AnnotateWidget(QWidget):
         self.patch_size = number(8, 256, PatchConfig().size, " pixels")
         self.superpixel = number(4, 256, PatchConfig().superpixel, " pixels")
         self.counts = wrapped_label()
-        self.jobs = JobBar(self._session.jobs, "Add to patch set")
+        self.jobs = JobBar(
+            self._session.jobs, "Add to patch set", "Cuts the patches, for Train to learn from."
+        )
         self.patch_set = PatchPanel(self._session, self.jobs)
         self.recovery = Recovery(self.jobs, self._recover)
         self._set_tips()
         self._lay_out()
+        share_tips(self)
         self._connect()
         self._image_changed()
 
     def _set_tips(self) -> None:
-        for control, tip in (
+        set_tips(
+            (self.image.native, "The image to annotate: the one that is selected in the layer "
+                                "list, unless you choose another."),
+            (self.annotation.native, "The labels layer that is painted on: 0 unlabelled, 1 "
+                                     "blurred, 2 sharp."),
             (self.new, "Adds an empty annotation of the plane on screen, ready to paint."),
             (self.from_mask, "Turns the mask that Detect made into an annotation to correct."),
-            (self.from_stack, "Compares this plane with the others of a focus stack."),
-            (self.show_superpixels, "A patch is cut around the centre of each super-pixel."),
+            (self.from_stack, "Proposes an annotation by comparing this plane with the others of "
+                              "its focus stack."),
+            (self.paint_blurred, "Takes the brush for what is out of focus, label 1."),
+            (self.paint_sharp, "Takes the brush for what is in focus, label 2."),
+            (self.show_patches, "Outlines the patches, small windows, that training will see."),
+            (self.show_superpixels, "Outlines the super-pixels, groups of pixels that look alike; "
+                                    "a patch is cut around the centre of each."),
             (self.patch_size, "Side of a patch."),
-            (self.superpixel, "Side of a super-pixel if it were square."),
-        ):
-            control.setToolTip(tip)
+            (self.superpixel, "Side of a super-pixel if it were square: the smaller, the more "
+                              "patches."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -263,7 +282,7 @@ class AnnotateWidget(QWidget):
     def _mask_plane(self, source: Image) -> tuple[Plane, layers.Index]:
         mask = layers.find_owned(self._viewer, source, layers.MASK)
         if mask is None:
-            raise DefocusError(f"{source.name!r} has no mask yet; press Detect in Detect first")
+            raise DefocusError(f"{source.name!r} has no mask yet; run Detect on it first")
         plane = layers.owned(mask).get("plane")
         index = self._visible_index(source) if plane is None else tuple(plane)
         return plane_of(mask, source, index), index
@@ -291,7 +310,7 @@ class AnnotateWidget(QWidget):
         if not data.any():
             raise DefocusError("nothing can be told blurred or sharp there; paint by hand")
         self._add_annotation(source, index, data)
-        self.jobs.say("correct it with the brush; label 0 takes back")
+        self.jobs.say("correct it with the brush; label 0, or the eraser, takes back")
 
     def _find(self, source: Image, index: layers.Index) -> Labels | None:
         """Find the annotation of a plane, the newest of several."""
@@ -305,16 +324,7 @@ class AnnotateWidget(QWidget):
         return put_back(copy, self._viewer, self.image.choices, self._add_annotation)
 
     def _add_annotation(self, source: Image, index: layers.Index, data: Plane) -> Labels:
-        note = {"role": ANNOTATION, "source_id": source.unique_id, "source": source.name}
-        labels = self._viewer.add_labels(
-            data,
-            name=plane_name(f"{source.name} {ANNOTATION}", index),
-            metadata={layers.KEY: {**note, "index": index}},
-            opacity=0.6,
-            **layers.plane_geometry(source),
-        )
-        labels.colormap = layers.two_classes()
-        labels.brush_size = max(LEAST_BRUSH, min(data.shape) // 40)
+        labels = add_annotation(self._viewer, source, index, data)
         self._choose(labels)
         self.paint(BLURRED)
         return labels
@@ -384,10 +394,3 @@ class AnnotateWidget(QWidget):
 
 def _from_mask(mask: Plane, on_event: OnEvent, should_stop: ShouldStop) -> Plane:
     return annotation_from_detection(mask)
-
-
-# Layers and planes
-
-
-def _may_be_annotation(labels: Labels) -> bool:
-    return layers.owned(labels).get("role") in (None, ANNOTATION)

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QAbstractSpinBox,
     QComboBox,
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -16,6 +21,37 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_defocus.pictures import COLOURS
+
+LEAST_HEIGHT = 300
+FOLDED, UNFOLDED = "▸ More settings", "▾ More settings"
+
+
+class Scrolled(QScrollArea):
+    """Scrolls a tall widget up and down where the window is low; as wide as the widget asks for."""
+
+    def __init__(self, inner: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(inner)
+        for kind in (QComboBox, QAbstractSlider, QAbstractSpinBox):
+            for control in inner.findChildren(kind):
+                control.installEventFilter(self)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Ask for the width of what is inside, and for little height."""
+        width = self.widget().minimumSizeHint().width()
+        return QSize(width + self.verticalScrollBar().sizeHint().width(), LEAST_HEIGHT)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Follow the widget inside; the wheel scrolls, and turns what was clicked alone."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
 
 
 def wrapped_label() -> QLabel:
@@ -33,6 +69,25 @@ def row(*controls: QWidget) -> QHBoxLayout:
     return layout
 
 
+def set_tips(*tips: tuple[QWidget, str]) -> None:
+    """Give controls their tooltips, as paragraphs that break into lines."""
+    for control, tip in tips:
+        control.setToolTip(f"<p>{tip}</p>")
+
+
+def share_tips(widget: QWidget) -> None:
+    """Give the labels of the forms in a widget the tooltips of what they stand beside."""
+    for form in widget.findChildren(QFormLayout):
+        for place in range(form.rowCount()):
+            label = form.itemAt(place, QFormLayout.ItemRole.LabelRole)
+            field = form.itemAt(place, QFormLayout.ItemRole.FieldRole)
+            if label is not None and field is not None:
+                control = field.widget()
+                if control is None:
+                    control = field.layout().itemAt(0).widget()
+                label.widget().setToolTip(control.toolTip())
+
+
 def settings_form(
     first: Mapping[str, QWidget], more: Mapping[str, QWidget], parent: QWidget
 ) -> None:
@@ -43,7 +98,10 @@ def settings_form(
     for form, controls in ((rows, first), (folded_rows, more)):
         for label, control in controls.items():
             form.addRow(label, control)
-    folded = QCollapsible("More settings")
+    # Signs in the text, not icons: those stay black in the dark theme.
+    folded = QCollapsible(FOLDED, expandedIcon=QIcon(), collapsedIcon=QIcon())
+    folded.toggled.connect(lambda is_open: folded.setText(UNFOLDED if is_open else FOLDED))
+    folded.toggleButton().setToolTip("<p>Settings that seldom need a change.</p>")
     folded.addWidget(inner)
     layout = QVBoxLayout(parent)
     layout.setContentsMargins(0, 0, 0, 0)

@@ -5,19 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from napari.layers import Image, Labels, Shapes
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
-    QFileDialog,
     QFormLayout,
     QLabel,
     QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -32,9 +28,12 @@ from napari_defocus.recipes import as_command, as_python
 from napari_defocus.regions import region_shares, score_objects
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets.controls import row
+from napari_defocus.widgets.controls import Scrolled, row, set_tips, share_tips
+from napari_defocus.widgets.dialogs import ask_metric_to_open, ask_to_open
+from napari_defocus.widgets.export_panel import ExportPanel
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
+from napari_defocus.widgets.object_table import ObjectTable, add_features
 from napari_defocus.widgets.preferences import preferred
 from napari_defocus.widgets.preview import Preview
 from napari_defocus.widgets.session import session
@@ -44,6 +43,8 @@ from napari_defocus.widgets.settings import (
     MetricChooser,
     MoreLayers,
 )
+
+DENSE_NETWORKS = "Dense networks (*.safetensors)"
 
 
 class DetectWidget(QWidget):
@@ -80,23 +81,48 @@ class DetectWidget(QWidget):
         self.region = layer_chooser(viewer, Shapes, Labels, nullable=True)
         self.share = QLabel()
         self.objects = layer_chooser(viewer, Labels, nullable=True)
-        self.table = QTableWidget()
-        self.table.setMinimumHeight(120)
-        self.table.hide()
-        self.jobs = JobBar(self._session.jobs, "Detect")
+        self.table = ObjectTable()
+        self.jobs = JobBar(
+            self._session.jobs, "Detect", "Adds the blur map and the mask of the image as layers."
+        )
+        self.exports = ExportPanel(
+            viewer,
+            self.jobs,
+            image=lambda: self.image.value,
+            region=lambda: self.region.value,
+            objects=lambda: self.objects.value,
+        )
         self.copy_command = QPushButton("Copy as command")
         self.copy_python = QPushButton("Copy as Python")
-        self.open_detector.setToolTip("Opens the file of another dense network.")
-        self.metric_chooser.setToolTip(
-            "<p>The dense network uses the metric too: it tells where there is nothing to judge."
-        )
+        self._set_tips()
         self._lay_out()
+        share_tips(self)
         self._connect()
         self._show_metrics()
         self._prefer_metric(preferred("metric"))
         self.detector_chooser.choose(preferred("detector"))
         self._detector_changed()
         self._image_changed()
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.image.native, "The image layer to judge: the one that is selected in the layer "
+                                "list, unless you choose another."),
+            (self.shown_plane, "Judges the plane on screen alone, not all planes of the stack."),
+            (self.open_detector, "Opens the file of another dense network."),
+            (self.metric_chooser, "The filters that measure sharpness: the default, or one of "
+                                  "your own. The dense network uses them, too."),
+            (self.open_metric, "Opens the file of a metric, such as Train saves."),
+            (self.preview, "Shows the mask of the plane on screen as you move the sliders; of "
+                           "large planes, coarser."),
+            (self.region.native, "A shapes or labels layer: the line below tells how much of what "
+                                 "it covers is blurred."),
+            (self.objects.native, "A labels layer: each of its labels gets a score, in a table "
+                                  "below and as features of the layer."),
+            (self.copy_command, "Copies the command that does the same without a window, with "
+                                "these settings."),
+            (self.copy_python, "Copies the lines of Python that do the same, with these settings."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -115,16 +141,22 @@ class DetectWidget(QWidget):
         more.addRow("Region", self.region.native)
         more.addRow("", self.share)
         more.addRow("Objects", self.objects.native)
-        layout = QVBoxLayout(self)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
         layout.addLayout(form)
         layout.addWidget(self.jobs)
         layout.addWidget(self.preview)
         layout.addWidget(self.settings)
         layout.addLayout(more)
         layout.addWidget(self.table)
+        layout.addWidget(self.exports)
         layout.addLayout(row(self.copy_command, self.copy_python))
         layout.addStretch()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(Scrolled(inner))
         self.share.setWordWrap(True)
+        self.share.hide()
         self.contents.setWordWrap(True)
 
     def _connect(self) -> None:
@@ -150,7 +182,8 @@ class DetectWidget(QWidget):
     @property
     def config(self) -> DetectionConfig:
         """The settings as they stand."""
-        return replace(self.settings.config, detector=self.detector_chooser.name)
+        config = replace(self.settings.config, detector=self.detector_chooser.name)
+        return replace(config, device=preferred("device"))
 
     def _detector_changed(self, _: Any = None) -> None:
         name = self.detector_chooser.name
@@ -186,9 +219,9 @@ class DetectWidget(QWidget):
             self.use_metric_file(Path(name))
 
     def _choose_metric_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a metric", "", "Metrics (*.safetensors)")
-        if path:
-            self.use_metric_file(Path(path))
+        path = ask_metric_to_open(self)
+        if path is not None:
+            self.use_metric_file(path)
 
     def use_metric_file(self, path: Path) -> None:
         """Choose the metric of a file; say so where it cannot be used."""
@@ -198,11 +231,9 @@ class DetectWidget(QWidget):
             self.jobs.refuse(error)
 
     def _choose_detector_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(
-            self, "Open a dense network", "", "Dense networks (*.safetensors)"
-        )
-        if path:
-            self.use_detector_file(Path(path))
+        path = ask_to_open(self, "Open a dense network", DENSE_NETWORKS)
+        if path is not None:
+            self.use_detector_file(path)
 
     def use_detector_file(self, path: Path) -> None:
         """Choose the dense detector of a file; say so where it cannot be used."""
@@ -279,16 +310,20 @@ class DetectWidget(QWidget):
     # Regions and objects
 
     def _show_region(self, _: Any = None) -> None:
-        self.share.clear()
+        self._tell_share("")
         found, region = self._found(), self.region.value
         if found is None or region is None:
             return
         try:
             inside = layers.region_mask(region, self.image.value, found.mask.shape[-2:])
         except DefocusError as error:
-            self.share.setText(f"⚠ {error}")
+            self._tell_share(f"⚠ {error}")
             return
-        self.share.setText(_shares_text("region", region_shares(found.mask, inside)))
+        self._tell_share(_shares_text("region", region_shares(found.mask, inside)))
+
+    def _tell_share(self, text: str) -> None:
+        self.share.setText(text)
+        self.share.setVisible(bool(text))
 
     def _show_objects(self, _: Any = None) -> None:
         self.table.hide()
@@ -300,23 +335,8 @@ class DetectWidget(QWidget):
         except DefocusError as error:
             self.jobs.refuse(error)
             return
-        others = objects.features.drop(columns=columns.keys() - {"index"}, errors="ignore")
-        if "index" not in others:
-            # Napari's rule for such features: the row's number is the label.
-            others.insert(0, "index", range(len(others)))
-        objects.features = pd.DataFrame(columns).merge(others, on="index", how="outer")
-        self._fill_table(columns)
-
-    def _fill_table(self, columns: dict[str, Any]) -> None:
-        self.table.setColumnCount(len(columns))
-        self.table.setHorizontalHeaderLabels([name.replace("_", " ") for name in columns])
-        self.table.setRowCount(len(columns["index"]))
-        for column, values in enumerate(columns.values()):
-            for index, value in enumerate(values):
-                text = f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
-                self.table.setItem(index, column, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
-        self.table.show()
+        add_features(objects, columns)
+        self.table.fill(columns)
 
     # The preview
 

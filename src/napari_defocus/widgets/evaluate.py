@@ -10,11 +10,11 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 from qtpy.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -39,6 +39,8 @@ from napari_defocus.events import Stopped
 from napari_defocus.pictures import COLOURS as CLASS_COLOURS
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import layer_chooser
+from napari_defocus.widgets.controls import set_tips, share_tips
+from napari_defocus.widgets.dialogs import ask_to_save
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.layers import BLUR, DISAGREEMENT, MASK, PREVIEW
 from napari_defocus.widgets.plots import Plot
@@ -65,10 +67,7 @@ class EvaluateWidget(QWidget):
         self.labels = layer_chooser(viewer, Labels, results=True, keep=_is_hand_made)
         self.reading = QComboBox()
         self.reading.addItems(READINGS)
-        self.reading.setToolTip(
-            "annotation: 1 blurred, 2 sharp, 0 not judged; mask: 0 sharp, 255 or 1 blurred"
-        )
-        self.jobs = JobBar(session().jobs, "Evaluate")
+        self.jobs = JobBar(session().jobs, "Evaluate", "Scores the detection against the labels.")
         self.read_as = QLabel()
         self.read_as.setWordWrap(True)
         self.table = QTableWidget()
@@ -78,10 +77,26 @@ class EvaluateWidget(QWidget):
         self.csv_button = QPushButton("Save CSV…")
         self.png_button = QPushButton("Save PNG…")
         self._results = QWidget()
+        self._set_tips()
         self._lay_out()
+        share_tips(self)
         self.jobs.clicked.connect(self.evaluate)
         self.csv_button.clicked.connect(lambda: self._choose_file("csv"))
         self.png_button.clicked.connect(lambda: self._choose_file("png"))
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.detection.native, "A blur map that Detect made."),
+            (self.labels.native, "What you painted, or opened, as the truth."),
+            (self.reading, "annotation: 1 blurred, 2 sharp, 0 not judged. mask: 0 sharp, 255 or 1 "
+                           "blurred."),
+            (self.table, "A row for each score, explained where the mouse rests on it; beside the "
+                         "detection, maps that know nothing."),
+            (self.plot, "For every threshold: how much of what is called sharp (or blurred) is so "
+                        "(precision), and how much of it is found (recall). Dots: the best F."),
+            (self.csv_button, "Writes the scores as a table."),
+            (self.png_button, "Writes the precision-recall plot as a picture."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -97,6 +112,8 @@ class EvaluateWidget(QWidget):
         results.addWidget(self.table, 1)
         results.addWidget(self.plot, 1)
         results.addLayout(exports)
+        # Else napari puts a stretch below.
+        self._results.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._results.hide()
         layout = QVBoxLayout(self)
         layout.addLayout(form)
@@ -112,7 +129,7 @@ class EvaluateWidget(QWidget):
                 raise DefocusError("there is no detection yet; run Detect on an image first")
             if labels is None:
                 raise DefocusError(
-                    "there is no hand-made labels layer; paint 1 on blurred and 2 on sharp regions"
+                    "no labels layer is chosen; paint 1 on blurred and 2 on sharp regions"
                 )
         except DefocusError as error:
             self.jobs.refuse(error)
@@ -175,11 +192,8 @@ class EvaluateWidget(QWidget):
     # Export
 
     def _choose_file(self, kind: str) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self, "Save the scores", f"scores.{kind}", f"{kind.upper()} (*.{kind})"
-        )
-        if name:
-            path = Path(name) if name.lower().endswith(f".{kind}") else Path(f"{name}.{kind}")
+        path = ask_to_save(self, "Save the scores", f"scores.{kind}", kind.upper())
+        if path is not None:
             self._write(path)
 
     def save_csv(self, path: Path) -> None:
@@ -199,7 +213,7 @@ class EvaluateWidget(QWidget):
         except DefocusError as error:
             self.jobs.refuse(error)
             return
-        self.jobs.say(f"wrote {path}")
+        self.jobs.say(f"saved to {path}")
 
 
 def _is_blur_map(layer: Layer) -> bool:

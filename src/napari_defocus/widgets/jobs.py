@@ -84,13 +84,15 @@ class JobBar(QWidget):
         Shared by all widgets of the plugin.
     label : str
         What the Run button says.
+    tip : str
+        What it does.
     """
 
     clicked = Signal()
     progressed = Signal(object)
     ended = Signal()
 
-    def __init__(self, jobs: Jobs, label: str) -> None:
+    def __init__(self, jobs: Jobs, label: str, tip: str) -> None:
         super().__init__()
         self._jobs = jobs
         self._job: Job | None = None
@@ -98,6 +100,8 @@ class JobBar(QWidget):
         self._began = 0.0
         self.run_button = QPushButton(label)
         self.cancel_button = QPushButton("Cancel")
+        self.run_button.setToolTip(f"<p>{tip}</p>")
+        self.cancel_button.setToolTip("<p>Stops at the next step. What was there before stays.</p>")
         self.bar = QProgressBar()
         self.text = QLabel()
         self.text.setWordWrap(True)

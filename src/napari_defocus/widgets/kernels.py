@@ -31,6 +31,7 @@ from napari_defocus.metric import (
 from napari_defocus.nets import PACKAGED, TrainedNets, load_nets
 from napari_defocus.pictures import COLOURS
 from napari_defocus.widgets import layers
+from napari_defocus.widgets.controls import set_tips, share_tips
 from napari_defocus.widgets.dialogs import ask_metric_to_open, ask_metric_to_save
 from napari_defocus.widgets.latest import Latest
 from napari_defocus.widgets.plots import Plot
@@ -75,16 +76,29 @@ class KernelsWidget(QWidget):
         self.metric_chooser = MetricChooser()
         self.open_button = QPushButton("Open…")
         self.components = QSpinBox()
-        self.components.setToolTip("How many principal components the metric takes as filters.")
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.plot = Plot(viewer)
         self.layer_button = QPushButton("As image layer")
-        self.layer_button.setToolTip("Adds all components as a stack of small images.")
         self.save_button = QPushButton("Save…")
+        self._set_tips()
         self._lay_out()
+        share_tips(self)
         self._connect()
         self._show_metrics()
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.metric_chooser, "The metric to look at."),
+            (self.open_button, "Opens the file of a metric, such as Train saves."),
+            (self.components, "How many principal components the metric takes as its filters; the "
+                              "paper takes two."),
+            (self.plot, "Above, what the nets learnt; then the directions in which their kernels "
+                        "differ most, those of the metric in colour; below, the share of the "
+                        "differences that each explains."),
+            (self.layer_button, "Adds all components as a stack of small images."),
+            (self.save_button, "Writes the metric, with this K, to a file."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         metric = QHBoxLayout()

@@ -9,11 +9,13 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.transforms import Affine
+from pint import PintError
 from skimage import draw
 
 from napari_defocus.annotation import BLURRED, SHARP
 from napari_defocus.errors import DefocusError
 from napari_defocus.pictures import COLOURS
+from napari_defocus.widgets.axis_names import letters
 
 # The key, in a layer's metadata, under which this plugin writes where the layer comes from.
 KEY = "napari-defocus"
@@ -26,6 +28,8 @@ RADIUS = "blur radius"
 DISAGREEMENT = "disagreement"
 GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 ELLIPSE_POINTS = 64
+# Pixels count as square where edges and angle are off by no more than this share.
+SQUARE = 0.01
 # Colormap of each result shown as an image, and its white point; None: its greatest value.
 LOOKS = {BLUR: ("gray", 1.0), CONFIDENCE: ("viridis", 1.0), RADIUS: ("magma", None)}
 
@@ -50,9 +54,26 @@ def leading_shape(layer: Image) -> tuple[int, ...]:
 
 def axes_of(layer: Image) -> str:
     """Give a letter for each axis of the data, as `detect` takes them."""
-    stack = "TZC"[-len(leading_shape(layer)) :] if leading_shape(layer) else ""
-    stack = stack.rjust(len(leading_shape(layer)), "Q")
+    stack = letters(layer.axis_labels[: len(leading_shape(layer))])
     return stack + ("YXS" if layer.rgb else "YX")
+
+
+def pixel_size_um(layer: Layer) -> float | None:
+    """Edge of a layer's pixels in micrometres; None where unknown, or they are not square."""
+    origin = np.zeros(layer.ndim)
+    steps = np.eye(layer.ndim)[-2:]
+    start = np.asarray(layer.data_to_world(origin))
+    down, right = (np.asarray(layer.data_to_world(step)) - start for step in steps)
+    try:
+        units = [float((1 * unit).to("um").magnitude) for unit in layer.units[-2:]]
+    except (PintError, AttributeError):  # pixels, degrees; a napari without units
+        return None
+    edges = np.linalg.norm(down), np.linalg.norm(right)
+    square = abs(edges[0] - edges[1]) <= SQUARE * edges[1]
+    upright = abs(down @ right) <= SQUARE * edges[0] * edges[1]
+    if units[0] != units[1] or not (square and upright and edges[1] > 0):
+        return None
+    return float(edges[1] * units[1])
 
 
 def describe(layer: Image) -> str:
@@ -170,6 +191,9 @@ def put_labels(
         return labels
     changed = np.nonzero(layer.data != data)
     if changed[0].size:
+        if not layer.visible:
+            # Napari keeps a blank in place of what a hidden layer would show, and writes into it.
+            layer.set_view_slice()
         # Not `layer.data = data`: the old strokes' history would write stale pixels on undo.
         layer.data_setitem(changed, data[changed])
     _update(layer, source, role, note)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from qtpy.QtWidgets import (
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QListWidget,
@@ -22,6 +21,8 @@ from napari_defocus.patches import (
     require_both_classes,
     save_patch_set,
 )
+from napari_defocus.widgets.controls import set_tips
+from napari_defocus.widgets.dialogs import ask_to_open, ask_to_save
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.session import Session
 
@@ -48,6 +49,12 @@ class PatchPanel(QWidget):
         self.save_button = QPushButton("Save…")
         self.open_button = QPushButton("Open…")
         self.remove_button = QPushButton("Remove all")
+        set_tips(
+            (self.list, "The images and files whose patches Train learns from."),
+            (self.save_button, "Writes all patches to a file."),
+            (self.open_button, "Adds the patches of a file."),
+            (self.remove_button, "Empties the patch set; annotations stay."),
+        )
         buttons = QHBoxLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -96,21 +103,21 @@ class PatchPanel(QWidget):
             self._jobs.refuse(DefocusError("the patch set is empty; add an annotated image first"))
             return
         path = path if path.suffix else path.with_suffix(".safetensors")
-        self._jobs.run(lambda _: self._jobs.say(f"saved as {path.name}"), _save, parts, path)
+        self._jobs.run(lambda _: self._jobs.say(f"saved to {path}"), _save, parts, path)
 
     def open(self, path: Path) -> None:
         """Add the patches of a file to the patch set, in the background."""
         self._jobs.run(lambda patches: self.add(path.name, patches), _load, path)
 
     def _choose_file_to_save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save the patch set", "", FILES)
-        if path:
-            self.save(Path(path))
+        path = ask_to_save(self, "Save the patch set", "patches.safetensors", "Patch sets")
+        if path is not None:
+            self.save(path)
 
     def _choose_file_to_open(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a patch set", "", FILES)
-        if path:
-            self.open(Path(path))
+        path = ask_to_open(self, "Open a patch set", FILES)
+        if path is not None:
+            self.open(path)
 
 
 def _save(parts: list[PatchSet], path: Path, on_event: OnEvent, should_stop: ShouldStop) -> Path:

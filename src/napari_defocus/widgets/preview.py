@@ -93,12 +93,17 @@ def _preview(
 ) -> tuple[Judgement, Detection, int]:
     if judgement is None:
         judgement = judge_plane(read(), metric, config, should_stop)
+    return judgement, *decide_reduced(judgement, config)
+
+
+def decide_reduced(judgement: Judgement, config: DetectionConfig) -> tuple[Detection, int]:
+    """Decide upon at most `MOST_PIXELS` pixels of a plane: every so many, which is told too."""
     step = 1
     while judgement.level[::step, ::step].size > MOST_PIXELS:
         step += 1
     smallest = config.mask.smallest // step**2
     config = replace(config, mask=replace(config.mask, smallest=smallest))
-    return judgement, decide(_reduced(judgement, step), config), step
+    return decide(_reduced(judgement, step), config), step
 
 
 def _reduced(judgement: Judgement, step: int) -> Judgement:

@@ -26,7 +26,7 @@ from napari_defocus.container import as_floats, brief, load_container, save_cont
 from napari_defocus.errors import DefocusError
 from napari_defocus.events import OnEvent, ShouldStop
 from napari_defocus.widgets import layers
-from napari_defocus.widgets.controls import row, wrapped_label
+from napari_defocus.widgets.controls import row, set_tips, wrapped_label
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.latest import Latest
 from napari_defocus.widgets.targets import ANNOTATION, Target, plane_name, plane_shape
@@ -185,6 +185,10 @@ class Recovery(QWidget):
         self.text = wrapped_label()
         self.restore_button = QPushButton("Restore")
         self.discard_button = QPushButton("Discard")
+        set_tips(
+            (self.restore_button, "Adds these annotations as layers."),
+            (self.discard_button, "Removes these annotations for good."),
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.text)

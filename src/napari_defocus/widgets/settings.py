@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection_config import SCALES, DetectionConfig
-from napari_defocus.widgets.controls import row, settings_form
+from napari_defocus.widgets.controls import row, set_tips, settings_form
 
 DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
 
@@ -45,8 +45,7 @@ class DetectorChooser(QComboBox):
             "<p><b>Local metric</b>: looks at small patches. Fast, needs no torch, and learns "
             "from what you paint.</p>"
             "<p><b>Dense network</b>: the metric and a network that sees the surroundings of each "
-            "pixel, together. Slower, needs "
-            "torch; it also tells the radius of the blur.</p>"
+            "pixel, together. Slower, needs torch; it also tells the radius of the blur.</p>"
         )
 
     @property
@@ -100,26 +99,21 @@ class DetectionSettings(QWidget):
     def __init__(self) -> None:
         super().__init__()
         default = DetectionConfig()
-        self.caution = _slider(-4, 4, default.caution, "Higher: less is called sharp (log odds).")
-        self.gain = _slider(0.2, 5, default.gain, "Steepness of the blur map.")
-        self.adapt = _slider(0, 1, default.adapt, "How far the threshold follows a soft image.")
+        self.caution = _slider(-4, 4, default.caution)
+        self.gain = _slider(0.2, 5, default.gain)
+        self.adapt = _slider(0, 1, default.adapt)
         self.refine = QCheckBox("refine")
         self.refine.setChecked(default.refine)
-        self.keep = _slider(0, 1, default.refinement.keep, "Share of the unrefined map.")
+        self.keep = _slider(0, 1, default.refinement.keep)
         self.iterations = QLabeledSlider(Qt.Orientation.Horizontal)
         self.iterations.setRange(1, 200)
         self.iterations.setValue(max(default.refinement.iterations))
-        self.iterations.setToolTip("The last of the three iterations whose maps are mixed.")
         self.smallest = QLabeledSlider(Qt.Orientation.Horizontal)
         self.smallest.setRange(0, 2000)
         self.smallest.setValue(default.mask.smallest)
-        self.smallest.setToolTip("Spots of fewer pixels are given to what surrounds them.")
         self.scale = QComboBox()
         self.scale.addItems(SCALES)
-        self.scale.setToolTip(
-            "The metric's own scale compares images; the paper's does not. "
-            "The dense network has but one."
-        )
+        self._set_tips()
         self._lay_out()
         for slider in (
             self.caution, self.gain, self.adapt, self.keep, self.iterations, self.smallest,
@@ -127,6 +121,24 @@ class DetectionSettings(QWidget):
             slider.valueChanged.connect(self.changed)
         self.refine.toggled.connect(self.changed)
         self.scale.currentTextChanged.connect(self.changed)
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.caution, "The higher, the less is called sharp. In log odds: 0 is even, and 1 "
+                           "more asks for 2.7 times the odds. On the command line: --caution."),
+            (self.refine, "Refines the map step by step: what lies among sharp pixels gets "
+                          "sharper, specks go."),
+            (self.scale, "calibrated: the metric's own scale, by which images compare. image: "
+                         "the paper's, by which each image has a sharp part. The dense network "
+                         "has the first alone."),
+            (self.adapt, "How far the threshold follows an image that is soft all over; at 0 it "
+                         "stays, so that images compare."),
+            (self.gain, "How steeply the blur map goes from sharp to blurred."),
+            (self.keep, "Share of the map before its refinement that stays in the result."),
+            (self.iterations, "Steps of the refinement. The maps after a tenth, half and all of "
+                              "them are mixed."),
+            (self.smallest, "Spots of fewer pixels are given to what surrounds them."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         first = {"Threshold": self.caution, "": self.refine}
@@ -171,9 +183,8 @@ def _last_part(name: str) -> str:
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _slider(low: float, high: float, value: float, tip: str) -> QLabeledDoubleSlider:
+def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:
     slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
     slider.setRange(low, high)
     slider.setValue(value)
-    slider.setToolTip(tip)
     return slider

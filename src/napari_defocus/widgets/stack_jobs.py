@@ -26,8 +26,8 @@ from napari_defocus.proposals import propose_annotations
 from napari_defocus.registration import register_planes
 from napari_defocus.stack_patches import patches_from_planes
 from napari_defocus.stacks import StackConfig, analyse_stack, apply_focus
+from napari_defocus.widgets.fit_jobs import fit_patches
 from napari_defocus.widgets.stack_layers import FUSED, MAPS, Index, Series
-from napari_defocus.widgets.train import _train as fit_patches
 
 # Maps of many stacks that take more than this together are written to a temporary Zarr.
 IN_MEMORY = 512 * 2**20

@@ -1,6 +1,5 @@
 """Stacks in napari layers: which axis the planes are along, and maps that lie on the image."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from napari.utils.transforms import Affine
 from napari_defocus.errors import DefocusError
 from napari_defocus.stack_planes import StackPlanes, open_stack
 from napari_defocus.widgets import layers
+from napari_defocus.widgets.axis_names import CHANNEL, DEPTH, TIME, words
 
 ALTITUDE = "altitude"
 FUSED = "all in focus"
@@ -22,10 +22,6 @@ MAPS = {ALTITUDE: "altitude", FUSED: "fused", PROVENANCE: "provenance", CONFIDEN
 ALTITUDE_OPACITY = 0.6
 # From below.
 ORDER = (CONFIDENCE, PROVENANCE, FUSED, ALTITUDE)
-# What axis labels call depth, time and channels.
-DEPTH = ("z", "depth", "plane", "planes", "focus", "slice")
-TIME = ("t", "time", "frame", "frames")
-CHANNEL = ("c", "channel", "channels", "ch", "wavelength")
 
 Index = tuple[int, ...]
 
@@ -79,7 +75,7 @@ class Series(NamedTuple):
     @property
     def channel_axis(self) -> int | None:
         """Which of the other leading axes holds channels, by its label; None where none does."""
-        names = [_words(label) for label in self.without(self.labels)]
+        names = [words(label) for label in self.without(self.labels)]
         return next((i for i, name in enumerate(names) if name & set(CHANNEL)), None)
 
     @property
@@ -109,7 +105,7 @@ class Series(NamedTuple):
 
     def where(self, place: Index) -> dict[str, int]:
         """Name the other leading axes, with a place along each."""
-        names = [label if _words(label) else f"axis{i}" for i, label in enumerate(self.labels)]
+        names = [label if words(label) else f"axis{i}" for i, label in enumerate(self.labels)]
         return dict(zip(self.without(names), place, strict=True))
 
 
@@ -136,27 +132,21 @@ def guess_axis(layer: Image) -> int:
     count = len(layers.leading_shape(layer))
     for names in (DEPTH, TIME):
         for axis in range(count):
-            if _words(layer.axis_labels[axis]) & set(names):
+            if words(layer.axis_labels[axis]) & set(names):
                 return axis
     return max(count - 1, 0)
 
 
 def is_time(layer: Image, axis: int) -> bool:
     """Tell whether the label of an axis says that it is time."""
-    return bool(_words(layer.axis_labels[axis]) & set(TIME))
+    return bool(words(layer.axis_labels[axis]) & set(TIME))
 
 
 def axis_title(layer: Image, axis: int) -> str:
     """Name an axis for people: "z, 12 planes"."""
     label = layer.axis_labels[axis]
-    name = label if _words(label) else f"axis {axis}"
+    name = label if words(label) else f"axis {axis}"
     return f"{name}, {layers.leading_shape(layer)[axis]} planes"
-
-
-def _words(label: str) -> set[str]:
-    """Give the words of an axis label; none where napari made it up ("-3", "axis -3")."""
-    words = set(re.findall(r"[a-z]+", label.lower()))
-    return set() if re.search(r"-\d", label) else words
 
 
 def show_plane(viewer: ViewerModel, layer: Layer, index: Index) -> None:

@@ -11,7 +11,6 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -24,7 +23,8 @@ from napari_defocus.files import whole_file
 from napari_defocus.frames import FrameScores
 from napari_defocus.plane_scores import PlaneScores
 from napari_defocus.stack_report import BEST, CURVE, column_rows, draw_curve, plane_rows, write_csv
-from napari_defocus.widgets.controls import row, wrapped_label
+from napari_defocus.widgets.controls import row, set_tips, wrapped_label
+from napari_defocus.widgets.dialogs import ask_to_save
 from napari_defocus.widgets.plots import Plot
 from napari_defocus.widgets.stack_jobs import OneStack
 
@@ -70,7 +70,6 @@ class StackResults(QWidget):
         self.best_button = QPushButton("Go to best plane")
         self.plot = Plot(viewer)
         self.plot.setMinimumHeight(PLOT_HEIGHT)
-        self.plot.setToolTip("Click on the curve to see that plane.")
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -80,9 +79,22 @@ class StackResults(QWidget):
         self.table_button = QPushButton("Save table as CSV…")
         self.csv_button = QPushButton("Save CSV…")
         self.png_button = QPushButton("Save PNG…")
+        self._set_tips()
         self._lay_out()
         self._connect()
         self.clear()
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.plot, "The detail of each plane, less that of noise, as a share of the best "
+                        "plane's; of a time series, the focus of each frame. A click shows that "
+                        "plane."),
+            (self.csv_button, "The score of each plane or frame, with its error."),
+            (self.png_button, "The curve as a picture, dark on white."),
+            (self.table, "The best plane of each object, or the frames out of focus. A click "
+                         "shows that plane."),
+            (self.table_button, "The table above, as it is."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -167,7 +179,10 @@ class StackResults(QWidget):
         self.plot.draw(paint or (lambda _: None))
         self._fill([])
         self.best_button.setEnabled(best is not None)
-        self.best_button.setToolTip("" if best is not None else "nothing is seen above the noise")
+        seen = "Shows the plane, or frame, that is most in focus."
+        set_tips(
+            (self.best_button, seen if best is not None else "Nothing is seen above the noise.")
+        )
         self.setVisible(paint is not None)
 
     def _fill(self, rows: list[dict[str, Any]]) -> None:
@@ -207,12 +222,9 @@ class StackResults(QWidget):
     # Files
 
     def _ask(self, name: str, write: Callable[[Path], None]) -> None:
-        suffix = Path(name).suffix
-        chosen, _ = QFileDialog.getSaveFileName(
-            self, "Save", name, f"{suffix[1:].upper()} (*{suffix})"
-        )
-        if chosen:
-            write(Path(chosen if chosen.lower().endswith(suffix) else f"{chosen}{suffix}"))
+        path = ask_to_save(self, "Save", name, Path(name).suffix[1:].upper())
+        if path is not None:
+            write(path)
 
     def save_csv(self, path: Path) -> None:
         """Write the score of each plane or frame."""
@@ -230,7 +242,7 @@ class StackResults(QWidget):
         except DefocusError as error:
             self.failed.emit(error)
             return
-        self.told.emit(f"wrote {path}")
+        self.told.emit(f"saved to {path}")
 
     def save_png(self, path: Path) -> None:
         """Write the curve as a picture, dark on white."""
@@ -244,7 +256,7 @@ class StackResults(QWidget):
         except DefocusError as error:
             self.failed.emit(error)
             return
-        self.told.emit(f"wrote {path}")
+        self.told.emit(f"saved to {path}")
 
 
 def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:

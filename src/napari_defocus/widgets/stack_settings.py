@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_defocus.stacks import EXTREMA, StackConfig
 from napari_defocus.widgets import layers
 from napari_defocus.widgets.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets.controls import choice, row, wrapped_label
+from napari_defocus.widgets.controls import choice, row, set_tips, share_tips, wrapped_label
 from napari_defocus.widgets.stack_layers import Series, axis_title, guess_axis, is_time, series_of
 
 FOCUS, TIME = "focus stack", "time series"
@@ -50,11 +50,14 @@ class StackSettings(QWidget):
         self.others.setMaximumHeight(LIST_HEIGHT)
         self._set_tips()
         self._lay_out()
+        share_tips(self)
         self._connect()
         self._image_changed()
 
     def _set_tips(self) -> None:
-        for control, tip in (
+        set_tips(
+            (self.image.native, "The stack to look at: the image that is selected in the layer "
+                                "list, unless you choose another."),
             (self.axis, "The axis that the planes, or frames, are along."),
             (self.kind, "A focus stack is one field at several focus positions; "
                         "of a time series, frames out of focus are flagged."),
@@ -67,8 +70,7 @@ class StackSettings(QWidget):
             (self.one_focus, "The channel on screen is analysed; the others are fused by it."),
             (self.others, "Images of the same field, such as other channels, that are fused by "
                           "the focus found in this one."),
-        ):  # fmt: skip
-            control.setToolTip(f"<p>{tip}</p>")
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         form = self._form = QFormLayout(self)

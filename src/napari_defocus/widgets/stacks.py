@@ -15,7 +15,8 @@ from napari_defocus.frames import FrameScores
 from napari_defocus.metric import LocalMetric
 from napari_defocus.nets import TrainedNets, TrainingConfig
 from napari_defocus.widgets import layers, stack_jobs
-from napari_defocus.widgets.controls import choice, row
+from napari_defocus.widgets.controls import choice, row, set_tips
+from napari_defocus.widgets.fit_jobs import held_out_text
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.preferences import preferred
 from napari_defocus.widgets.session import TRAINED, session
@@ -32,10 +33,7 @@ from napari_defocus.widgets.stack_layers import (
 )
 from napari_defocus.widgets.stack_results import StackResults
 from napari_defocus.widgets.stack_settings import StackSettings
-from napari_defocus.widgets.targets import ANNOTATION
-from napari_defocus.widgets.train import _scores as held_out_text
-
-LEAST_BRUSH = 5
+from napari_defocus.widgets.targets import ANNOTATION, brush_size
 
 
 class StacksWidget(QWidget):
@@ -63,14 +61,17 @@ class StacksWidget(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self.settings = StackSettings(viewer)
-        self.jobs = JobBar(self._session.jobs, "Analyse")
+        self.jobs = JobBar(
+            self._session.jobs, "Analyse", "Finds what is in focus in which plane, or frame."
+        )
         self.results = StackResults(viewer)
         self.annotate_button = QPushButton("Annotate planes")
         self.fit_button = QPushButton("Fit a metric")
         self.method = choice(METHODS, METHODS[0])
-        self.method.setToolTip(
-            "<p>nets: trained, minutes on large stacks. instant: in closed form, seconds.</p>"
-        )
+        set_tips(
+            (self.method, "How Fit a metric learns. nets: trains small nets, minutes on large "
+                          "stacks. instant: in closed form, in seconds."),
+        )  # fmt: skip
         self._group = QGroupBox("Labels from this stack, without painting")
         self._lay_out()
         self._connect()
@@ -142,7 +143,7 @@ class StacksWidget(QWidget):
             (self.fit_button, "Learns a metric from the planes, compared; choose it in Detect."),
         ):
             control.setEnabled(not why)
-            control.setToolTip(f"<p>{why or tip}</p>")
+            set_tips((control, f"{why}." if why else tip))
 
     # Analysis
 
@@ -308,7 +309,7 @@ class StacksWidget(QWidget):
             **layers.geometry(source),
         )
         labels.colormap = layers.two_classes()
-        labels.brush_size = max(LEAST_BRUSH, min(data.shape[-2:]) // 40)
+        labels.brush_size = brush_size(data.shape)
         self._viewer.layers.selection.active = labels
         self.jobs.say("correct it with the brush; Annotate adds planes of it to the patch set")
 

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_defocus.errors import DefocusError
 from napari_defocus.widgets import layers
 
 ANNOTATION = "annotation"
+LEAST_BRUSH = 5
 
 Plane = npt.NDArray[Any]
 
@@ -67,3 +69,28 @@ def plane_name(name: str, index: layers.Index) -> str:
 def index_text(index: layers.Index) -> str:
     """Write an index as people do."""
     return ", ".join(map(str, index))
+
+
+def may_be_annotation(labels: Labels) -> bool:
+    """Tell whether a layer may be painted on: the user's own, or an annotation."""
+    return layers.owned(labels).get("role") in (None, ANNOTATION)
+
+
+def add_annotation(viewer: ViewerModel, source: Image, index: layers.Index, data: Plane) -> Labels:
+    """Add a layer with the annotation of a plane of an image."""
+    note = {"role": ANNOTATION, "source_id": source.unique_id, "source": source.name}
+    labels = viewer.add_labels(
+        data,
+        name=plane_name(f"{source.name} {ANNOTATION}", index),
+        metadata={layers.KEY: {**note, "index": index}},
+        opacity=0.6,
+        **layers.plane_geometry(source),
+    )
+    labels.colormap = layers.two_classes()
+    labels.brush_size = brush_size(data.shape)
+    return labels
+
+
+def brush_size(shape: tuple[int, ...]) -> int:
+    """Give a brush that suits planes of a shape."""
+    return max(LEAST_BRUSH, min(shape[-2:]) // 40)

@@ -1,10 +1,8 @@
 """Train a metric on the patch set, watch its loss, keep it."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -22,14 +20,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_defocus.errors import DefocusError
-from napari_defocus.events import Event, OnEvent, ShouldStop
-from napari_defocus.fitting import FitConfig, instant_metric, metric_from_nets
+from napari_defocus.events import Event
+from napari_defocus.fitting import FitConfig
 from napari_defocus.metric import LocalMetric, save_metric
 from napari_defocus.nets import TrainedNets
-from napari_defocus.patches import CLASS_NAMES, PatchSet, merge_patch_sets
-from napari_defocus.training import train
-from napari_defocus.widgets.controls import wrapped_label
+from napari_defocus.patches import CLASS_NAMES
+from napari_defocus.widgets.controls import set_tips, wrapped_label
 from napari_defocus.widgets.dialogs import ask_metric_to_save
+from napari_defocus.widgets.fit_jobs import fit_patches, held_out_text, import_torch
 from napari_defocus.widgets.jobs import JobBar
 from napari_defocus.widgets.latest import Latest
 from napari_defocus.widgets.live import LiveFit
@@ -144,20 +142,37 @@ class TrainWidget(QWidget):
         self._epochs = 1
         self.patches = wrapped_label()
         self.settings = TrainingSettings()
-        self.jobs = JobBar(self._session.jobs, "Train")
+        self.jobs = JobBar(
+            self._session.jobs, "Train", "Learns a metric from the patch set; choose it in Detect."
+        )
         self.curves = Curves(viewer)
         self.live = QCheckBox("instant fit while painting")
-        self.live.setToolTip("Fits the instant metric again after each stroke of an annotation.")
         self.live_text = wrapped_label()
         self.save_button = QPushButton("Save metric…")
+        self._set_tips()
         self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
         # Loading torch holds the window up for a moment: better now than amid a training.
         self._imports = Latest(self)
-        self._imports.ask(None, _import_torch)
+        self._imports.ask(None, import_torch)
         self._lay_out()
         self._connect()
         self._show_patches()
         self._enable_save()
+
+    def _set_tips(self) -> None:
+        held_out = (
+            "Held out: patches that training does not see. AUC: of a sharp and a blurred patch, "
+            "how often the metric orders them right; .5 is chance."
+        )
+        set_tips(
+            (self.patches, "The patches that Annotate cut, small windows of each class."),
+            (self.live, "Fits the instant metric again after each stroke of an annotation."),
+            (self.live_text, held_out),
+            (self.jobs.text, held_out),
+            (self.curves.plot, "Loss, which training lowers, and the accuracy on patches that it "
+                               "does not see; an epoch is one pass over the patches."),
+            (self.save_button, "Writes the metric to a file, to keep and to share."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -214,7 +229,7 @@ class TrainWidget(QWidget):
         config = self.settings.config
         self._epochs = config.training.epochs
         self.curves.clear(self._epochs)
-        self.jobs.run(self._keep, _train, patch_sets, config)
+        self.jobs.run(self._keep, fit_patches, patch_sets, config)
 
     def _follow(self, event: Event) -> None:
         if event.values:
@@ -223,7 +238,7 @@ class TrainWidget(QWidget):
     def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
         metric, self._session.nets = outcome
         self._session.add_metric(TRAINED, metric)
-        self.jobs.say(f"{_scores(metric)}; offered as {TRAINED!r}")
+        self.jobs.say(f"{held_out_text(metric)}; offered in Detect as {TRAINED!r}")
 
     # The instant fit
 
@@ -240,7 +255,7 @@ class TrainWidget(QWidget):
             self._live_fit.switch(True)
 
     def _show_live(self, metric: LocalMetric) -> None:
-        self.live_text.setText(_scores(metric))
+        self.live_text.setText(held_out_text(metric))
         before = self._session.metric(TRAINED) if self._has_metric() else None
         if before is None or before.digest != metric.digest:
             self._session.nets = None
@@ -272,42 +287,6 @@ class TrainWidget(QWidget):
             self.jobs.refuse(error)
             return
         self.jobs.say(f"saved to {path}")
-
-
-def _train(
-    patch_sets: list[PatchSet], config: FitConfig, on_event: OnEvent, should_stop: ShouldStop
-) -> tuple[LocalMetric, TrainedNets | None] | None:
-    """Make a metric by either method, None where it was stopped; gives its nets too."""
-    patches = merge_patch_sets(patch_sets)
-    if config.method == "instant":
-        return instant_metric(patches, config), None
-    _leave_a_core()
-    nets = train(patches, config.training, on_event=on_event, should_stop=should_stop)
-    if nets is None or should_stop():
-        return None
-    metric = metric_from_nets(nets, config)
-    return None if should_stop() else (metric, nets)
-
-
-def _import_torch(on_event: OnEvent, should_stop: ShouldStop) -> None:
-    for name in ("torch.optim", "napari_defocus.network", "sklearn.linear_model"):
-        if not should_stop():
-            import_module(name)
-
-
-def _leave_a_core() -> None:
-    """Let torch, on this thread, leave a core to the window."""
-    import torch
-
-    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
-
-
-def _scores(metric: LocalMetric) -> str:
-    scores = metric.record["held_out"]
-    return (
-        f"held out: AUC {scores['auc']:.3f}, accuracy {scores['accuracy']:.1%} "
-        f"of {scores['patches']} patches"
-    )
 
 
 def _counted(counts: dict[str, int]) -> str:

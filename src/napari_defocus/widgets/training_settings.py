@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QWidget
 
 from napari_defocus.fitting import METHODS, FitConfig
 from napari_defocus.nets import DEVICES, NO_BASE, TrainingConfig
-from napari_defocus.widgets.controls import choice, number, settings_form
+from napari_defocus.widgets.controls import choice, number, set_tips, settings_form, share_tips
 from napari_defocus.widgets.preferences import preferred
 
 BASES = ("default", NO_BASE)
@@ -38,24 +38,27 @@ class TrainingSettings(QWidget):
         self.seed = number(0, 2**31 - 1, default.seed)
         self._set_tips()
         self._lay_out()
+        share_tips(self)
         self.base.currentTextChanged.connect(self._base_changed)
         self.method.currentTextChanged.connect(self._method_changed)
         for control in (self.kernel_size, self.seed):
             control.valueChanged.connect(self.changed)
 
     def _set_tips(self) -> None:
-        for control, tip in (
-            (self.method, "Nets: kernel PCA of trained ConvNets. Instant: closed form, no nets."),
-            (self.base, "What is learnt shifts the default metric, or starts from nothing."),
-            (self.device, "Where nets are trained; auto takes a GPU where there is one."),
-            (self.nets, "Several nets: their kernels are pooled."),
-            (self.epochs, "Most passes over the patches; a net that gets no better ends earlier."),
-            (self.kernels, "Kernels of a net; a base has its own number."),
-            (self.kernel_size, "Side of the kernels, odd; a base has its own."),
-            (self.learning_rate, "Smaller where training diverges."),
-            (self.seed, "Same seed, same nets."),
-        ):
-            control.setToolTip(tip)
+        set_tips(
+            (self.method, "nets: trains small nets (ConvNets); the principal components of their "
+                          "kernels are the metric. instant: in closed form, without nets."),
+            (self.base, "default: what is learnt shifts the default metric. none: it starts from "
+                        "nothing, and needs more patches."),
+            (self.device, "Where nets are trained; auto takes a graphics card where there is one."),
+            (self.nets, "How many nets; their kernels are pooled."),
+            (self.epochs, "Passes over the patches at most; a net that gets no better ends "
+                          "earlier."),
+            (self.kernels, "Kernels, the small filters, of each net; those of a base stay."),
+            (self.kernel_size, "Side of the kernels in pixels, odd; that of a base stays."),
+            (self.learning_rate, "Size of the steps of training: smaller where it diverges."),
+            (self.seed, "The same seed gives the same nets."),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
         first = {
