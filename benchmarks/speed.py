@@ -4,7 +4,7 @@
 
 All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
 focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers are timed where they are
-installed, up to 4 megapixels. One thread means one core for everything (`os.sched_setaffinity`,
+installed, they and the dense detector up to 1 megapixel. One thread means one core for everything (`os.sched_setaffinity`,
 where there is such a thing). ``--plain`` does without compiled loops. Start of the command line and
 peak memory are measured in processes of their own: `speed_processes.py`.
 """
@@ -42,7 +42,7 @@ from napari_defocus.widgets.preview import decide_reduced
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-LARGEST_FOR_PEERS = 4.0
+LARGEST_FOR_SLOW = 1.0
 CONFIG = DetectionConfig(detector="metric")
 DENSE = DetectionConfig(detector="dense")
 # Scale of the plain Laplacian's pooling.
@@ -145,8 +145,8 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     yield "decide", lambda: decide(judgement, CONFIG)
     yield "preview: threshold moved", lambda: decide_reduced(judgement, CONFIG)
     yield "whole detect, metric", lambda: detect(image, metric, CONFIG)
-    yield "whole detect, dense", lambda: detect(image, metric, DENSE)
-    if megapixels <= LARGEST_FOR_PEERS:
+    if megapixels <= LARGEST_FOR_SLOW:
+        yield "whole detect, dense", lambda: detect(image, metric, DENSE)
         for method in methods([], skip_slow=False):
             if method.run is not None and method.name.startswith(("blur-detector", "LBP")):
                 yield method.name, partial(method.run, image)

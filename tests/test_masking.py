@@ -42,7 +42,9 @@ def test_mean_rule():
     sharpness = np.array([[0.1, 0.2, 0.3, 0.6]], np.float32)  # mean 0.3
     config = MaskConfig(threshold="mean", range=(0, 1))
     assert threshold_of(sharpness, config) == pytest.approx(0.45)
-    assert threshold_of(np.full((2, 2), 0.9, np.float32), config) == 1.0
+    for ends in ((0, 1), (0, 2)):
+        config = MaskConfig(threshold="mean", range=ends)
+        assert threshold_of(np.full((2, 2), 0.9, np.float32), config) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,14 @@ def test_pixels_that_touch_at_a_corner_are_two_spots():
     assert shown(mask) == ["....."] * 3
 
 
+@pytest.mark.parametrize("rows", [["#..", "..."], ["##.", "###"]])
+def test_a_small_spot_goes_though_it_is_the_only_one(rows):
+    sharpness = drawn(*rows)
+    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=2))
+    assert len(np.unique(mask)) == 1
+    assert mask[-1, 0] == (sharpness[-1, 0] > 0.5) + 1
+
+
 def test_a_region_smaller_than_the_smallest_spot_survives_where_it_is_everything():
     for rows in (["##", "##"], ["..", ".."]):
         sharpness = drawn(*rows)
@@ -136,6 +146,23 @@ def test_no_small_spot_is_left(sharpness, smallest):
     assert set(np.unique(mask)) <= {1, 2}
     areas = np.bincount(label(mask == 1, connectivity=1).ravel())[1:]
     assert len(areas) == 0 or areas.min() >= min(smallest, mask.size)
+
+
+@pytest.mark.parametrize("rows", [["##.", "...", "..."], ["...", "..#", "..#"], ["...", ".##"]])
+def test_a_spot_of_just_as_many_pixels_stays_wherever_it_lies(rows):
+    sharpness = drawn(*rows)
+    config = MaskConfig(threshold=0.5, smallest=2)
+    assert shown(make_mask(sharpness, judged(sharpness), config)) == rows
+
+
+@given(maps, st.integers(2, 9), st.integers(1, 30))
+def test_masks_are_the_same_however_many_pixels_are_counted_at_once(sharpness, smallest, at_once):
+    config = MaskConfig(threshold=0.5, smallest=smallest)
+    whole = make_mask(sharpness, judged(sharpness), config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_defocus.masking.AT_ONCE", at_once)
+        parts = make_mask(sharpness, judged(sharpness), config)
+    np.testing.assert_array_equal(parts, whole)
 
 
 @given(maps)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -143,6 +144,14 @@ def test_filters_see_no_brightness_even_of_a_matrix_that_lets_it_through():
     assert np.square(filters).sum() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_each_component_has_its_share_however_few_kernels_there_are(count):
+    # Eight turns of each kernel, of zero mean.
+    pca = kernel_pca(random_kernels(0, count), centring(5))
+    assert len(pca.components) == len(pca.explained_variance_ratio) == min(8 * count, 25)
+    assert pca.explained_variance_ratio.sum() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("count", [0, -1, 26])
 def test_as_many_components_as_there_are(count):
     pca = kernel_pca(random_kernels(), centring(5))
@@ -177,8 +186,18 @@ def test_choose_components():
     np.testing.assert_allclose(more.filters[:2], proportions, atol=1e-6)
     np.testing.assert_allclose(choose_components(more, 2).filters, metric.filters, atol=1e-6)
     assert more.record == metric.record
+    alone = choose_components(metric, 1).filters
+    assert np.square(alone).sum() == pytest.approx(1, abs=1e-5)
     with pytest.raises(DefocusError, match="10 components are asked for"):
         choose_components(metric, 10)
+
+
+def test_a_metric_needs_neither_pooling_nor_record_of_its_own():
+    told = small_metric()
+    shape = told.filters, told.explained_variance_ratio
+    metric = LocalMetric(*shape, told.calibration, told.kernels, told.whitening)
+    assert metric.pooling == Pooling()
+    assert metric.record == {}
 
 
 def assert_equal_metrics(one, two):
@@ -198,6 +217,14 @@ def test_round_trip(tmp_path, metric):
         assert_equal_metrics(again, replace(original, record=json_like(original.record)))
         assert again.size == original.filters.shape[1]
         assert_equal_metrics(load_metric(str(path)), again)
+
+
+def test_the_default_metric_is_in_the_package():
+    packaged = resources.files("napari_defocus") / "metrics" / "default.safetensors"
+    with resources.as_file(packaged) as path:
+        of_file = load_metric(path)
+    assert_equal_metrics(load_metric(), of_file)
+    assert_equal_metrics(load_metric("default"), of_file)
 
 
 def json_like(value):
@@ -231,6 +258,11 @@ def test_the_card_can_be_read_with_other_tools(tmp_path):
     assert (card["format"], card["version"], card["kind"]) == (FORMAT, VERSION, "metric")
     assert card["components"] == 2
     assert card["size"] == 3
+    assert card["kernels"] == 6
+    # The first eight of nine: a card of thousands of numbers would not be read.
+    shares = card["explained_variance_ratio"]
+    np.testing.assert_allclose(shares, small_metric().explained_variance_ratio[:8], atol=5e-5)
+    assert all(len(str(share)) <= len("0.1234") for share in shares)
     assert card["calibration"] == {"threshold": -3.25, "slope": 2.1}
     np.testing.assert_array_equal(load_file(path)["filters"], small_metric().filters)
 
@@ -376,12 +408,58 @@ def filled(value, *shape):
         ({"filters": filled(1, 2, 5, 5)}, ["do not fit"]),
         ({"kernels": filled(1, 6, 9)}, ["do not fit"]),
         ({"kernels": np.float32(1)}, ["do not fit"]),
+        ({"kernels": filled(1, 0, 3, 3)}, ["kernels", "do not fit"]),
         ({"whitening": filled(1, 9, 8)}, ["do not fit"]),
+        ({"explained_variance_ratio": filled(1, 1)}, ["variances do not fit"]),
+        ({"explained_variance_ratio": filled(0.1, 10)}, ["variances do not fit"]),
+        ({"explained_variance_ratio": filled(0.1, 9, 1)}, ["variances do not fit"]),
     ],
 )
 def test_tensors_that_do_not_do(path, tensors, words):
     change(path, tensors, {})
     assert_refused(path, *words)
+
+
+@pytest.mark.parametrize(("count", "shares"), [(1, 1), (1, 9), (2, 3), (9, 9)])
+def test_shares_of_as_many_components_as_filters_up_to_pixels(path, count, shares):
+    filters = choose_components(small_metric(), count).filters
+    change(path, {"filters": filters, "explained_variance_ratio": filled(0.1, shares)}, {})
+    assert load_metric(path).filters.shape == (count, 3, 3)
+
+
+def test_the_largest_filters(path):
+    pixels = 63**2
+    tensors = {
+        "filters": filled(0, 1, 63, 63),
+        "kernels": filled(0, 1, 63, 63),
+        "whitening": filled(0, pixels, pixels),
+    }
+    change(path, tensors, {})
+    assert load_metric(path).size == 63
+
+
+def test_squares_of_filters_sum_to_a_million_at_most(path):
+    filters = filled(0, 2, 3, 3)
+    filters[1, 1, 1] = 1000
+    change(path, {"filters": filters}, {})
+    assert load_metric(path).filters.max() == 1000
+    filters[1, 1, 1] = np.nextafter(np.float32(1000), np.float32(1001))
+    change(path, {"filters": filters}, {})
+    assert_refused(path, "far too large")
+
+
+def test_settings_that_a_file_of_format_1_leaves_out(path):
+    """They are what they were when it was written, whatever release reads it."""
+    change(path, {}, {"pooling": {}})
+    assert load_metric(path).pooling == Pooling(
+        power=0.5,
+        sigma=6.0,
+        guide_radius=20,
+        guide_epsilon=1e-3,
+        noise_factor=2.0,
+        contrast_sigma=1.5,
+        contrast_exponent=0.4,
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,8 @@ def expected_classes(image, labels, config):
         annotated = blurred + sharp
         if annotated == 0 or annotated < config.coverage * size**2:
             continue
-        if blurred >= config.purity * annotated:
-            classes[y, x] = 1
-        elif sharp >= config.purity * annotated:
-            classes[y, x] = 2
+        if max(blurred, sharp) >= config.purity * annotated:
+            classes[y, x] = 2 if sharp > blurred else 1
     return classes
 
 
@@ -185,6 +183,58 @@ def test_errors_name_the_image(image, labels, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", 0),
+        ("superpixel", 0),
+        *(("purity", value) for value in (-0.01, 1.01, np.nan)),
+        *(("coverage", value) for value in (-0.01, 1.01, np.nan)),
+    ],
+)
+def test_settings_out_of_range_are_named(name, value):
+    config = replace(SMALL, **{name: value})
+    with pytest.raises(DefocusError, match=f"^{name} is "):
+        build_patch_set([("gravel", GRAVEL, halves(GRAVEL))], config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 1},
+        {"superpixel": 1},
+        {"purity": 0, "coverage": 0},
+        {"purity": 1, "coverage": 0},
+        {"purity": 0, "coverage": 1},
+    ],
+)
+def test_settings_at_the_ends_of_their_ranges(settings):
+    image = GRAVEL[:40, :50]
+    labels = np.zeros(image.shape, np.uint8)
+    labels[2:30, 3:20], labels[2:30, 20:45] = 1, 2
+    config = replace(SMALL, **settings)
+    patch_set = build_patch_set([("gravel", image, labels)], config)
+    found = {tuple(c): k for c, k in zip(patch_set.corner, patch_set.labels, strict=True)}
+    assert found == expected_classes(image, labels, config)
+    assert len(found) > 0
+
+
+def test_a_patch_without_a_label_has_no_class():
+    # Not even where no least share of it must be annotated.
+    labels = halves(GRAVEL)
+    labels[:, 40:160] = 0
+    patch_set = build_patch_set([("gravel", GRAVEL, labels)], replace(SMALL, coverage=0))
+    x = patch_set.corner[:, 1]
+    assert ((x < 40) | (x + 16 > 160)).all()
+    assert min(patch_set.counts().values()) > 0
+
+
+def test_a_patch_as_sharp_as_blurred_counts_as_blurred():
+    image = GRAVEL[:16, :16]
+    config = replace(SMALL, purity=0.5)
+    assert build_patch_set([("tiny", image, halves(image))], config).labels.tolist() == [1]
+
+
 def test_no_image_is_an_error():
     with pytest.raises(DefocusError, match="no annotated image"):
         build_patch_set([])
@@ -265,6 +315,19 @@ def test_sample(count, most):
     kept = numbers(patch_set.sample(most, seed=1))
     assert len(kept) == min(count, most)
     assert kept == sorted(set(kept))
+
+
+def test_a_seed_that_is_not_told_is_0():
+    patch_set = numbered([1] * 30 + [2] * 20)
+    mixed = numbered([1, 2] * 25, np.arange(50) // 2)
+    draws = [
+        lambda **seed: patch_set.sample(10, **seed),
+        lambda **seed: patch_set.balanced(**seed),
+        lambda **seed: split_patch_set(mixed, **seed)[1],
+    ]
+    for draw in draws:
+        assert numbers(draw()) == numbers(draw(seed=0))
+        assert len({tuple(numbers(draw(seed=seed))) for seed in range(5)}) == 5
 
 
 @pytest.mark.parametrize(
@@ -373,6 +436,23 @@ def test_patches_of_the_other_class_that_overlap_are_dropped_too():
     assert numbers(training) == [0, 1, 4]
 
 
+@pytest.mark.parametrize(("members", "held_out"), [(1, 0), (2, 1), (3, 1), (6, 2)])
+def test_at_least_one_patch_of_a_region_is_held_out_but_never_the_only_one(members, held_out):
+    corners = [[0, 10 * i] for i in range(members)] + [[50, 10 * i] for i in range(members)]
+    patch_set = numbered([1] * members + [2] * members, corners=corners)
+    training, validation = split_patch_set(patch_set, 0.25)
+    assert list(validation.counts().values()) == [held_out, held_out]
+    assert len(training) + len(validation) == 2 * members
+
+
+def test_of_patches_as_far_along_the_last_are_held_out_on_any_machine():
+    # Sorting may turn equals about; how it does is up to the processor.
+    corners = [[0, 40 * (i % 2)] for i in range(200)] + [[50, 40 * (i % 2)] for i in range(200)]
+    patch_set = numbered([1] * 200 + [2] * 200, corners=corners)
+    _, validation = split_patch_set(patch_set, 0.25)
+    assert numbers(validation) == [*range(101, 200, 2), *range(301, 400, 2)]
+
+
 def test_images_of_one_class_each_are_split_in_regions():
     # No image can be held out: the rest would lack a class.
     one = build_patch_set([("gravel", GRAVEL, np.full(GRAVEL.shape, 1))], SMALL)
@@ -393,6 +473,49 @@ def test_round_trip_without_a_patch(tmp_path):
     empty = build_patch_set([("gravel", GRAVEL, halves(GRAVEL))], SMALL).take(np.zeros(0, int))
     save_patch_set(empty, path)
     assert_equal_sets(load_patch_set(path), empty)
+
+
+def test_the_card_can_be_read_with_other_tools(tmp_path):
+    path = tmp_path / "patches.safetensors"
+    save_patch_set(numbered([1, 2, 1], [0, 1, 1]), path)
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    card = json.loads(head["__metadata__"]["card"])
+    assert card["counts"] == {"blurred": 2, "sharp": 1}
+    assert card["config"]["size"] == 8
+    assert card["sources"][1] == {"name": "image 1", "shape": [100, 100]}
+
+
+def test_settings_that_a_file_of_format_1_leaves_out(tmp_path):
+    """They are what they were when it was written, whatever release reads it."""
+    again = saved_with(tmp_path, numbered([1, 2], size=32), lambda _: None, put("config", {}))
+    assert again().config == PatchConfig(size=32, superpixel=12, purity=0.95, coverage=0.05)
+
+
+@pytest.mark.parametrize(("side", "good"), [(0, False), (1, True), (4096, True), (4097, False)])
+def test_sides_of_patches_of_a_file(tmp_path, side, good):
+    empty = numbered([1], size=1).take(np.zeros(0, int))
+    tensors = put("patches", np.zeros((0, side, side), np.float32))
+    again = saved_with(tmp_path, empty, tensors, in_config(size=side))
+    if good:
+        assert again().patches.shape == (0, side, side)
+    else:
+        with pytest.raises(DefocusError, match="do not fit"):
+            again()
+
+
+@pytest.mark.parametrize(
+    ("corner", "inside"),
+    [([0, 0], True), ([92, 92], True), ([93, 0], False), ([0, 93], False), ([0, -1], False)],
+)
+def test_even_a_single_patch_lies_within_its_image(tmp_path, corner, inside):
+    path = tmp_path / "patches.safetensors"
+    save_patch_set(numbered([1], corners=[corner]), path)
+    if inside:
+        assert load_patch_set(path).corner.tolist() == [corner]
+    else:
+        with pytest.raises(DefocusError, match="do not fit"):
+            load_patch_set(path)
 
 
 def test_an_existing_file_is_kept_where_asked(tmp_path):
@@ -452,6 +575,11 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, damage):
         put("sources", [{"name": "a"}]),
         put("sources", [{"name": "a", "shape": None}]),
         put("sources", []),
+        put("sources", [{"name": 5, "shape": [100, 100]}] * 2),
+        put("sources", [{"name": "a", "shape": [100, 100.0]}] * 2),
+        put("sources", [{"name": "a", "shape": ["100", "100"]}] * 2),
+        # In 64 bits, this less the side of a patch would be positive.
+        put("sources", [{"name": "a", "shape": [-(2**63)] * 2}] * 2),
         in_config(size=9),
         in_config(size="8"),
         in_config(size=None),
@@ -463,16 +591,23 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, damage):
 
 
 def assert_refused(tmp_path, damage_tensors, damage_card):
-    path = tmp_path / "patches.safetensors"
-    save_patch_set(numbered([1, 2, 1, 2], [0, 1, 0, 1]), path)
-    tensors, card = load_container(path, KIND)
-    damage_tensors(tensors)
-    damage_card(card)
-    save_file(tensors, path, metadata={"card": json.dumps(card)})
+    patch_set = numbered([1, 2, 1, 2], [0, 1, 0, 1])
+    load = saved_with(tmp_path, patch_set, damage_tensors, damage_card)
     with pytest.raises(DefocusError) as caught:
-        load_patch_set(path)
-    assert str(path) in str(caught.value)
+        load()
+    assert str(tmp_path / "patches.safetensors") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def saved_with(tmp_path, patch_set, change_tensors, change_card):
+    """Save patches, change tensors and card in the file, and give what loads it."""
+    path = tmp_path / "patches.safetensors"
+    save_patch_set(patch_set, path)
+    tensors, card = load_container(path, KIND)
+    change_tensors(tensors)
+    change_card(card)
+    save_file(tensors, path, metadata={"card": json.dumps(card)})
+    return lambda: load_patch_set(path)
 
 
 def test_a_metric_is_no_patch_set(tmp_path, metric):

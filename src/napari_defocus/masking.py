@@ -107,11 +107,9 @@ def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
 
 
 def _without_small(region: Bool, smallest: int) -> Bool:
-    if smallest <= 1:
+    if smallest <= 1 or region.all():
         return region
     spots, count = ndimage.label(region)
-    if count <= 1 and region.sum() == region.size:
-        return region
     flat, area = spots.ravel(), np.zeros(count + 1, np.intp)
     for start in range(0, flat.size, AT_ONCE):
         area += np.bincount(flat[start : start + AT_ONCE], minlength=count + 1)

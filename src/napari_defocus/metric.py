@@ -98,7 +98,7 @@ class LocalMetric:
     ----------
     filters : ndarray of float32, (K, size, size)
         K1, K2, ... in order of explained variance; each of zero mean, all squares sum to 1.
-    explained_variance_ratio : ndarray of float32, (size^2,)
+    explained_variance_ratio : ndarray of float32, (components,)
         Of all principal components, falling.
     calibration : Calibration
         Scale of its levels.
@@ -139,9 +139,9 @@ class KernelPCA:
 
     Parameters
     ----------
-    components : ndarray of float32, (size^2, size, size)
-        As filters on pixels, in order of explained variance.
-    explained_variance_ratio : ndarray of float32, (size^2,)
+    components : ndarray of float32, (components, size, size)
+        As filters on pixels, in order of explained variance; size^2, or what few kernels give.
+    explained_variance_ratio : ndarray of float32, (components,)
         Shares, summing to 1.
     """
 

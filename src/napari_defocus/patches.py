@@ -301,7 +301,7 @@ def _held_out_regions(
         near = np.abs(patch_set.corner - patch_set.corner[index]).max(axis=1)
         same = patch_set.source == patch_set.source[index]
         overlapping |= same & (near < patch_set.config.size)
-    return held_out, overlapping & ~held_out
+    return held_out, overlapping
 
 
 def save_patch_set(patch_set: PatchSet, path: Path, *, overwrite: bool = True) -> None:

@@ -52,6 +52,11 @@ def press(qtbot, widget):
         widget.jobs.run_button.click()
 
 
+def assert_same(found, expected):
+    """The window's thread may have other cores, and the network adds up in another order then."""
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def result(viewer, source, role):
     return layers.find_owned(viewer, source, role)
 
@@ -101,7 +106,7 @@ def test_one_click_on_the_default_selection(viewer, widget, qtbot):
     assert widget.contents.text() == "120 x 160 pixels"
     press(qtbot, widget)
     expected = detect(CAMERA)
-    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+    assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
     assert widget.jobs.text.text().startswith("image: ")
     assert viewer.layers.selection.active == source
@@ -121,13 +126,13 @@ def test_window_and_command_line_give_the_same_arrays(viewer, widget, qtbot, tmp
     words[words.index("results")] = str(tmp_path / "out")
     assert cli.main(words[1:]) == 0
     blur = read_image(tmp_path / "out" / "cells.blur.tif").data
-    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, blur)
+    assert_same(result(viewer, source, layers.BLUR).data, blur)
     mask = read_labels(tmp_path / "out" / "cells.mask.tif")
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, mask)
     widget.copy_python.click()
     lines = {}
     exec(QApplication.clipboard().text().replace("found.blur, found.mask", ""), lines)
-    np.testing.assert_array_equal(lines["found"].blur, blur)
+    assert_same(lines["found"].blur, blur)
 
 
 def test_only_the_plane_on_screen(viewer, widget, qtbot):
@@ -302,7 +307,7 @@ def test_the_dense_network_by_clicks(viewer, widget, qtbot, packaged):
         (layers.RADIUS, expected.radius),
     ):
         layer = result(viewer, source, role)
-        np.testing.assert_array_equal(layer.data, data_of)
+        assert_same(layer.data, data_of)
         assert layers.owned(layer)["settings"]["detector"] == "dense"
     assert len(viewer.layers) == 5
     assert viewer.layers[-1] == result(viewer, source, layers.MASK)
@@ -350,7 +355,7 @@ def test_a_metric_of_one_s_own_is_taken_without_asking(viewer, widget, qtbot, pa
     widget.more_layers.radius.click()
     press(qtbot, widget)
     expected = detect(CAMERA, metric, METRIC)
-    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+    assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
     assert result(viewer, source, layers.RADIUS) is None
     assert "the metric tells no blur radius" in widget.jobs.text.text()
 
@@ -370,7 +375,7 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
     assert widget.more_layers.radius.isEnabled()
     press(qtbot, widget)
     expected = detect(CAMERA, config=DetectionConfig(detector=str(detector_file)))
-    np.testing.assert_array_equal(result(viewer, source, layers.BLUR).data, expected.blur)
+    assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
 
 
 def test_without_torch_the_dense_network_says_so(viewer, widget, qtbot, monkeypatch, packaged):
@@ -404,7 +409,7 @@ def test_the_dense_network_by_the_command_that_was_copied(
     assert cli.main(words[1:]) == 0
     for name, role in (("confidence", layers.CONFIDENCE), ("radius_px", layers.RADIUS)):
         written = read_image(tmp_path / "out" / f"cells.{name}.tif").data
-        np.testing.assert_array_equal(result(viewer, source, role).data, written)
+        assert_same(result(viewer, source, role).data, written)
     widget.copy_python.click()
     text = QApplication.clipboard().text()
     assert "config = DetectionConfig(detector='dense')" in text

@@ -1,0 +1,81 @@
+"""Mutants of which a person found that no behaviour changes, with the reason.
+
+By module, then by the line as it stands in the source, without indentation, and the change.
+"""
+
+Equivalents = dict[tuple[str, str], str]
+
+# ruff: noqa: E501 - lines are quoted
+_SQUARE = "filters are square: what is not is refused before its size is asked for"
+_REST = "NumPy takes any negative side as the one to work out, -2 as -1"
+METRIC: Equivalents = {
+    (
+        "return int(self.filters.shape[-1])",
+        "'-1' -> '+1'",
+    ): _SQUARE,
+    (
+        "return int(self.filters.shape[-1])",
+        "'1' -> '2'",
+    ): _SQUARE,
+    (
+        "vectors = vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])",
+        "'vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])' -> 'vectors / np.sign(vectors[largest, np.arange(vectors.shape[1])])'",
+    ): "the sign of the largest value of a unit vector is 1 or -1",
+    (
+        "columns = every.reshape(len(every), -1).T.astype(np.float64)",
+        "'1' -> '2'",
+    ): _REST,
+    (
+        "filters = (whitening.astype(np.float64) @ vectors).T.reshape(-1, *kernels.shape[1:])",
+        "'1' -> '2'",
+    ): _REST,
+}
+_AT_ONCE = "how many are counted at once is memory, not behaviour; a test says so"
+MASKING: Equivalents = {
+    (
+        "if smallest <= 1 or region.all():",
+        "'smallest <= 1' -> 'smallest < 1'",
+    ): "a short cut: no spot is of less than one pixel, so all stay",
+    ("AT_ONCE = 2**22", "'2 ** 22' -> '2 * 22'"): _AT_ONCE,
+    ("AT_ONCE = 2**22", "'2' -> '3'"): _AT_ONCE,
+    ("AT_ONCE = 2**22", "'22' -> '23'"): _AT_ONCE,
+}
+_BOTH = "there are two classes, and both are asked: the other one is asked first, no more"
+_COPY = "a copy of equal values: memory, not behaviour"
+PATCHES: Equivalents = {
+    (
+        "return tensor.astype(np.int64, copy=False)",
+        "'tensor.astype(np.int64, copy=False)' -> 'tensor.astype(np.int64)'",
+    ): _COPY,
+    ("return tensor.astype(np.int64, copy=False)", "'False' -> 'True'"): _COPY,
+    (
+        "return tensor.astype(np.uint8, copy=False)",
+        "'tensor.astype(np.uint8, copy=False)' -> 'tensor.astype(np.uint8)'",
+    ): _COPY,
+    ("return tensor.astype(np.uint8, copy=False)", "'False' -> 'True'"): _COPY,
+    (
+        "enough = all(held_out[patch_set.labels == c].mean() >= share for c in CLASS_NAMES)",
+        "'patch_set.labels == c' -> 'patch_set.labels != c'",
+    ): _BOTH,
+    (
+        "return all(bool((labels == label).any()) for label in CLASS_NAMES)",
+        "'labels == label' -> 'labels != label'",
+    ): _BOTH,
+    (
+        "members = np.flatnonzero((patch_set.source == image) & (patch_set.labels == label))",
+        "'patch_set.labels == label' -> 'patch_set.labels != label'",
+    ): _BOTH,
+    (
+        'if tensor.dtype.kind not in "iu":',
+        "\"'iu'\" -> \"'iuX'\"",
+    ): "no kind of numbers is called X",
+    (
+        'last = np.argsort(corner[:, along], kind="stable")',
+        "\"'stable'\" -> \"'stableX'\"",
+    ): "NumPy goes by the first letter",
+    (
+        "return False",
+        "'return False' -> 'return None'",
+    ): "asked for its truth alone, and both are false",
+}
+EQUIVALENTS = {"metric": METRIC, "masking": MASKING, "patches": PATCHES, "refinement": {}}
