@@ -3,10 +3,10 @@
     python benchmarks/speed.py --out DIR [--megapixels 0.3 1 4 16 64] [--repeats 20] [--threads 1 2]
 
 All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
-focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers are timed where they are
-installed, they and the dense detector up to 1 megapixel. One thread means one core for everything (`os.sched_setaffinity`,
-where there is such a thing). ``--plain`` does without compiled loops. Start of the command line and
-peak memory are measured in processes of their own: `speed_processes.py`.
+focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers, where they are installed, and
+the dense detector are timed up to 1 megapixel. One thread means one core for everything
+(`os.sched_setaffinity`, where there is such a thing). ``--plain`` does without compiled loops.
+Start of the command line and peak memory: `speed_processes.py`.
 """
 
 import argparse

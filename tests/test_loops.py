@@ -12,7 +12,8 @@ from skimage import data
 
 from napari_defocus import compiled
 from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.filters import squared_gradient, summed_squares
+from napari_defocus.filters import box_mean, second_difference, squared_gradient, summed_squares
+from napari_defocus.histogram import Histogram
 from napari_defocus.refinement import RefinementConfig, refine
 from napari_defocus.resampling import enlarge
 
@@ -47,6 +48,21 @@ def test_summed_squares(image, count, size, seed):
 @given(images, st.floats(0.3, 4))
 def test_squared_gradient(image, sigma):
     assert_same_both_ways(squared_gradient, image, sigma)
+
+
+@given(images, st.sampled_from([1, 3, 5]))
+def test_box_mean(image, size):
+    assert_same_both_ways(box_mean, image, size)
+
+
+@given(images)
+def test_second_difference(image):
+    assert_same_both_ways(second_difference, image)
+
+
+@given(images, st.floats(0, 0.9), st.integers(1, 99))
+def test_counts(image, low, bins):
+    assert_same_both_ways(lambda: Histogram.of(image, low, 1.0, bins).counts)
 
 
 @given(images, st.integers(1, 5))

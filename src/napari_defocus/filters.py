@@ -57,6 +57,29 @@ def squared_gradient(values: Float, sigma: float) -> Float:
     return np.asarray(down * down + across * across, np.float32)
 
 
+def box_mean(values: Float, size: int) -> Float:
+    """Average over squares of an odd `size`; the border is mirrored; (Y, X) float32."""
+    loops = compiled.loops(values.size)
+    if loops is not None:
+        padded = np.pad(values, size // 2, mode="symmetric")
+        return np.asarray(loops.box_mean(padded, size), np.float32)
+    return np.asarray(ndimage.uniform_filter(values, size), np.float32)
+
+
+def second_difference(values: Float) -> Float:
+    """Differ twice along both axes; white noise of variance 1 answers with variance 1.
+
+    J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996.
+    """
+    padded = np.pad(values, 1, mode="symmetric")
+    loops = compiled.loops(values.size)
+    if loops is not None:
+        return np.asarray(loops.second_difference(padded), np.float32)
+    down = padded[:-2] - 2 * padded[1:-1] + padded[2:]
+    across = down[:, :-2] - 2 * down[:, 1:-1] + down[:, 2:]
+    return np.asarray(across / np.float32(6), np.float32)
+
+
 def gaussian_radius(sigma: float) -> int:
     """Give the pixels to each side that a Gaussian counts."""
     return int(TRUNCATE * sigma + 0.5)

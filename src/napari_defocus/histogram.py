@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_defocus import compiled
+
 # Values counted at once: their places take more memory than they do.
 AT_ONCE = 2**20
 
@@ -31,13 +33,11 @@ class Histogram:
     @classmethod
     def of(cls, values: npt.NDArray[np.float32], low: float, high: float, bins: int) -> "Histogram":
         """Count `values` of any shape."""
-        counts = np.zeros(bins, np.int64)
         flat = values.ravel()
-        for start in range(0, flat.size, AT_ONCE):
-            places = flat[start : start + AT_ONCE] - np.float32(low)
-            places *= np.float32(bins / (high - low))
-            places = np.clip(places, 0, bins - 1).astype(np.intp)
-            counts += np.bincount(places, minlength=bins)
+        scale = np.float32(bins / (high - low))
+        loops = compiled.loops(flat.size)
+        count = _count if loops is None else loops.count
+        counts = count(flat, np.float32(low), scale, bins)
         return cls(counts, low, high, float(flat.sum(dtype=np.float64)))
 
     def __add__(self, other: "Histogram") -> "Histogram":
@@ -60,3 +60,14 @@ class Histogram:
         centres = self.low + width * (np.arange(len(self.counts)) + 0.5)
         # Above the threshold: the bin it lies in belongs to what is below.
         return float(threshold_otsu(hist=(self.counts, centres))) + width / 2
+
+
+def _count(
+    values: npt.NDArray[np.float32], low: np.float32, scale: np.float32, bins: int
+) -> npt.NDArray[np.int64]:
+    counts = np.zeros(bins, np.int64)
+    for start in range(0, values.size, AT_ONCE):
+        places = (values[start : start + AT_ONCE] - low) * scale
+        places = np.clip(places, 0, bins - 1).astype(np.intp)
+        counts += np.bincount(places, minlength=bins)
+    return counts

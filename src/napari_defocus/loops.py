@@ -112,6 +112,90 @@ def _weigh_odd(values: Float, step: int, weights: Double, total: Double) -> None
 
 
 @njit(nogil=True, cache=True)
+def box_mean(padded: Float, size: int) -> Float:
+    """Average over squares, by running sums as SciPy's.
+
+    Parameters
+    ----------
+    padded : ndarray of float32, (Y + size - 1, X + size - 1)
+        The image with its border.
+    size : int
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+    """
+    rows, columns = padded.shape[0] - size + 1, padded.shape[1] - size + 1
+    means = np.empty((rows, columns), np.float32)
+    down = np.zeros(padded.shape[1])
+    rounded = np.empty(padded.shape[1], np.float32)
+    for i in range(size):
+        down += padded[i]
+    for y in range(rows):
+        if y:
+            enters, leaves = padded[y + size - 1], padded[y - 1]
+            for x in range(down.size):
+                down[x] += np.float64(enters[x]) - np.float64(leaves[x])
+        rounded[:] = down / size
+        across = 0.0
+        for j in range(size):
+            across += rounded[j]
+        means[y, 0] = across / size
+        for x in range(1, columns):
+            across += np.float64(rounded[x + size - 1]) - np.float64(rounded[x - 1])
+            means[y, x] = across / size
+    return means
+
+
+@njit(nogil=True, cache=True)
+def second_difference(padded: Float) -> Float:
+    """Differ twice along both axes, divided by 6.
+
+    Parameters
+    ----------
+    padded : ndarray of float32, (Y + 2, X + 2)
+        The image with its border.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+    """
+    rows, columns = padded.shape[0] - 2, padded.shape[1] - 2
+    differences = np.empty((rows, columns), np.float32)
+    down = np.empty(columns + 2, np.float32)
+    two, six = np.float32(2), np.float32(6)
+    for y in range(rows):
+        above, here, below = padded[y], padded[y + 1], padded[y + 2]
+        for x in range(columns + 2):
+            down[x] = above[x] - two * here[x] + below[x]
+        for x in range(columns):
+            differences[y, x] = (down[x] - two * down[x + 1] + down[x + 2]) / six
+    return differences
+
+
+@njit(nogil=True, cache=True)
+def count(values: Float, low: float, scale: float, bins: int) -> npt.NDArray[np.int64]:
+    """Count values in bins of width 1 / `scale`, those outside in the first or last one.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (N,)
+    low, scale : float of single precision
+    bins : int
+
+    Returns
+    -------
+    ndarray of int64, (bins,)
+    """
+    counts = np.zeros(bins, np.int64)
+    last = np.float32(bins - 1)
+    for value in values:
+        place = min(max((value - low) * scale, np.float32(0)), last)
+        counts[np.int64(place)] += 1
+    return counts
+
+
+@njit(nogil=True, cache=True)
 def enlarge(values: Float, shares: Float) -> Float:
     """Interpolate linearly between the centres of blocks, rows first.
 

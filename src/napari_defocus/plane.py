@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from napari_defocus.filters import box_mean
 from napari_defocus.grey import fill_holes, grey_and_holes, stretch
 from napari_defocus.plane_statistics import PlaneStatistics, measure_plane
 
@@ -45,7 +45,7 @@ class Plane:
         a, b = self.noise
         if b == 0:
             return np.full(self.grey.shape, a, np.float32)
-        brightness = ndimage.uniform_filter(self.grey, 5)
+        brightness = box_mean(self.grey, 5)
         return np.asarray(a + b * np.clip(brightness, 0, None), np.float32)
 
     def part(self, rows: slice, columns: slice) -> "Plane":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.errors import DefocusError, NothingToJudgeError
+from napari_defocus.filters import second_difference
 from napari_defocus.grey import (
     Bool,
     Float,
@@ -238,17 +239,6 @@ def _line_that_never_falls(
     flat = max(float(y.mean()), 0.0), 0.0
     steep = 0.0, max(float(x @ y / (x @ x)), 0.0) if x.any() else 0.0
     return min(flat, steep, key=lambda line: float(np.square(line[0] + line[1] * x - y).sum()))
-
-
-def second_difference(grey: Float) -> Float:
-    """Differ twice along both axes; white noise of variance 1 answers with variance 1.
-
-    J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996.
-    """
-    padded = np.pad(grey, 1, mode="symmetric")
-    down = padded[:-2] - 2 * padded[1:-1] + padded[2:]
-    across = down[:, :-2] - 2 * down[:, 1:-1] + down[:, 2:]
-    return np.asarray(across / np.float32(6), np.float32)
 
 
 def _block_means(values: Float) -> Float:

@@ -304,7 +304,11 @@ def halve(plane: Plane) -> Plane:
     widths = ((0, rows % 2), (0, columns % 2))
     blocks = ((rows + 1) // 2, 2, (columns + 1) // 2, 2)
     grey = block_mean(plane.grey, 2)
-    holes = np.asarray(np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3)))
+    holes = np.zeros((blocks[0], blocks[2]), np.bool_)
+    if plane.holes.any():
+        holes = np.asarray(
+            np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3))
+        )
     return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
 
 
