@@ -1,6 +1,7 @@
 """Time the stages of detection beside what else one might run, at several sizes, as ratios.
 
     python benchmarks/speed.py --out DIR [--megapixels 0.3 1 4 16 64] [--repeats 20] [--threads 1 2]
+    python benchmarks/speed.py --out DIR --photos FOLDER
 
 All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
 focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers, where they are installed, and
@@ -31,6 +32,7 @@ from skimage import data
 from napari_defocus import compiled
 from napari_defocus.deciding import Levels, decide, start_map
 from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.io import find_images, read_image
 from napari_defocus.judging import judge_plane
 from napari_defocus.masking import MaskConfig, cut_mask
 from napari_defocus.metric import load_metric
@@ -47,6 +49,8 @@ CONFIG = DetectionConfig(detector="metric")
 DENSE = DetectionConfig(detector="dense")
 # Scale of the plain Laplacian's pooling.
 LAPLACIAN_SIGMA = 10.0
+# Parts of others: the table tells them, the picture would be full.
+NOT_DRAWN = ("5 x 5 box filter, scipy", "prepare", "filter", "contrast", "pool", "mask")
 Image = npt.NDArray[Any]
 
 
@@ -66,10 +70,14 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.3, 1, 4, 16, 64])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--photos", type=Path, help="a folder of images to time detect on instead")
     parser.add_argument("--plain", action="store_true", help="without compiled loops")
     options = parser.parse_args()
     compiled.WORTH_PIXELS = math.inf if options.plain else 0
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.photos:
+        time_photos(options.photos, options.repeats)
+        return
     timings: list[Timing] = []
     for threads in options.threads:
         with on_cores(threads):
@@ -107,20 +115,37 @@ def picture(megapixels: float) -> Image:
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
+def time_photos(folder: Path, repeats: int) -> None:
+    """Print how many pooled Laplacians detection by the metric takes on each image of a folder."""
+    metric, shares = load_metric(), []
+    for path in find_images([folder]):
+        image = read_image(path).data
+        floats = image.reshape(*image.shape[:2], -1).mean(axis=-1, dtype=np.float32)
+        whole = median_seconds(partial(detect, image, metric, CONFIG), repeats)
+        shares.append(whole / median_seconds(partial(pooled_laplacian, floats), repeats))
+        print(f"{path.name}: {1e3 * whole:.1f} ms, {shares[-1]:.2f} pooled Laplacians", flush=True)
+    print(f"median {statistics.median(shares):.2f}, {min(shares):.2f} to {max(shares):.2f}")
+
+
 def time_all(megapixels: float, threads: int, repeats: int) -> Iterator[Timing]:
     """Time every piece of work on one picture."""
     image = picture(megapixels)
     for what, work in work_on(image, megapixels):
-        work()  # what is loaded or tabulated once is not counted
-        times = []
-        begun = time.perf_counter()
-        while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 20):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        seconds = statistics.median(times)
-        print(f"{megapixels:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.1f} ms", flush=True)
+        seconds = median_seconds(work, repeats)
+        print(f"{megapixels:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.3g} ms", flush=True)
         yield Timing(what, megapixels, threads, seconds)
+
+
+def median_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Time a piece of work some times, slow work three times."""
+    work()  # what is loaded or tabulated once is not counted
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 20):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -168,25 +193,35 @@ def as_table(timings: list[Timing]) -> str:
         for column in columns:
             seconds = known.get((what, *column))
             unit = known["pooled |Laplacian|, scipy", *column]
-            cells.append("" if seconds is None else f"{1e3 * seconds:.1f} ({seconds / unit:.2f})")
+            cells.append("" if seconds is None else f"{1e3 * seconds:.3g} ({seconds / unit:.2f})")
         lines.append("| " + what.replace("|", "\\|") + " | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def draw(timings: list[Timing], path: Path) -> None:
-    """Draw time over size, both logarithmic, on one thread."""
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    least = min(t.threads for t in timings)
-    for what in dict.fromkeys(t.what for t in timings):
-        points = [
-            (t.megapixels, t.seconds) for t in timings if (t.what, t.threads) == (what, least)
-        ]
-        axes.loglog(*zip(*points, strict=True), marker="o", label=what.replace("|", "\\|"))
+    """Draw time over size, both logarithmic, on as many threads as there were."""
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    most = max(t.threads for t in timings)
+    names = [name for name in dict.fromkeys(t.what for t in timings) if name not in NOT_DRAWN]
+    for index, what in enumerate(names):
+        points = [(t.megapixels, t.seconds) for t in timings if (t.what, t.threads) == (what, most)]
+        ours = what.startswith("whole")
+        axes.loglog(
+            *zip(*points, strict=True),
+            color=f"C{index}",
+            marker="o" if ours else ".",
+            linewidth=2.5 if ours else 1,
+            label=what,
+        )
     axes.set_xlabel("megapixels")
-    axes.set_ylabel(f"seconds, {least} thread")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+    axes.set_ylabel(f"seconds, {most} threads")
+    axes.grid(visible=True, which="both", color="0.92")
+    # In the order of the lines' ends.
+    handles = sorted(
+        axes.get_lines(), key=lambda line: -line.get_ydata()[-1] / line.get_xdata()[-1]
+    )
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
