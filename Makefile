@@ -60,7 +60,7 @@ $(VENV)-lowest/made: pyproject.toml constraints.txt .ci/lowest.py
 # Known holes of what is installed; needs the package index's advisories.
 audit: $(VENV)/test
 	$(BIN)/python -m pip install -q pip-audit
-	$(BIN)/python -m pip_audit --skip-editable
+	$(BIN)/python -m pip_audit --skip-editable --format json | $(BIN)/python .ci/audited.py
 
 trust: $(VENV)/test window
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust.py

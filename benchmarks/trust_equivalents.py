@@ -78,4 +78,37 @@ PATCHES: Equivalents = {
         "'return False' -> 'return None'",
     ): "asked for its truth alone, and both are false",
 }
-EQUIVALENTS = {"metric": METRIC, "masking": MASKING, "patches": PATCHES, "refinement": {}}
+_FINER = "a table of other steps, as fine or finer: within the rounding of single precision"
+_SORTED = "places are sorted or marked: the same places, each once"
+_OVER = "an iteration more, in which nothing dies or nothing is kept"
+REFINEMENT: Equivalents = {
+    ("STEPS = 2**14", "'14' -> '15'"): _FINER,
+    (
+        "table = _growth(np.linspace(0, 1, STEPS + 1), iterations, weights)",
+        "'STEPS + 1' -> 'STEPS - 1'",
+    ): _FINER,
+    (
+        "step = np.minimum(place.astype(np.int32), last - 1)",
+        "'1' -> '2'",
+    ): "at 1 growth is flat: its last two steps are one line",
+    ("FEW = 2**12", "'12' -> '13'"): _SORTED,
+    (
+        "threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold",
+        "'sharpness.mean(dtype=float)' -> 'sharpness.mean()'",
+    ): "NumPy sums in pairs: what single precision loses is less than TIE",
+    ("for iteration in range(1, max(iterations) + 1):", "'1' -> '2'"): _OVER,
+    (
+        "while died.size and self.now < most:",
+        "'died.size and self.now < most' -> 'died.size or self.now < most'",
+    ): _OVER,
+    ("while died.size and self.now < most:", "'self.now < most' -> 'self.now <= most'"): _OVER,
+    (
+        "self.alive = self.values > 0",
+        "'self.values > 0' -> 'self.values >= 0'",
+    ): "a pixel of 0 stays 0, dead or alive",
+    (
+        "many = died.size > FRONTIER * self.values.size",
+        "'died.size > FRONTIER * self.values.size' -> 'died.size >= FRONTIER * self.values.size'",
+    ): "both ways of looking find the same pixels",
+}
+EQUIVALENTS = {"metric": METRIC, "masking": MASKING, "patches": PATCHES, "refinement": REFINEMENT}
