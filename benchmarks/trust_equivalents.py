@@ -83,6 +83,11 @@ _SORTED = "places are sorted or marked: the same places, each once"
 _OVER = "an iteration more, in which nothing dies or nothing is kept"
 REFINEMENT: Equivalents = {
     ("STEPS = 2**14", "'14' -> '15'"): _FINER,
+    ("STEPS = 2**14", "'2' -> '3'"): _FINER,
+    ("STEEP_BELOW = 0.05", "'0.05' -> '1.05'"): "more values are worked out than looked up",
+    ("FRONTIER = 0.01", "'0.01' -> '1.01'"): "both ways of looking find the same pixels",
+    ("FEW = 2**12", "'2 ** 12' -> '2 * 12'"): _SORTED,
+    ("FEW = 2**12", "'2' -> '3'"): _SORTED,
     (
         "table = _growth(np.linspace(0, 1, STEPS + 1), iterations, weights)",
         "'STEPS + 1' -> 'STEPS - 1'",

@@ -11,7 +11,7 @@ from skimage import data
 from napari_defocus import compiled
 from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.errors import DefocusError
-from napari_defocus.refinement import RefinementConfig, refine
+from napari_defocus.refinement import RefinementConfig, reach, refine
 
 PAPER = {"keep": 0.0}
 
@@ -235,6 +235,28 @@ def test_keep_mixes_in_the_unrefined_map(sharpness):
     mixed = refine(sharpness, RefinementConfig(keep=0.25))
     np.testing.assert_allclose(mixed, 0.25 * sharpness + 0.75 * pure, atol=1e-6)
     np.testing.assert_allclose(refine(sharpness, RefinementConfig(keep=1.0)), sharpness, atol=1e-6)
+
+
+def test_weights_that_sum_to_more_than_1_give_no_more_than_1():
+    assert refine(np.ones((9, 9), np.float32), RefinementConfig(weights=(1.0, 1.0, 1.0))).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "iterations", "pixels"), [(5, (10, 50, 100), 200), (3, (4,), 4), (1, (9,), 0)]
+)
+def test_each_iteration_reaches_half_a_neighbourhood_further(side, iterations, pixels):
+    config = RefinementConfig(iterations, (1 / len(iterations),) * len(iterations), side)
+    assert reach(config) == pixels
+
+
+@given(smooth_maps, st.integers(0, 2**32 - 1))
+def test_nothing_beyond_the_reach_counts(sharpness, seed):
+    config = RefinementConfig(iterations=(1, 2), weights=(0.5, 0.5))
+    other = sharpness.copy()
+    far = slice(sharpness.shape[0] // 2 + reach(config), None)
+    other[far] = np.random.default_rng(seed).random(other[far].shape)
+    near = sharpness.shape[0] // 2
+    np.testing.assert_array_equal(refine(other, config)[:near], refine(sharpness, config)[:near])
 
 
 @pytest.mark.parametrize(
