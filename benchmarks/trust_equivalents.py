@@ -80,11 +80,15 @@ PATCHES: Equivalents = {
 }
 _FINER = "a table of other steps, as fine or finer: within the rounding of single precision"
 _SORTED = "places are sorted or marked: the same places, each once"
+_SAME = "NumPy in place of the compiled loops: the same bytes"
+_LONGER = "values that are settled are iterated on: less than rounding"
+_EXACT = "more values are worked out than looked up"
+_LENGTHS = "other lengths were refused before"
 _OVER = "an iteration more, in which nothing dies or nothing is kept"
 REFINEMENT: Equivalents = {
     ("STEPS = 2**14", "'14' -> '15'"): _FINER,
     ("STEPS = 2**14", "'2' -> '3'"): _FINER,
-    ("STEEP_BELOW = 0.05", "'0.05' -> '1.05'"): "more values are worked out than looked up",
+    ("STEEP_BELOW = 0.05", "'0.05' -> '1.05'"): _EXACT,
     ("FRONTIER = 0.01", "'0.01' -> '1.01'"): "both ways of looking find the same pixels",
     ("FEW = 2**12", "'2 ** 12' -> '2 * 12'"): _SORTED,
     ("FEW = 2**12", "'2' -> '3'"): _SORTED,
@@ -101,6 +105,51 @@ REFINEMENT: Equivalents = {
         "threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold",
         "'sharpness.mean(dtype=float)' -> 'sharpness.mean()'",
     ): "NumPy sums in pairs: what single precision loses is less than TIE",
+    (
+        "if loops is None:",
+        "'if loops is None:\\n    return _Update(sharpness, config.neighbourhood, limit).iterations_lived(most)' -> 'if True:\\n    return _Update(sharpness, config.neighbourhood, limit).iterations_lived(most)'",
+    ): _SAME,
+    (
+        "look_up = _interpolate if loops is None else loops.interpolate",
+        "'_interpolate if loops is None else loops.interpolate' -> '_interpolate if True else loops.interpolate'",
+    ): _SAME,
+    (
+        "lived = loops.iterations_lived(sharpness.astype(np.float64), half, limit, most, 1 - SETTLED)",
+        "'1 - SETTLED' -> '1 + SETTLED'",
+    ): _LONGER,
+    (
+        "lived = loops.iterations_lived(sharpness.astype(np.float64), half, limit, most, 1 - SETTLED)",
+        "'1' -> '2'",
+    ): _LONGER,
+    (
+        "steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))",
+        "'(sharpness < STEEP_BELOW) & (outlived > 0)' -> '(sharpness < STEEP_BELOW) | (outlived > 0)'",
+    ): _EXACT,
+    (
+        "steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))",
+        "'sharpness < STEEP_BELOW' -> 'sharpness <= STEEP_BELOW'",
+    ): _EXACT,
+    (
+        "steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))",
+        "'outlived > 0' -> 'outlived >= 0'",
+    ): _EXACT,
+    (
+        "steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))",
+        "'0' -> '1'",
+    ): "after ten iterations growth is not steep yet: the table is exact enough",
+    (
+        "table = _growth(np.linspace(0, 1, STEPS + 1), iterations, weights)",
+        "'1' -> '2'",
+    ): _FINER,
+    (
+        "kept = dict(zip(iterations, weights, strict=True))",
+        "'zip(iterations, weights, strict=True)' -> 'zip(iterations, weights)'",
+    ): _LENGTHS,
+    ("kept = dict(zip(iterations, weights, strict=True))", "'True' -> 'False'"): _LENGTHS,
+    (
+        "if steep.size:",
+        "'if steep.size:\\n    exact = _growth(sharpness.ravel()[steep], config.iterations, config.weights)\\n    grown.ravel()[steep] = exact[outlived.ravel()[steep], np.arange(steep.size)]' -> 'if True:\\n    exact = _growth(sharpness.ravel()[steep], config.iterations, config.weights)\\n    grown.ravel()[steep] = exact[outlived.ravel()[steep], np.arange(steep.size)]'",
+    ): "nothing is done to no pixel",
     ("for iteration in range(1, max(iterations) + 1):", "'1' -> '2'"): _OVER,
     (
         "while died.size and self.now < most:",

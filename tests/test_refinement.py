@@ -237,6 +237,16 @@ def test_keep_mixes_in_the_unrefined_map(sharpness):
     np.testing.assert_allclose(refine(sharpness, RefinementConfig(keep=1.0)), sharpness, atol=1e-6)
 
 
+@pytest.mark.parametrize("radius", [5, 9, 14])
+def test_specks_of_almost_0_in_a_disc_that_shrinks(radius):
+    """They grow by millions, and die with what is around them, some between the kept iterations."""
+    y, x = np.mgrid[-20:21, -20:21]
+    sharpness = np.where(y**2 + x**2 <= radius**2, 0.9, 0.1).astype(np.float32)
+    sharpness[1::5, 1::4] = np.geomspace(1e-9, 0.04, sharpness[1::5, 1::4].size).reshape(8, 10)
+    config = RefinementConfig(**PAPER)
+    np.testing.assert_allclose(refine(sharpness, config), literal(sharpness, config), atol=1e-6)
+
+
 def test_weights_that_sum_to_more_than_1_give_no_more_than_1():
     assert refine(np.ones((9, 9), np.float32), RefinementConfig(weights=(1.0, 1.0, 1.0))).max() == 1
 

@@ -384,7 +384,7 @@ def interpolate(values: Float, rows: npt.NDArray[np.uint8], table: Float) -> Flo
     found = np.empty(values.size, np.float32)
     flat, row = values.ravel(), rows.ravel()
     for i in range(flat.size):
-        place = min(flat[i], np.float32(1)) * np.float32(last)
+        place = flat[i] * np.float32(last)
         step = min(np.int64(place), last - 1)
         low, high = table[row[i], step], table[row[i], step + 1]
         found[i] = low + (place - np.float32(step)) * (high - low)

@@ -137,7 +137,7 @@ def _weighed_growth(
 def _interpolate(values: Float, rows: npt.NDArray[np.uint8], table: Float) -> Float:
     """Look values in [0, 1] up in rows of a table, linearly between its columns."""
     last = table.shape[1] - 1
-    place = np.minimum(values, 1) * np.float32(last)
+    place = values * np.float32(last)
     step = np.minimum(place.astype(np.int32), last - 1)
     # One row of the table for each count, one after the other.
     entry = step + rows * np.int32(last + 1)
