@@ -84,12 +84,13 @@ _SAME = "NumPy in place of the compiled loops: the same bytes"
 _LONGER = "values that are settled are iterated on: less than rounding"
 _EXACT = "more values are worked out than looked up"
 _LENGTHS = "other lengths were refused before"
+_WAYS = "both ways of looking find the same pixels"
 _OVER = "an iteration more, in which nothing dies or nothing is kept"
 REFINEMENT: Equivalents = {
     ("STEPS = 2**14", "'14' -> '15'"): _FINER,
     ("STEPS = 2**14", "'2' -> '3'"): _FINER,
     ("STEEP_BELOW = 0.05", "'0.05' -> '1.05'"): _EXACT,
-    ("FRONTIER = 0.01", "'0.01' -> '1.01'"): "both ways of looking find the same pixels",
+    ("FRONTIER = 0.01", "'0.01' -> '1.01'"): _WAYS,
     ("FEW = 2**12", "'2 ** 12' -> '2 * 12'"): _SORTED,
     ("FEW = 2**12", "'2' -> '3'"): _SORTED,
     (
@@ -163,6 +164,63 @@ REFINEMENT: Equivalents = {
     (
         "many = died.size > FRONTIER * self.values.size",
         "'died.size > FRONTIER * self.values.size' -> 'died.size >= FRONTIER * self.values.size'",
-    ): "both ways of looking find the same pixels",
+    ): _WAYS,
+    (
+        "lived = np.where(self.alive, np.int16(most), np.int16(0))",
+        "'0' -> '1'",
+    ): "a pixel of 0 stays 0, dead or alive",
+    (
+        "many = died.size > FRONTIER * self.values.size",
+        "'FRONTIER * self.values.size' -> 'FRONTIER / self.values.size'",
+    ): _WAYS,
+    (
+        "suspects = self._below() if many else self._beside(died)",
+        "'self._below() if many else self._beside(died)' -> 'self._below() if True else self._beside(died)'",
+    ): _WAYS,
+    (
+        "suspects = self._below() if many else self._beside(died)",
+        "'self._below() if many else self._beside(died)' -> 'self._below() if False else self._beside(died)'",
+    ): _WAYS,
+    (
+        "moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))",
+        "'(age < self.now) & (values < 1 - SETTLED)' -> '(age < self.now) | (values < 1 - SETTLED)'",
+    ): _LONGER,
+    (
+        "moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))",
+        "'age < self.now' -> 'age <= self.now'",
+    ): "what is of today has no iteration due",
+    (
+        "moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))",
+        "'values < 1 - SETTLED' -> 'values <= 1 - SETTLED'",
+    ): _LONGER,
+    (
+        "moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))",
+        "'1 - SETTLED' -> '1 + SETTLED'",
+    ): _LONGER,
+    ("moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))", "'1' -> '2'"): _LONGER,
+    (
+        "moving = moving[values[moving] < 1 - SETTLED]",
+        "'values[moving] < 1 - SETTLED' -> 'values[moving] <= 1 - SETTLED'",
+    ): _LONGER,
+    ("moving = moving[values[moving] < 1 - SETTLED]", "'1 - SETTLED' -> '1 + SETTLED'"): _LONGER,
+    ("moving = moving[values[moving] < 1 - SETTLED]", "'1' -> '2'"): _LONGER,
+    (
+        "y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(died, columns))",
+        "'axis[:, np.newaxis] - self._offsets' -> 'axis[:, np.newaxis] + self._offsets'",
+    ): "offsets are the same with the other sign",
+    (
+        "if pixels.size < FEW:",
+        "'if pixels.size < FEW:\\n    return np.unique(pixels)' -> 'if True:\\n    return np.unique(pixels)'",
+    ): _SORTED,
+    (
+        "if pixels.size < FEW:",
+        "'if pixels.size < FEW:\\n    return np.unique(pixels)' -> 'if False:\\n    return np.unique(pixels)'",
+    ): _SORTED,
+    ("if pixels.size < FEW:", "'pixels.size < FEW' -> 'pixels.size <= FEW'"): _SORTED,
+    ("self.named[once] = False", "'False' -> 'True'"): "more pixels are looked at than have to be",
+    (
+        "y, x = (axis[:, np.newaxis] + self._offsets for axis in divmod(pixels, columns))",
+        "'axis[:, np.newaxis] + self._offsets' -> 'axis[:, np.newaxis] - self._offsets'",
+    ): "offsets are the same with the other sign",
 }
 EQUIVALENTS = {"metric": METRIC, "masking": MASKING, "patches": PATCHES, "refinement": REFINEMENT}
