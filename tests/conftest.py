@@ -34,3 +34,27 @@ def patch_set(scenes):
 def metric(patch_set):
     """A metric of two 7 x 7 filters, fitted to the patches in closed form."""
     return instant_metric(patch_set)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch on one thread: the machine may be busy, and sums are taken in one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def random_detector():
+    """A dense detector of random weights."""
+    import torch
+
+    from napari_defocus.dense import DenseDetector
+    from napari_defocus.dense_network import DenseNet
+
+    torch.manual_seed(0)
+    network = DenseNet(torch.randn(2, 7, 7))
+    return DenseDetector({k: v.numpy() for k, v in network.state_dict().items()}, {"random": True})

@@ -37,20 +37,12 @@ RNG = np.random.default_rng(0)
 COLOURS = ndimage.gaussian_filter(RNG.random((70, 90, 3)), (1, 1, 0)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def detector():
-    """A detector of random weights."""
-    torch.manual_seed(0)
-    network = DenseNet(torch.randn(2, 7, 7))
-    return DenseDetector({k: v.numpy() for k, v in network.state_dict().items()}, {"random": True})
+def detector(random_detector):
+    return random_detector
 
 
 @pytest.fixture

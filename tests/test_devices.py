@@ -27,7 +27,7 @@ from napari_defocus import (
     judging,
 )
 from napari_defocus.cli import build_parser, detection_config, main
-from napari_defocus.dense import DenseDetector, judge_dense
+from napari_defocus.dense import judge_dense
 from napari_defocus.dense_network import DenseNet
 from napari_defocus.detection import DetectionConfig, detect
 from napari_defocus.device_refinement import refine_on
@@ -52,12 +52,7 @@ COLOURS = ndimage.gaussian_filter(RNG.random((70, 90, 3)), (1, 1, 0)).astype(np.
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -69,11 +64,8 @@ def loud():
 
 
 @pytest.fixture(scope="module")
-def detector():
-    """A dense detector of random weights."""
-    torch.manual_seed(0)
-    network = DenseNet(torch.randn(2, 7, 7))
-    return DenseDetector({k: v.numpy() for k, v in network.state_dict().items()}, {"random": True})
+def detector(random_detector):
+    return random_detector
 
 
 @pytest.fixture

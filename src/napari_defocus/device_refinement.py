@@ -9,14 +9,14 @@ from torch import Tensor
 
 from napari_defocus.device_filters import box_mean, double
 from napari_defocus.devices import Device
-from napari_defocus.refinement import TANH_1, TIE, RefinementConfig, refine
+from napari_defocus.refinement import TANH_1, TIE, RefinementConfig, check_refinement, refine
 
 Float = npt.NDArray[np.float32]
 
 
 def refine_on(device: Device, sharpness: Float, config: RefinementConfig) -> Float:
     """Refine a map on a device; as `refine`, which does it where that fails."""
-    refine(sharpness[:1, :1], config)  # says what is wrong with a setting
+    check_refinement(config)
 
     def here() -> Float:
         return device.download(refine_tensor(device.upload(sharpness), config))

@@ -90,7 +90,7 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
         Where a setting is out of its range.
     """
     config = config or RefinementConfig()
-    _check(config)
+    check_refinement(config)
     outlived = _checkpoints_outlived(sharpness, config)
     grown = _weighed_growth(sharpness, outlived, config)
     refined = np.float32(config.keep) * sharpness + np.float32(1 - config.keep) * grown
@@ -166,7 +166,8 @@ def _growth(
     return np.stack(sums)
 
 
-def _check(config: RefinementConfig) -> None:
+def check_refinement(config: RefinementConfig) -> None:
+    """Say what is wrong with a setting."""
     if len(config.iterations) != len(config.weights):
         raise DefocusError(
             f"there are {len(config.iterations)} iterations and {len(config.weights)} weights; "
