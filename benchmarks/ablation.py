@@ -19,14 +19,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from photos import SHOWN, Photo, read_photos
 
-from napari_defocus.deciding import decide
-from napari_defocus.dense import DenseJudgement, judge_dense, kept_dense
-from napari_defocus.detection import Detection, DetectionConfig
-from napari_defocus.evaluation import SetScores, score_map, score_set
-from napari_defocus.judging import Judgement, join, judge_plane
-from napari_defocus.metric import LocalMetric, load_metric
-from napari_defocus.plane import Plane, prepare_colours, prepare_plane
-from napari_defocus.sharpness import combine, filter_response, local_contrast, pool
+from napari_defocus.dense.detector import DenseJudgement, judge_dense, kept_dense
+from napari_defocus.detection.api import Detection, DetectionConfig
+from napari_defocus.detection.inference import Judgement, join, judge_plane
+from napari_defocus.detection.postprocess import decide
+from napari_defocus.evaluate.scores import SetScores, score_map, score_set
+from napari_defocus.filters.plane import Plane, prepare_colours, prepare_plane
+from napari_defocus.metric.local_metric import LocalMetric, load_metric
+from napari_defocus.metric.response import combine, filter_response, local_contrast, pool
 
 Judge = Callable[[Photo], Judgement]
 WORST = 3

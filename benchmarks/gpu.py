@@ -19,16 +19,16 @@ import numpy.typing as npt
 import torch
 from skimage import data
 
-from napari_defocus.dense import judge_dense, kept_dense
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.device_refinement import refine_tensor
-from napari_defocus.device_sharpness import odds_of
-from napari_defocus.devices import STREAMS, Device, at_work, choose_device
-from napari_defocus.errors import DefocusError
-from napari_defocus.metric import load_metric
-from napari_defocus.plane import prepare_plane
-from napari_defocus.refinement import RefinementConfig
-from napari_defocus.tiles import whole
+from napari_defocus.core.devices import STREAMS, Device, at_work, choose_device
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.tiling import whole
+from napari_defocus.dense.detector import judge_dense, kept_dense
+from napari_defocus.detection._torch_refinement import refine_tensor
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.metric._torch_response import odds_of
+from napari_defocus.metric.local_metric import load_metric
 
 # Planes that pass through, for each stream.
 PLANES = 4

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import zarr
 from scipy import ndimage
 
-from napari_defocus.files import whole_file
+from napari_defocus.io.atomic import whole_file
 
 CHUNK = 1024
 # Chunks along each side of the pattern, before it repeats.
@@ -43,7 +43,7 @@ COLUMNS = ("megapixels", "seconds", "s / Mpx", "relative", "peak GiB", "disk GiB
 TIMED = """
 import json, sys, time
 from pathlib import Path
-from napari_defocus.cli import main
+from napari_defocus.cli.main import main
 start = time.monotonic()
 status = main(sys.argv[1:])
 seconds = time.monotonic() - start

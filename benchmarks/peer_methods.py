@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_defocus.baselines import BASELINES, Baseline
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.plane import prepare_plane
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.evaluate.baselines import BASELINES, Baseline
+from napari_defocus.filters.plane import prepare_plane
 
 
 class UnusableError(Exception):

@@ -22,8 +22,9 @@ from typing import Any
 from peer_methods import Method, methods, said
 from photos import Photo, read_photos
 
-from napari_defocus.errors import DefocusError
-from napari_defocus.evaluation import (
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.evaluate.report import evaluate_folders
+from napari_defocus.evaluate.scores import (
     TRIVIAL_MAPS,
     MapScores,
     SetScores,
@@ -31,8 +32,7 @@ from napari_defocus.evaluation import (
     score_set,
     trivial_scores,
 )
-from napari_defocus.evaluation_report import evaluate_folders
-from napari_defocus.files import whole_file
+from napari_defocus.io.atomic import whole_file
 
 COLUMNS = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(otsu)", "IoU(mask)")
 # Means whose spread over images is shown beside them.

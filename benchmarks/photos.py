@@ -17,14 +17,14 @@ import numpy.typing as npt
 from scipy import ndimage
 from scribbles import draw_scribbles
 
-from napari_defocus.detection import Detection, DetectionConfig, detect
-from napari_defocus.evaluation import MapScores, SetScores, auc, score_map, score_set
-from napari_defocus.fitting import FitConfig, fit_metric
-from napari_defocus.io import IMAGE_SUFFIXES, read_image
-from napari_defocus.metric import LocalMetric, load_metric
-from napari_defocus.patches import build_patch_set
-from napari_defocus.plane import prepare_plane
-from napari_defocus.sharpness import filter_response, pool
+from napari_defocus.detection.api import Detection, DetectionConfig, detect
+from napari_defocus.evaluate.scores import MapScores, SetScores, auc, score_map, score_set
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.io.raster import IMAGE_SUFFIXES, read_image
+from napari_defocus.metric.fitting import FitConfig, fit_metric
+from napari_defocus.metric.local_metric import LocalMetric, load_metric
+from napari_defocus.metric.patches import build_patch_set
+from napari_defocus.metric.response import filter_response, pool
 
 SHOWN = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
 SCRIBBLE_SHARE = 0.04

@@ -32,12 +32,12 @@ from robustness_checks import (
 )
 from robustness_photos import calibration, photo_auc
 
-from napari_defocus.dense import load_dense
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.detection_config import DETECTORS
-from napari_defocus.errors import DefocusError
-from napari_defocus.files import whole_file
-from napari_defocus.metric import load_metric
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.dense.detector import load_dense
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.config import DETECTORS
+from napari_defocus.io.atomic import whole_file
+from napari_defocus.metric.local_metric import load_metric
 
 NOTES = f"""\
 AUC is the mean over photos; noise is Gaussian, of 255, on 8 bit images; brightness and contrast

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage, stats
 
-from napari_defocus.annotation import UNLABELLED
-from napari_defocus.default_metric import PICTURES, RecipeConfig, load_picture, random_crop
-from napari_defocus.detection import Detection
-from napari_defocus.grey import LUMINANCE
-from napari_defocus.io import IMAGE_SUFFIXES, read_image
-from napari_defocus.optics import GAMMA, Camera, defocus, expose, to_light
-from napari_defocus.plane import prepare_plane
+from napari_defocus.detection.api import Detection
+from napari_defocus.filters.luminance import LUMINANCE
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.io.raster import IMAGE_SUFFIXES, read_image
+from napari_defocus.labels.annotation import UNLABELLED
+from napari_defocus.metric.default_recipe import PICTURES, RecipeConfig, load_picture, random_crop
+from napari_defocus.simulate.optics import GAMMA, Camera, defocus, expose, to_light
 
 Image8 = npt.NDArray[np.uint8]
 Detector = Callable[[npt.NDArray[Any]], Detection]

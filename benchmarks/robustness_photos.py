@@ -20,9 +20,9 @@ from robustness_checks import (
     resize,
 )
 
-from napari_defocus.annotation import BLURRED
-from napari_defocus.evaluation import auc
-from napari_defocus.optics import through_jpeg
+from napari_defocus.evaluate.scores import auc
+from napari_defocus.labels.annotation import BLURRED
+from napari_defocus.simulate.optics import through_jpeg
 
 CALIBRATION_BINS = 10
 

@@ -29,17 +29,17 @@ from peer_methods import methods
 from scipy import ndimage
 from skimage import data
 
-from napari_defocus import compiled
-from napari_defocus.deciding import Levels, decide, start_map
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.io import find_images, read_image
-from napari_defocus.judging import judge_plane
-from napari_defocus.masking import MaskConfig, cut_mask
-from napari_defocus.metric import load_metric
-from napari_defocus.plane import prepare_plane
-from napari_defocus.refinement import refine
-from napari_defocus.sharpness import filter_response, local_contrast, pool
-from napari_defocus.widgets.preview import decide_reduced
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.inference import judge_plane
+from napari_defocus.detection.postprocess import Levels, decide, start_map
+from napari_defocus.detection.refinement import refine
+from napari_defocus.detection.threshold import MaskConfig, cut_mask
+from napari_defocus.filters import _numba as compiled
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.io.raster import find_images, read_image
+from napari_defocus.metric.local_metric import load_metric
+from napari_defocus.metric.response import filter_response, local_contrast, pool
+from napari_defocus.widgets.detect.preview import decide_reduced
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -24,7 +24,7 @@ from tifffile import imwrite
 SMALL = 640 * 457 / 1e6
 COMMAND = """
 import sys, time
-from napari_defocus.cli import main
+from napari_defocus.cli.main import main
 assert main(sys.argv[1:]) == 0
 start = time.perf_counter()
 assert main(sys.argv[1:]) == 0
@@ -37,7 +37,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from speed import picture
 from napari_defocus import compiled
-from napari_defocus.detection import DetectionConfig, detect
+from napari_defocus.detection.api import DetectionConfig, detect
 
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024

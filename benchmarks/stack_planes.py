@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_defocus.annotation import SHARP
-from napari_defocus.dense import DenseDetector, judge_dense, load_dense
-from napari_defocus.evaluation import auc
-from napari_defocus.io import IMAGE_SUFFIXES
-from napari_defocus.plane import prepare_colours, prepare_plane
-from napari_defocus.proposals import propose_annotation
+from napari_defocus.dense.detector import DenseDetector, judge_dense, load_dense
+from napari_defocus.evaluate.scores import auc
+from napari_defocus.filters.plane import prepare_colours, prepare_plane
+from napari_defocus.io.raster import IMAGE_SUFFIXES
+from napari_defocus.labels.annotation import SHARP
+from napari_defocus.stacks.training_labels import propose_annotation
 
 SIDE = 800
 # A plane with fewer pixels of either class says nothing.

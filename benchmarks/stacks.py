@@ -26,8 +26,8 @@ from scipy import ndimage, stats
 from skimage import data
 from skimage.transform import resize
 
-from napari_defocus.io import read_image
-from napari_defocus.optics import (
+from napari_defocus.io.raster import read_image
+from napari_defocus.simulate.optics import (
     Camera,
     defocus,
     defocus_varying,
@@ -35,7 +35,7 @@ from napari_defocus.optics import (
     random_outline,
     to_light,
 )
-from napari_defocus.stacks import StackConfig, analyse_stack
+from napari_defocus.stacks.api import StackConfig, analyse_stack
 
 Float = npt.NDArray[np.float32]
 
@@ -46,7 +46,7 @@ COLUMNS = ("stack", "error", "far out", "plane", "pyramid", "fused")
 # Runs the command line in a process of its own, and tells seconds and peak memory.
 TIMED = """
 import json, resource, sys, time
-from napari_defocus.cli import main
+from napari_defocus.cli.main import main
 start = time.monotonic()
 status = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

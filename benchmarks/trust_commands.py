@@ -13,21 +13,21 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from napari_defocus import cli
-from napari_defocus.default_metric import RecipeConfig, render_scenes, textured_annotation
-from napari_defocus.io import write_png
-from napari_defocus.run_record import NAME as RECORD
+from napari_defocus.cli import main as cli
+from napari_defocus.io.manifest import NAME as RECORD
+from napari_defocus.io.raster import write_png
+from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
 
 CUT = ("--size", "20", "--superpixel", "8")
 # Imported once, so that a killed process was at work and not at its imports.
 PRELOAD = (
     "dask.array",
     "matplotlib.pyplot",
-    "napari_defocus.evaluation_report",
-    "napari_defocus.pictures",
-    "napari_defocus.tasks",
-    "napari_defocus.tiled_files",
-    "napari_defocus.training",
+    "napari_defocus.evaluate.report",
+    "napari_defocus.plot.overview",
+    "napari_defocus.tiled.executors",
+    "napari_defocus.tiled.api",
+    "napari_defocus.metric.training",
     "sklearn.linear_model",
     "sklearn.metrics",
     "torch",

@@ -26,8 +26,8 @@ from trust_commands import (
     without_record,
 )
 
-from napari_defocus.run_record import NAME as RECORD
-from napari_defocus.run_record import RunRecord
+from napari_defocus.io.manifest import NAME as RECORD
+from napari_defocus.io.manifest import RunRecord
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 Row = tuple[str, str, str]

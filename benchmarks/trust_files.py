@@ -27,17 +27,17 @@ from PIL import Image
 from trust_fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 from trust_mutations import mutate
 
-from napari_defocus.annotation import BLURRED, SHARP
-from napari_defocus.dense import load_dense
-from napari_defocus.detection import detect
-from napari_defocus.detection_config import DetectionConfig
-from napari_defocus.errors import DefocusError
-from napari_defocus.io import read_image, read_labels
-from napari_defocus.metric import load_metric, principal_components
-from napari_defocus.nets import load_nets
-from napari_defocus.patches import load_patch_set
-from napari_defocus.run_record import NAME as RECORD
-from napari_defocus.run_record import RunRecord
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.dense.detector import load_dense
+from napari_defocus.detection.api import detect
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.io.manifest import NAME as RECORD
+from napari_defocus.io.manifest import RunRecord
+from napari_defocus.io.raster import read_image, read_labels
+from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.metric.local_metric import load_metric, principal_components
+from napari_defocus.metric.nets import load_nets
+from napari_defocus.metric.patches import load_patch_set
 
 MOST_MEMORY = 500 * 2**20
 MOST_SECONDS = 2.0

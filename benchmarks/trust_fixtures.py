@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_defocus import cli
-from napari_defocus.annotation import BLURRED, SHARP
-from napari_defocus.container import VERSION
-from napari_defocus.default_metric import RecipeConfig, render_scenes, textured_annotation
-from napari_defocus.dense import DenseDetector, load_dense, save_dense
-from napari_defocus.fitting import instant_metric
-from napari_defocus.io import write_png
-from napari_defocus.metric import save_metric
-from napari_defocus.nets import TrainingConfig, save_nets
-from napari_defocus.patches import PatchConfig, PatchSet, build_patch_set, save_patch_set
-from napari_defocus.training import train
+from napari_defocus.cli import main as cli
+from napari_defocus.dense.detector import DenseDetector, load_dense, save_dense
+from napari_defocus.io.cards import VERSION
+from napari_defocus.io.raster import write_png
+from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
+from napari_defocus.metric.fitting import instant_metric
+from napari_defocus.metric.local_metric import save_metric
+from napari_defocus.metric.nets import TrainingConfig, save_nets
+from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, save_patch_set
+from napari_defocus.metric.training import train
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 NETS = TrainingConfig(base="none", nets=1, kernels=2, kernel_size=3, epochs=1, learning_rate=2e-3)

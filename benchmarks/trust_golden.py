@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from trust_fixtures import FIXTURES
 
-from napari_defocus.detection import Detection, detect
-from napari_defocus.detection_config import DetectionConfig
-from napari_defocus.files import whole_file
-from napari_defocus.samples import SAMPLES, read_sample
+from napari_defocus.data.samples import SAMPLES, read_sample
+from napari_defocus.detection.api import Detection, detect
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.io.atomic import whole_file
 
 FILE = FIXTURES / "golden.npz"
 STEP = 4

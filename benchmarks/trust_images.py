@@ -15,11 +15,11 @@ from typing import Any
 import dask.array
 import numpy as np
 
-from napari_defocus.detection import Detection, detect
-from napari_defocus.detection_config import DetectionConfig
-from napari_defocus.errors import DefocusError
-from napari_defocus.masking import MaskConfig
-from napari_defocus.refinement import RefinementConfig
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.detection.api import Detection, detect
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.detection.threshold import MaskConfig
 
 Array = Any
 TYPES = ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")

@@ -14,9 +14,9 @@ from typing import Any
 from dask.distributed import Client
 
 from napari_defocus import DetectionConfig, load_metric
-from napari_defocus.sources import open_source
-from napari_defocus.tasks import tasks_on
-from napari_defocus.tiled_files import TileConfig, detect_file_in_tiles
+from napari_defocus.io.base import open_source
+from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
+from napari_defocus.tiled.executors import tasks_on
 
 
 def start_cluster(options: argparse.Namespace) -> Any:

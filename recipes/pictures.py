@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_defocus.default_metric import PICTURES, load_picture
+from napari_defocus.metric.default_recipe import PICTURES, load_picture
 
 PACKAGES = (
     "lomiri-wallpapers-16.04",

@@ -5,9 +5,9 @@ os.environ["NAPARI_CONFIG"] = ""
 import pytest
 from hypothesis import settings
 
-from napari_defocus.default_metric import RecipeConfig, render_scenes, textured_annotation
-from napari_defocus.fitting import instant_metric
-from napari_defocus.patches import build_patch_set
+from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
+from napari_defocus.metric.fitting import instant_metric
+from napari_defocus.metric.patches import build_patch_set
 
 # The machine may be busy: a slow example is no failure.
 settings.register_profile("unhurried", deadline=None, max_examples=60)
@@ -52,8 +52,8 @@ def random_detector():
     """A dense detector of random weights."""
     import torch
 
-    from napari_defocus.dense import DenseDetector
-    from napari_defocus.dense_network import DenseNet
+    from napari_defocus.dense.detector import DenseDetector
+    from napari_defocus.dense.network import DenseNet
 
     torch.manual_seed(0)
     network = DenseNet(torch.randn(2, 7, 7))

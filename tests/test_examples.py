@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_defocus.cli import main
-from napari_defocus.io import read_image, write_png, write_tiff
-from napari_defocus.samples import FOLDER
-from napari_defocus.sources import open_source
+from napari_defocus.cli.main import main
+from napari_defocus.data.samples import FOLDER
+from napari_defocus.io.base import open_source
+from napari_defocus.io.raster import read_image, write_png, write_tiff
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 if not EXAMPLES.exists():

@@ -80,8 +80,8 @@ def test_icon_and_categories():
 
 
 def test_preferences_have_defaults_within_their_bounds():
-    from napari_defocus.detection_config import DETECTORS
-    from napari_defocus.nets import DEVICES
+    from napari_defocus.detection.config import DETECTORS
+    from napari_defocus.metric.nets import DEVICES
 
     page = OFFERS.configurations["defaults"].properties
     assert set(page) == {"metric", "detector", "device"}
@@ -94,7 +94,7 @@ def test_preferences_have_defaults_within_their_bounds():
 
 def test_preferences_are_those_that_the_code_reads():
     pytest.importorskip("napari")
-    from napari_defocus.widgets.preferences import DEFAULTS, PLUGIN
+    from napari_defocus.widgets._shared.preferences import DEFAULTS, PLUGIN
 
     page = OFFERS.configurations["defaults"].properties
     assert {name: entry.default for name, entry in page.items()} == DEFAULTS

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from napari_defocus import detect, load_metric
-from napari_defocus.metric import principal_components
-from napari_defocus.pictures import COLOURS, save_overview
-from napari_defocus.refinement import RefinementConfig
-from napari_defocus.samples import read_sample
+from napari_defocus.data.samples import read_sample
+from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.metric.local_metric import principal_components
+from napari_defocus.plot.overview import COLOURS, save_overview
 
 SHARP_BLUE, SHARP_ORANGE = COLOURS.values()
 SHOWN = 12

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def fresh_session():
-    from napari_defocus.widgets.session import session
+    from napari_defocus.widgets._shared.session import session
 
     session.cache_clear()
 
@@ -20,7 +20,7 @@ def fresh_session():
 @pytest.fixture(autouse=True)
 def own_state(monkeypatch, tmp_path_factory):
     """Keep copies of annotations out of the user's own folders, and sessions apart."""
-    from napari_defocus.widgets import recovery
+    from napari_defocus.widgets.annotate import recovery
 
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setattr(recovery.platformdirs, "user_state_path", lambda *_, **__: folder)
@@ -34,7 +34,7 @@ def traced_jobs(monkeypatch):
     """Let coverage see jobs: it follows Python's own threads, and theirs are Qt's."""
     trace = threading.gettrace()
     if trace is not None:
-        from napari_defocus.widgets.jobs import Job
+        from napari_defocus.widgets._shared.jobs import Job
 
         work = Job.work
 

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_defocus.patches import build_patch_set, load_patch_set
-from napari_defocus.pictures import COLOURS
-from napari_defocus.samples import read_sample
-from napari_defocus.widgets import annotate, layers, overlays
-from napari_defocus.widgets.annotate import AnnotateWidget
-from napari_defocus.widgets.session import session
+from napari_defocus.data.samples import read_sample
+from napari_defocus.metric.patches import build_patch_set, load_patch_set
+from napari_defocus.plot.overview import COLOURS
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets.annotate import overlays
+from napari_defocus.widgets.annotate import widget as annotate
+from napari_defocus.widgets.annotate.widget import AnnotateWidget
 
 WAIT = 15_000
 

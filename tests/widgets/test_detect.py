@@ -13,20 +13,21 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from skimage import data
 
-from napari_defocus import cli, dense
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.detection_config import DETECTORS
-from napari_defocus.events import Event, Stopped
-from napari_defocus.io import read_image, read_labels, write_png
-from napari_defocus.metric import save_metric
-from napari_defocus.regions import focus_scores
-from napari_defocus.widgets import detect as module
-from napari_defocus.widgets import layers, preferences
-from napari_defocus.widgets import preview as preview_module
-from napari_defocus.widgets.controls import Scrolled
-from napari_defocus.widgets.detect import DetectWidget
-from napari_defocus.widgets.session import session
-from napari_defocus.widgets.settings import DETECTOR_TITLES
+from napari_defocus.cli import main as cli
+from napari_defocus.core.progress import Event, Stopped
+from napari_defocus.dense import detector as dense
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.config import DETECTORS
+from napari_defocus.io.raster import read_image, read_labels, write_png
+from napari_defocus.measure.regions import focus_scores
+from napari_defocus.metric.local_metric import save_metric
+from napari_defocus.widgets._shared import layers, preferences
+from napari_defocus.widgets._shared.controls import Scrolled
+from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets.detect import preview as preview_module
+from napari_defocus.widgets.detect import widget as module
+from napari_defocus.widgets.detect.settings import DETECTOR_TITLES
+from napari_defocus.widgets.detect.widget import DetectWidget
 
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 Z = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
@@ -65,7 +66,7 @@ def result(viewer, source, role):
 def detector_file(tmp_path_factory):
     """A dense detector whose weights are drawn at random."""
     torch = pytest.importorskip("torch")
-    from napari_defocus.dense_network import DenseNet
+    from napari_defocus.dense.network import DenseNet
 
     torch.manual_seed(5)
     weights = DenseNet(torch.randn(2, 7, 7)).state_dict()
@@ -382,7 +383,7 @@ def test_without_torch_the_dense_network_says_so(viewer, widget, qtbot, monkeypa
     viewer.add_image(CAMERA)
     dense.build_network.cache_clear()
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", lambda _: None)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
     choose(widget, "Dense network")
     press(qtbot, widget)
     assert "needs torch" in widget.jobs.text.text()
@@ -617,7 +618,7 @@ def test_errors_in_the_job_are_told_and_the_buttons_come_back(
 
     monkeypatch.setattr(module, "detect", broken)
     told = []
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", told.append)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", told.append)
     press(qtbot, widget)
     assert says in widget.jobs.text.text()
     assert len(told) == 1

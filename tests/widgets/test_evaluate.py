@@ -5,13 +5,13 @@ import csv
 import numpy as np
 import pytest
 
-from napari_defocus.annotation import annotation_from_mask
-from napari_defocus.evaluation import PROTOCOLS, score_map
-from napari_defocus.samples import read_sample
-from napari_defocus.widgets import evaluate as module
-from napari_defocus.widgets import layers
-from napari_defocus.widgets.detect import DetectWidget
-from napari_defocus.widgets.evaluate import EvaluateWidget
+from napari_defocus.data.samples import read_sample
+from napari_defocus.evaluate.scores import PROTOCOLS, score_map
+from napari_defocus.labels.annotation import annotation_from_mask
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets.detect.widget import DetectWidget
+from napari_defocus.widgets.evaluate import widget as module
+from napari_defocus.widgets.evaluate.widget import EvaluateWidget
 
 SAMPLE = read_sample("photo")
 STEP = 3
@@ -106,7 +106,7 @@ def test_buttons_ask_where_to_save(viewer, widget, qtbot, monkeypatch, tmp_path)
     press(qtbot, widget)
     answers = [str(tmp_path / "a.csv"), str(tmp_path / "b"), ""]
     monkeypatch.setattr(
-        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName",
+        "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName",
         lambda *_: (answers.pop(0), ""),
     )
     widget.csv_button.click()
@@ -197,7 +197,7 @@ def test_no_labels(viewer, widget):
 )
 def test_labels_that_cannot_be_used_are_refused(viewer, widget, qtbot, monkeypatch, painted, says):
     told = []
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", told.append)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", told.append)
     viewer.add_labels(painted, name="hand")
     count = len(viewer.layers)
     press(qtbot, widget)
@@ -211,7 +211,7 @@ def test_labels_that_cannot_be_used_are_refused(viewer, widget, qtbot, monkeypat
 
 def test_blur_map_deleted_and_engine_broken(viewer, widget, qtbot, photo, monkeypatch):
     viewer.add_labels(TRUTH)
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", lambda _: None)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
     real = module.compare
 
     def broken(*_, **__):

@@ -9,15 +9,16 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 from skimage import data
 
-from napari_defocus.cli import main
-from napari_defocus.events import Stopped
-from napari_defocus.io import write_tiff
-from napari_defocus.regions import region_shares
-from napari_defocus.widgets import exports, layers
-from napari_defocus.widgets.axis_names import letters
-from napari_defocus.widgets.detect import DetectWidget
+from napari_defocus.cli.main import main
+from napari_defocus.core.progress import Stopped
+from napari_defocus.io.raster import write_tiff
+from napari_defocus.measure.regions import region_shares
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.axis_names import letters
+from napari_defocus.widgets.detect import exports
+from napari_defocus.widgets.detect.widget import DetectWidget
 
-DIALOG = "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName"
+DIALOG = "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName"
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 STACK = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
 CELLS = np.zeros(CAMERA.shape, np.uint16)

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QThreadPool
 
-from napari_defocus.samples import read_sample
-from napari_defocus.widgets import jobs as jobs_module
-from napari_defocus.widgets import layers
-from napari_defocus.widgets.annotate import AnnotateWidget
-from napari_defocus.widgets.detect import DetectWidget
-from napari_defocus.widgets.evaluate import EvaluateWidget
-from napari_defocus.widgets.session import session
-from napari_defocus.widgets.targets import ANNOTATION
-from napari_defocus.widgets.train import TrainWidget
+from napari_defocus.data.samples import read_sample
+from napari_defocus.widgets._shared import jobs as jobs_module
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared.targets import ANNOTATION
+from napari_defocus.widgets.annotate.widget import AnnotateWidget
+from napari_defocus.widgets.detect.widget import DetectWidget
+from napari_defocus.widgets.evaluate.widget import EvaluateWidget
+from napari_defocus.widgets.train.widget import TrainWidget
 
 WAIT = 20_000
 SAMPLE = read_sample("photo")

@@ -3,13 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_defocus.fitting import FitConfig, instant_metric, metric_from_nets
-from napari_defocus.metric import PACKAGED, load_metric, principal_components, save_metric
-from napari_defocus.nets import TrainingConfig
-from napari_defocus.training import train
-from napari_defocus.widgets import layers
-from napari_defocus.widgets.kernels import KernelsWidget
-from napari_defocus.widgets.session import TRAINED, session
+from napari_defocus.metric.fitting import FitConfig, instant_metric, metric_from_nets
+from napari_defocus.metric.local_metric import (
+    PACKAGED,
+    load_metric,
+    principal_components,
+    save_metric,
+)
+from napari_defocus.metric.nets import TrainingConfig
+from napari_defocus.metric.training import train
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.session import TRAINED, session
+from napari_defocus.widgets.kernels.widget import KernelsWidget
 
 
 @pytest.fixture
@@ -131,7 +136,7 @@ def test_components_as_an_image_layer(widget, viewer):
 def test_saves_what_is_shown(widget, tmp_path, qtbot, monkeypatch):
     choose(widget, 3, qtbot)
     monkeypatch.setattr(
-        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName",
+        "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName",
         lambda *_: (str(tmp_path / "three"), ""),
     )
     widget.save_button.click()
@@ -145,7 +150,8 @@ def test_opens_a_metric_file(widget, metric, tmp_path, monkeypatch):
     save_metric(metric, path)
     answers = [("", ""), (str(path), "")]
     monkeypatch.setattr(
-        "napari_defocus.widgets.dialogs.QFileDialog.getOpenFileName", lambda *_: answers.pop(0)
+        "napari_defocus.widgets._shared.dialogs.QFileDialog.getOpenFileName",
+        lambda *_: answers.pop(0),
     )
     widget.open_button.click()
     assert widget.metric_chooser.name == "default"

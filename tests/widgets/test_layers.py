@@ -7,10 +7,10 @@ from napari.layers import Image, Labels, Shapes
 from skimage import data, draw
 
 from napari_defocus import __version__
-from napari_defocus.detection import DetectionConfig, detect
-from napari_defocus.errors import DefocusError
-from napari_defocus.widgets import layers
-from napari_defocus.widgets.detect import DetectWidget
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets.detect.widget import DetectWidget
 
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 COLOURS = data.astronaut()[::4, 0:480:4]  # 128 x 120

@@ -2,7 +2,7 @@ import pytest
 from matplotlib.colors import to_hex
 from napari.utils.theme import get_theme
 
-from napari_defocus.widgets.plots import Plot
+from napari_defocus.widgets._shared.plots import Plot
 
 
 def line(figure):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_defocus.container import save_container
-from napari_defocus.errors import DefocusError
-from napari_defocus.samples import read_sample
-from napari_defocus.widgets import layers, recovery
-from napari_defocus.widgets.annotate import AnnotateWidget
-from napari_defocus.widgets.recovery import Copy, load_copy, save_copy
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.data.samples import read_sample
+from napari_defocus.io.cards import save_container
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets.annotate import recovery
+from napari_defocus.widgets.annotate.recovery import Copy, load_copy, save_copy
+from napari_defocus.widgets.annotate.widget import AnnotateWidget
 
 WAIT = 15_000
 

@@ -9,15 +9,16 @@ import pytest
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 
-from napari_defocus.frames import score_frames
-from napari_defocus.label_scores import score_labels
-from napari_defocus.samples import read_sample
-from napari_defocus.stacks import StackConfig, analyse_stack, apply_focus
-from napari_defocus.widgets import layers, stack_jobs
-from napari_defocus.widgets.annotate import AnnotateWidget
-from napari_defocus.widgets.detect import DetectWidget
-from napari_defocus.widgets.session import TRAINED, session
-from napari_defocus.widgets.stack_layers import (
+from napari_defocus.data.samples import read_sample
+from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus
+from napari_defocus.stacks.objects import score_labels
+from napari_defocus.stacks.timelapse import score_frames
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.session import TRAINED, session
+from napari_defocus.widgets.annotate.widget import AnnotateWidget
+from napari_defocus.widgets.detect.widget import DetectWidget
+from napari_defocus.widgets.stacks import jobs as stack_jobs
+from napari_defocus.widgets.stacks.layers import (
     OnePlane,
     guess_axis,
     is_time,
@@ -25,8 +26,8 @@ from napari_defocus.widgets.stack_layers import (
     put_map,
     series_of,
 )
-from napari_defocus.widgets.stack_settings import EVERY, TIME
-from napari_defocus.widgets.stacks import StacksWidget
+from napari_defocus.widgets.stacks.settings import EVERY, TIME
+from napari_defocus.widgets.stacks.widget import StacksWidget
 
 WAIT = 60_000
 Z_STACK = read_sample("z_stack").image
@@ -62,7 +63,7 @@ def settle(qtbot):
 @pytest.fixture
 def quiet(monkeypatch):
     """Errors are told in the widget; no notification pops up."""
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", lambda _: None)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
 
 
 def small():
@@ -185,7 +186,7 @@ def test_saves_the_curve(viewer, open_widget, click, settle, tmp_path, monkeypat
     settle(widget)
     answers = [("", ""), (str(tmp_path / "mine"), ""), (str(tmp_path / "mine.png"), "")]
     monkeypatch.setattr(
-        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName",
+        "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName",
         lambda *_: answers.pop(0),
     )
     click(widget.results.csv_button)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QScrollBar,
 )
 
-from napari_defocus.widgets.plots import Plot
+from napari_defocus.widgets._shared.plots import Plot
 
 WIDGETS = {
     "detect": "DetectWidget",

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 
-from napari_defocus.fitting import FitConfig
-from napari_defocus.metric import load_metric
-from napari_defocus.nets import TrainingConfig
-from napari_defocus.widgets import fit_jobs, layers, live
-from napari_defocus.widgets.session import TRAINED, session
-from napari_defocus.widgets.targets import ANNOTATION
-from napari_defocus.widgets.train import TrainWidget
+from napari_defocus.metric.fitting import FitConfig
+from napari_defocus.metric.local_metric import load_metric
+from napari_defocus.metric.nets import TrainingConfig
+from napari_defocus.widgets._shared import fit_jobs, layers
+from napari_defocus.widgets._shared.session import TRAINED, session
+from napari_defocus.widgets._shared.targets import ANNOTATION
+from napari_defocus.widgets.train import live
+from napari_defocus.widgets.train.widget import TrainWidget
 
 TIMEOUT = 30_000
 # Between two ticks of a timer of 10 ms while nets are trained, in seconds; the machine may be busy.
@@ -152,7 +153,7 @@ def test_a_failing_job_is_told_and_the_buttons_come_back(ready, qtbot, monkeypat
 
     told = []
     monkeypatch.setattr(fit_jobs, "train", fail)
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", told.append)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", told.append)
     run(ready, qtbot)
     assert "CUDA out of memory; close other programs" in ready.jobs.text.text()
     assert told
@@ -167,7 +168,7 @@ def test_a_failing_job_is_told_and_the_buttons_come_back(ready, qtbot, monkeypat
     ],
 )
 def test_patches_that_do_not_do_are_told(widget, patch_set, qtbot, monkeypatch, change, words):
-    monkeypatch.setattr("napari_defocus.widgets.jobs.show_error", lambda _: None)
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
     if "alike" in words:
         session().add_patches("scenes", patch_set)
     session().add_patches("other", change(patch_set))
@@ -206,7 +207,8 @@ def test_the_save_button_asks_where(ready, metric, tmp_path, monkeypatch):
     session().add_metric(TRAINED, metric)
     answers = [("", ""), (str(tmp_path / "mine"), "")]
     monkeypatch.setattr(
-        "napari_defocus.widgets.dialogs.QFileDialog.getSaveFileName", lambda *_: answers.pop(0)
+        "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName",
+        lambda *_: answers.pop(0),
     )
     ready.save_button.click()
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,226 @@
+"""The command `export`: masks in, polygons for QuPath and tables of what is blurred out."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.cli import main as cli
+from napari_defocus.cli._console import refuse_existing
+from napari_defocus.cli._options import add_out
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.detection.postprocess import Detection
+from napari_defocus.io.base import ImageSource, location, open_source
+from napari_defocus.io.tables import write_csv
+from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED
+from napari_defocus.measure.polygons import check_mask, mask_features, write_geojson
+from napari_defocus.measure.regions import NO_OBJECT
+from napari_defocus.measure.tables import object_rows, share_row
+
+Array = npt.NDArray[Any]
+Plane = tuple[int, ...]
+
+# Where a blur map that is OME-Zarr keeps its mask.
+MASK_WITHIN = Path("labels") / "mask"
+# Longer ones first.
+IMAGES = (".ome.zarr", ".ome.tif", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "masks",
+        nargs="+",
+        metavar="MASK",
+        help="masks that detect wrote, or that were corrected; STEM.blur.ome.zarr, which holds its "
+        "mask; a folder with such files",
+    )
+    add_out(
+        parser,
+        "folder for STEM.geojson, an outline for each region, and STEM.shares.csv, how much of the "
+        "image is blurred, sharp and undecided",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="PATH",
+        help="objects or regions of interest: write STEM.objects.csv, a row for each; this and "
+        "the next two are a file, or a folder with one named as the mask or the image is",
+    )
+    parser.add_argument(
+        "--image", type=Path, metavar="PATH", help="the image: objects get a focus score too"
+    )
+    parser.add_argument(
+        "--blur", type=Path, metavar="PATH", help="blur map, if not STEM.blur beside the mask"
+    )
+    parser.add_argument(
+        "--axes", help="a letter for each dimension of masks whose files do not say, such as ZYX"
+    )
+    parser.add_argument(
+        "--micrometres",
+        action="store_true",
+        help="coordinates in micrometres; QuPath and Fiji take pixels",
+    )
+    parser.add_argument(
+        "--undecided", action="store_true", help="outlines of what is undecided, too"
+    )
+    parser.add_argument(
+        "--smallest", type=int, default=1, metavar="N", help="leave smaller regions out, pixels"
+    )
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the polygons and tables of masks; go on where one cannot be used."""
+    masks, failed = _masks(options.masks)
+    done: dict[str, str] = {}
+    for given in masks:
+        try:
+            stem = mask_stem(given)
+            if stem in done:
+                raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
+            for path in _work(given, stem, options):
+                print(path)
+            done[stem] = given
+        except DefocusError as error:
+            failed += 1
+            named = str(given) in str(error)
+            cli.report_error(error if named else DefocusError(f"{given}: {error}"))
+    return cli.EXIT_BAD_INPUT if failed else 0
+
+
+def _masks(inputs: Sequence[str]) -> tuple[list[str], int]:
+    """List the masks of the inputs, and count the inputs that have none."""
+    masks: dict[str, None] = {}
+    failed = 0
+    for given in inputs:
+        place = location(given)
+        if isinstance(place, str) or not place.is_dir() or place.suffix == ".zarr":
+            masks[given] = None
+            continue
+        found = [path for path in place.glob("*.mask.*") if path.suffix in IMAGES]
+        found += [path for path in place.glob("*.blur.ome.zarr") if (path / MASK_WITHIN).is_dir()]
+        masks.update(dict.fromkeys(map(str, sorted(found))))
+        if not found:
+            failed += 1
+            cli.report_error(DefocusError(f"{given}: a folder without masks, STEM.mask.tif"))
+    return list(masks), failed
+
+
+def mask_stem(place: str | Path) -> str:
+    """Give the name that a mask shares with its image: ``photo`` of ``photo.mask.tif``."""
+    name = Path(str(place)).name
+    ending = next((ending for ending in IMAGES if name.lower().endswith(ending)), "")
+    return name.removesuffix(ending).removesuffix(".mask").removesuffix(".blur")
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """A mask and what belongs to it."""
+
+    mask: ImageSource
+    blur: ImageSource | None
+    labels: ImageSource | None
+    image: ImageSource | None
+
+
+def _work(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
+    """Write what is asked for of one mask."""
+    endings = ["geojson", "shares.csv"] + ["objects.csv"] * (options.labels is not None)
+    paths = {ending: options.out / f"{stem}.{ending}" for ending in endings}
+    for path in paths.values():
+        refuse_existing(path, options.overwrite)
+    inputs = _open(given, stem, options)
+    features: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {"shares.csv": [], "objects.csv": []}
+    for index in np.ndindex(inputs.mask.leading):
+        where = dict(zip(inputs.mask.axes, index, strict=False))
+        mask = check_mask(inputs.mask.read(index))
+        blur = None if inputs.blur is None else np.asarray(inputs.blur.read(index), np.float32)
+        size = inputs.mask.pixel_size_um
+        features += mask_features(
+            mask,
+            labels=(BLURRED, SHARP) + (UNLABELLED,) * options.undecided,
+            blur=blur,
+            pixel_size_um=size,
+            micrometres=options.micrometres,
+            smallest=options.smallest,
+            plane=where,
+        )
+        tables["shares.csv"].append({**where, **share_row(mask, size)})
+        if inputs.labels is not None:
+            tables["objects.csv"] += _objects(inputs, index, where, mask, blur)
+    if inputs.labels is not None and not tables["objects.csv"]:
+        raise DefocusError(f"{inputs.labels.name}: {NO_OBJECT}")
+    write_geojson(paths["geojson"], features, overwrite=options.overwrite)
+    for name, rows in tables.items():
+        if name in paths:
+            write_csv(paths[name], rows, overwrite=options.overwrite)
+    yield from paths.values()
+
+
+def _objects(
+    inputs: _Inputs, index: Plane, where: dict[str, int], mask: Array, blur: Array | None
+) -> list[dict[str, Any]]:
+    """Score the objects of a plane."""
+    assert inputs.labels is not None
+    # Labels of one plane count for every plane of a stack.
+    labels = inputs.labels.read(index if inputs.labels.leading else ())
+    if labels.dtype.kind not in "bui":
+        raise DefocusError(f"{inputs.labels.name} holds {labels.dtype}, labels are whole numbers")
+    if blur is None:
+        raise DefocusError("there is no blur map beside it; say with --blur where it is")
+    image = None if inputs.image is None else inputs.image.read(index)
+    size = inputs.mask.pixel_size_um
+    return object_rows(Detection(blur, mask), labels, image, where=where, pixel_size_um=size)
+
+
+def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
+    place = location(given)
+    blur: Path | None = options.blur or _beside(place, stem)
+    if isinstance(place, Path) and (place / MASK_WITHIN).is_dir():
+        blur = options.blur or place
+        place = place / MASK_WITHIN
+    mask = open_source(place, options.axes)
+    parts: dict[str, ImageSource | None] = {}
+    for name, told in (("blur", blur), ("labels", options.labels), ("image", options.image)):
+        source = None if told is None else open_source(_named(told, stem))
+        if source is not None:
+            _check_fit(source, mask, one_plane=name == "labels")
+        parts[name] = source
+    return _Inputs(mask, **parts)
+
+
+def _beside(place: str | Path, stem: str) -> Path | None:
+    """Find the blur map that detection wrote beside a mask."""
+    if isinstance(place, str):
+        return None
+    name = f"{stem}.blur"
+    return next((p for e in IMAGES if (p := place.with_name(name + e)).exists()), None)
+
+
+def _named(place: Path, stem: str) -> Path:
+    """Give a file as it is; of a folder, the file that belongs to a mask."""
+    if not place.is_dir() or place.suffix == ".zarr":
+        return place
+    names: Sequence[str] = [stem + ending for ending in IMAGES]
+    found = [place / name for name in names if (place / name).exists()]
+    if len(found) != 1:
+        told = f"has {' and '.join(path.name for path in found)}" if found else "has no"
+        raise DefocusError(f"{place} {told} {'' if found else f'image named {stem}'}; name one")
+    return found[0]
+
+
+def _check_fit(source: ImageSource, mask: ImageSource, one_plane: bool) -> None:
+    """Raise where another image has not the planes or the size of the mask."""
+    y = source.axes.index("Y")
+    rows = mask.axes.index("Y")
+    same = source.shape[y : y + 2] == mask.shape[rows : rows + 2]
+    alike = source.leading == mask.leading or (one_plane and not source.leading)
+    if not (same and alike):
+        raise DefocusError(
+            f"{source.name} is {source.shape}, the mask {mask.shape}; give what belongs to it"
+        )

@@ -1,0 +1,123 @@
+"""Sample data that come with the package: rendered defocus whose truth is known.
+
+``sample_data/README.md`` lists sources and licences; `sample_rendering` makes the files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.raster import read_image
+from napari_defocus.labels.annotation import annotation_from_mask
+
+FOLDER = Path(__file__).parents[1] / "sample_data"
+
+LayerData = tuple[npt.NDArray[Any], dict[str, Any], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sample and its truth.
+
+    Parameters
+    ----------
+    name : str
+        One of `SAMPLES`.
+    path : Path
+        Its image file.
+    image : ndarray of uint8
+        (Y, X), (Y, X, 3) or (Z, Y, X).
+    scale : tuple of float
+        Micrometres a pixel along each spatial axis; empty where there is no scale.
+    blurred : ndarray of bool, (Y, X), or None
+        True where the image is out of focus.
+    height : ndarray of float32, (Y, X), or None
+        Height of the surface in micrometres: above the plane in focus, or, in a stack, above the
+        first plane.
+    """
+
+    name: str
+    path: Path
+    image: npt.NDArray[np.uint8]
+    scale: tuple[float, ...] = ()
+    blurred: npt.NDArray[np.bool_] | None = None
+    height: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class _Files:
+    image: str
+    scale: tuple[float, ...] = ()
+    blurred: str | None = None
+    height: str | None = None
+
+
+_FILES = {
+    "photo": _Files("photo.jpg", blurred="photo.mask.png"),
+    "tilted_plane": _Files("tilted_plane.tif", (0.65, 0.65), height="tilted_plane.height.tif"),
+    "z_stack": _Files("z_stack.tif", (2.0, 0.65, 0.65), height="z_stack.height.tif"),
+}
+SAMPLES = tuple(_FILES)
+
+
+def read_sample(name: str) -> Sample:
+    """Read one of the `SAMPLES`.
+
+    Raises
+    ------
+    DefocusError
+        Where there is none of that name.
+    """
+    if name not in _FILES:
+        raise DefocusError(f"no sample is called {name!r}; choose one of {', '.join(SAMPLES)}")
+    files = _FILES[name]
+    path = FOLDER / files.image
+    return Sample(
+        name,
+        path,
+        read_image(path).data,
+        files.scale,
+        read_image(FOLDER / files.blurred).data >= 128 if files.blurred else None,
+        read_image(FOLDER / files.height).data if files.height else None,
+    )
+
+
+def photo() -> list[LayerData]:
+    """Give napari the photo and, hidden, its true mask."""
+    sample = read_sample("photo")
+    truth = annotation_from_mask(255 * np.asarray(sample.blurred, np.uint8))
+    return [
+        (sample.image, {"name": "photo", "rgb": True}, "image"),
+        (truth, {"name": "photo true mask", "visible": False}, "labels"),
+    ]
+
+
+def tilted_plane() -> list[LayerData]:
+    """Give napari the tilted plane and, hidden, its true height in micrometres."""
+    return _with_height(read_sample("tilted_plane"), rgb=True)
+
+
+def z_stack() -> list[LayerData]:
+    """Give napari the stack and, hidden, the true height of its surface in micrometres."""
+    return _with_height(read_sample("z_stack"))
+
+
+def _with_height(sample: Sample, **options: Any) -> list[LayerData]:
+    assert sample.height is not None
+    title = sample.name.replace("_", " ")
+    height = {
+        "name": f"{title} true height",
+        "scale": sample.scale[-2:],
+        "units": ("um", "um"),
+        "colormap": "viridis",
+        "visible": False,
+    }
+    units = ("um",) * len(sample.scale)
+    return [
+        (sample.image, {"name": title, "scale": sample.scale, "units": units, **options}, "image"),
+        (sample.height, height, "image"),
+    ]

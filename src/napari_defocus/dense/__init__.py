@@ -1,0 +1,1 @@
+"""The dense network: its weights, inference, features and training."""

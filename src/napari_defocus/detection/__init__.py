@@ -1,0 +1,1 @@
+"""Defocus detection: inference, refinement, threshold and mask."""

@@ -1,0 +1,118 @@
+"""Detection, the main job: an image in, a blur map and a mask out."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError, NothingToJudgeError
+from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.inference import judge_plane, undecided, working_device
+from napari_defocus.detection.postprocess import Detection, decide
+from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
+from napari_defocus.metric.local_metric import LocalMetric, load_metric
+
+__all__ = ["Detection", "DetectionConfig", "detect", "detect_plane"]
+
+
+def detect(
+    image: npt.NDArray[Any],
+    metric: LocalMetric | str | Path = "default",
+    config: DetectionConfig | None = None,
+    *,
+    axes: str | None = None,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> Detection:
+    """Detect defocus.
+
+    Parameters
+    ----------
+    image : ndarray, or array that is read plane by plane (Dask, Zarr)
+        (Y, X), (Y, X, C) with C = 3 or 4 colours, or, with `axes`, more planes of such; any real,
+        integer or bool type. The result does not depend on the type that holds a picture.
+    metric : LocalMetric, str or Path
+        The metric, its file or its name.
+    config : DetectionConfig, optional
+        How.
+    axes : str, optional
+        A letter for each axis, in any order, S for colours: "ZYX", "TYXS", "YXZ"; see
+        `napari_defocus.io.axes`. Axes other than Y, X and S are worked through plane by plane.
+    on_event : callable
+        Told after each plane.
+    should_stop : callable
+        Asked before each plane and between its steps.
+
+    Returns
+    -------
+    Detection
+        Rows and columns last, the other axes in the order in which they come in `axes`. A plane of
+        a stack that shows nothing at all is undecided.
+
+    Raises
+    ------
+    DefocusError
+        Where the image cannot be judged, or the metric cannot be read.
+    Stopped
+        Where it was asked to stop.
+    """
+    if not isinstance(metric, LocalMetric):
+        metric = load_metric(metric)
+    config = config or DetectionConfig()
+    check_config(config)
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
+    axes = check_axes(axes, image.shape) if axes else guess_axes(image.shape)
+    axes, order = planes_last(axes)
+    leading = tuple(image.shape[place] for place in order[: len(axes.removesuffix("S")) - 2])
+    planes = []
+    with working_device(metric, config):
+        for done, index in enumerate(np.ndindex(leading), start=1):
+            plane = _plane(image, axes, order, index)
+            try:
+                judgement = judge_plane(plane, metric, config, should_stop)
+            except NothingToJudgeError:
+                if math.prod(leading) == 1:
+                    raise
+                judgement = undecided(plane.shape[:2], metric, config)
+            except DefocusError as error:
+                where = plane_name(axes, index)
+                raise DefocusError(f"{where}: {error}" if where else str(error)) from error
+            planes.append(decide(judgement, config))
+            on_event(Event("detecting", done, math.prod(leading)))
+    if not planes:
+        raise DefocusError(f"the image is empty, its shape is {image.shape}")
+    return _stack(planes, leading)
+
+
+def _plane(
+    image: npt.NDArray[Any], axes: str, order: tuple[int, ...], index: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Read one plane, rows and columns first, colours last."""
+    wanted: list[int | slice] = [slice(None)] * image.ndim
+    for place, position in zip(order, index, strict=False):
+        wanted[place] = position
+    # What is left of the dimensions keeps its order in the image.
+    left = order[len(index) :]
+    return np.asarray(image[tuple(wanted)]).transpose(np.argsort(np.argsort(left)))
+
+
+def _stack(planes: list[Detection], leading: tuple[int, ...]) -> Detection:
+    """Put the detections of planes together, along `leading` axes."""
+
+    def stacked(name: str) -> Any:
+        parts = [getattr(plane, name) for plane in planes]
+        return None if parts[0] is None else np.stack(parts).reshape(leading + parts[0].shape)
+
+    return Detection(**{part.name: stacked(part.name) for part in fields(Detection)})
+
+
+def detect_plane(
+    image: npt.NDArray[Any], metric: LocalMetric, config: DetectionConfig
+) -> Detection:
+    """Detect defocus in one plane (Y, X) or (Y, X, C); see `detect`."""
+    return decide(judge_plane(image, metric, config), config)

@@ -1,0 +1,83 @@
+"""The settings of detection; quick to import, for the command line and the widgets."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_defocus.core.devices import DEVICES
+from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.detection.threshold import MaskConfig
+
+DETECTORS = ("auto", "metric", "dense")
+SCALES = ("calibrated", "image")
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """How defocus is detected; the widget and the command line share these defaults.
+
+    Parameters
+    ----------
+    detector : str
+        ``metric``: the local metric. ``dense``: the metric and a network that sees the surroundings
+        too; it needs torch. Or the path of a dense detector's file. ``auto``: the dense one, but
+        the metric where that is one's own, where `scale` is the paper's, and where torch is
+        missing.
+    scale : str
+        ``calibrated``: the metric's own scale, learnt from its training patches, so that images
+        compare. ``image``: the paper's, each image from its least response to its largest.
+    adapt : float
+        Share, in [0, 1], of the way from the metric's threshold down to the image's own (Otsu's),
+        for images softer than those the metric learnt from. The threshold never rises: a wholly
+        sharp image has one of its own too.
+    reach : float
+        Furthest that `adapt` may lower the threshold, in log odds. It keeps a wholly blurred image
+        blurred.
+    caution : float
+        Log odds above even that a pixel needs to be called sharp.
+    gain : float
+        Steepness of the map around the threshold; 1 takes the odds of a single patch as they are.
+    refine : bool
+        Whether the tanh refinement runs.
+    refinement : RefinementConfig
+        How.
+    mask : MaskConfig
+        How the mask is cut.
+    device : str
+        Where it is computed: ``cpu``, ``cuda`` or ``mps``; the result is the same but for rounding.
+        ``auto``: CUDA for the dense detector, where it is there, and else the CPU.
+    """
+
+    detector: str = "auto"
+    scale: str = "calibrated"
+    adapt: float = 0.7
+    reach: float = 2.0
+    caution: float = 1.0
+    gain: float = 2.0
+    refine: bool = True
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    device: str = "auto"
+
+
+def check_config(config: DetectionConfig) -> None:
+    """Raise where a setting is not what it may be.
+
+    Raises
+    ------
+    DefocusError
+        Naming the setting.
+    """
+    if config.detector not in DETECTORS and not Path(config.detector).is_file():
+        raise DefocusError(
+            f"the detector is {config.detector!r}; choose one of {', '.join(DETECTORS)}, "
+            "or give the file of a dense one"
+        )
+    if config.scale not in SCALES:
+        raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
+    if config.device not in DEVICES:
+        raise DefocusError(f"the device is {config.device!r}; choose one of {', '.join(DEVICES)}")
+    check_range("adapt", config.adapt, 0, 1)
+    check_range("reach", config.reach, 0, 1000)
+    check_range("caution", config.caution, -1000, 1000)
+    check_range("gain", config.gain, 0, 1000)

@@ -1,0 +1,91 @@
+"""A detection written down: as a command and as Python, only what differs from the defaults."""
+
+import shlex
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.detection.threshold import MaskConfig
+
+
+def as_command(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
+    """Write a detection as a command line.
+
+    Parameters
+    ----------
+    image, metric : str
+        Paths, or the name of a metric.
+    config : DetectionConfig
+        The settings.
+    more : tuple of str
+        Results wanted beside the blur map and the mask: ``confidence``, ``radius``.
+    """
+    words = ["napari-defocus", "detect", image, "--out", "results"]
+    if metric != "default":
+        words += ["--metric", metric]
+    words += [f"--{name}" for name in more]
+    return shlex.join(words + as_arguments(config))
+
+
+def as_arguments(config: DetectionConfig) -> list[str]:
+    """Write settings as options of ``napari-defocus detect``."""
+    words: list[str] = []
+    for name, value in _changed(config).items():
+        if name == "refine":
+            words.append("--no-refine")
+        elif not is_dataclass(value):
+            words += _option(name, value)
+    for name, value in _changed(config.refinement).items():
+        words += _option("refine-threshold" if name == "threshold" else name, value)
+    for name, value in _changed(config.mask).items():
+        words += _option("mask-threshold" if name == "threshold" else name, value)
+    return words
+
+
+def as_python(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
+    """Write a detection as a few lines of Python; arguments as in `as_command`."""
+    return "\n".join(
+        [
+            "from pathlib import Path",
+            "",
+            f"from napari_defocus import {', '.join(['DetectionConfig', 'detect'])}",
+            "from napari_defocus.io.raster import read_image",
+            "from napari_defocus.detection.threshold import MaskConfig",
+            "from napari_defocus.detection.refinement import RefinementConfig",
+            "",
+            f"image = read_image(Path({image!r}))",
+            f"config = {_expression(config)}",
+            f"found = detect(image.data, {metric!r}, config, axes=image.axes)",
+            ", ".join(f"found.{name}" for name in ("blur", "mask", *more)),
+        ]
+    )
+
+
+def _changed(config: DetectionConfig | RefinementConfig | MaskConfig) -> dict[str, Any]:
+    changed = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        default = field.default
+        if default is MISSING:
+            assert field.default_factory is not MISSING
+            default = field.default_factory()
+        if value != default:
+            changed[field.name] = value
+    return changed
+
+
+def _option(name: str, value: Any) -> list[str]:
+    words = ["mean" if value is None else str(v) for v in _listed(value)]
+    return ["--" + name.replace("_", "-"), *words]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def _expression(value: Any) -> str:
+    if not is_dataclass(value):
+        return repr(value)
+    inner = ", ".join(f"{name}={_expression(part)}" for name, part in _changed(value).items())  # type: ignore[arg-type]
+    return f"{type(value).__name__}({inner})"

@@ -1,0 +1,118 @@
+"""From a sharpness map to a mask: threshold, undecided class, small-object clean-up."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.filters.histogram import Histogram
+from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED, Labels
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+RULES = ("otsu", "mean")
+# Of the histogram that thresholds are found in.
+BINS = 1024
+# Pixels counted at once: NumPy counts in a copy of 8 bytes a pixel.
+AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How a sharpness map is cut into a mask.
+
+    Parameters
+    ----------
+    threshold : float or str
+        Least sharpness of a sharp pixel in [0, 1], or a rule that adapts to the image: ``otsu``,
+        or ``mean`` for min(1.5 x mean, 1), the rule of the paper's experiments.
+    range : tuple of float
+        The adapted threshold stays within it: a wholly blurred image must not be cut in two.
+    smallest : int
+        Sharp or blurred spots of fewer pixels are given to what surrounds them.
+    """
+
+    threshold: float | str = "otsu"
+    range: tuple[float, float] = (0.3, 0.7)
+    smallest: int = 100
+
+
+def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int) -> Labels:
+    """Cut a sharpness map into a mask.
+
+    Parameters
+    ----------
+    sharpness : ndarray of float32, (Y, X)
+        In [0, 1], 1 = sharp.
+    undecided : ndarray of bool, (Y, X)
+        Pixels that cannot be judged.
+    threshold : float
+        Least sharpness of a sharp pixel, see `mask_threshold`.
+    smallest : int
+        Spots of fewer pixels are given to what surrounds them: first sharp ones, then blurred ones.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X)
+        0 undecided, 1 blurred, 2 sharp.
+    """
+    sharp = sharpness >= np.float32(threshold)
+    sharp = _without_small(sharp, smallest)
+    sharp = ~_without_small(~sharp, smallest)
+    mask = np.where(sharp, np.uint8(SHARP), np.uint8(BLURRED))
+    mask[undecided] = UNLABELLED
+    return mask
+
+
+def reach(config: MaskConfig) -> int:
+    """Give the distance, in pixels, beyond which no pixel changes the class of another."""
+    return 2 * max(config.smallest, 0)
+
+
+def count_sharpness(sharpness: Float) -> Histogram:
+    """Count values in [0, 1] for `mask_threshold`."""
+    return Histogram.of(sharpness, 0.0, 1.0, BINS)
+
+
+def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
+    """Give the threshold that `config` sets for a map, in [0, 1].
+
+    Parameters
+    ----------
+    sharpness : Histogram
+        Of the pixels that are judged, see `count_sharpness`.
+    config : MaskConfig
+        How.
+
+    Raises
+    ------
+    DefocusError
+        Where the threshold is neither a number in [0, 1] nor a rule.
+    """
+    if not isinstance(config.threshold, str):
+        check_range("the mask's threshold", config.threshold, 0, 1)
+        return float(config.threshold)
+    if config.threshold not in RULES:
+        raise DefocusError(
+            f"the mask's threshold is {config.threshold!r}; "
+            f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
+        )
+    if not sharpness.counts.any():
+        return float(np.mean(config.range))
+    adapted = sharpness.otsu() if config.threshold == "otsu" else min(1.5 * sharpness.mean, 1.0)
+    return float(np.clip(adapted, *config.range))
+
+
+def _without_small(region: Bool, smallest: int) -> Bool:
+    if smallest <= 1 or region.all():
+        return region
+    spots, count = ndimage.label(region)
+    flat, area = spots.ravel(), np.zeros(count + 1, np.intp)
+    for start in range(0, flat.size, AT_ONCE):
+        area += np.bincount(flat[start : start + AT_ONCE], minlength=count + 1)
+    kept = area >= smallest
+    kept[0] = False
+    return np.asarray(kept[spots], np.bool_)

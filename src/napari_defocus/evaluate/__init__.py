@@ -1,0 +1,1 @@
+"""How well a map tells blurred from sharp: scores, reports, comparison, baselines."""

@@ -1,0 +1,1 @@
+"""Planes, their noise, and the filters that work on them."""

@@ -1,0 +1,36 @@
+"""Compiled loops, where numba is installed and there is enough to do.
+
+The package works without: SciPy and NumPy give the same results. To load numba and the loops takes
+half a second, and to compile them, once for each installation, some seconds.
+"""
+
+from functools import lru_cache
+from types import ModuleType
+
+# Loops are loaded once a process has asked for so many pixels: not for one small image.
+WORTH_PIXELS = 2**22
+
+_asked = 0
+
+
+def loops(pixels: int) -> ModuleType | None:
+    """Give `napari_defocus.filters._numba_loops`, or None where NumPy has to do.
+
+    Parameters
+    ----------
+    pixels : int
+        How many are to be worked on.
+    """
+    global _asked
+    _asked += pixels
+    return _load() if _asked >= WORTH_PIXELS else None
+
+
+@lru_cache(maxsize=1)
+def _load() -> ModuleType | None:
+    # numba tells by errors that it is not there, does not know this NumPy, or may write nowhere.
+    try:
+        from napari_defocus.filters import _numba_loops as compiled_loops
+    except (ImportError, RuntimeError):
+        return None
+    return compiled_loops

@@ -1,0 +1,107 @@
+"""From any image array to the plane that is judged: grey, float32, contrast-stretched, no holes."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.filters.linear import box_mean
+from napari_defocus.filters.luminance import fill_holes, grey_and_holes, stretch
+from napari_defocus.filters.noise import PlaneStatistics, measure_plane
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+# Rows that are prepared at once.
+BAND = 256
+
+
+@dataclass(frozen=True)
+class Plane:
+    """An image plane or a part of one, ready to be judged.
+
+    Parameters
+    ----------
+    grey : ndarray of float32, (Y, X)
+        Luminance, stretched by the statistics of the whole plane.
+    holes : ndarray of bool, (Y, X)
+        Pixels that were not finite or wholly transparent; `grey` is filled in there.
+    noise : tuple of float
+        (a, b): the variance of the noise is a + b * grey.
+    limits : tuple of float
+        The image's values that became 0 and 1.
+    """
+
+    grey: Float
+    holes: Bool
+    noise: tuple[float, float]
+    limits: tuple[float, float] = (0.0, 1.0)
+
+    @cached_property
+    def noise_variance(self) -> Float:
+        """Variance of the noise at each pixel, (Y, X) float32."""
+        a, b = self.noise
+        if b == 0:
+            return np.full(self.grey.shape, a, np.float32)
+        brightness = box_mean(self.grey, 5)
+        return np.asarray(a + b * np.clip(brightness, 0, None), np.float32)
+
+    def part(self, rows: slice, columns: slice) -> "Plane":
+        """Give a rectangle of the plane."""
+        return replace(self, grey=self.grey[rows, columns], holes=self.holes[rows, columns])
+
+
+def prepare_plane(image: npt.NDArray[Any]) -> Plane:
+    """Turn one image into a `Plane`.
+
+    Parameters
+    ----------
+    image : ndarray, (Y, X) or (Y, X, C)
+        Any real, integer or bool type; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
+        Pixels that are not finite, and wholly transparent ones, are holes.
+
+    Raises
+    ------
+    DefocusError
+        Where the array is no such image, is empty, or has no finite pixel.
+    """
+    return prepare_part(image, measure_plane(image))
+
+
+def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
+    """Turn a part of an image into a `Plane`, by what is known of the whole; see `prepare_plane`.
+
+    A part of holes alone is filled with 0.5.
+    """
+    grey = np.empty(image.shape[:2], np.float32)
+    holes = np.empty(image.shape[:2], np.bool_)
+    # Band by band: double precision takes room.
+    for start in range(0, len(image), BAND):
+        band = slice(start, start + BAND)
+        values, holes[band] = grey_and_holes(image[band])
+        grey[band] = stretch(values, *statistics.limits)
+    grey = np.full_like(grey, 0.5) if holes.all() else fill_holes(grey, holes)
+    return Plane(grey, holes, statistics.noise, statistics.limits)
+
+
+def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
+    """Give the colours that belong to a plane, stretched and filled as its grey values are.
+
+    Parameters
+    ----------
+    image : ndarray, (Y, X) or (Y, X, C)
+        As `prepare_plane` took it.
+    plane : Plane
+        What `prepare_plane` made of it.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X, 3)
+        Where there are no colours, the grey values three times.
+    """
+    if image.ndim == 2 or image.shape[-1] < 3 or plane.holes.all():
+        return np.repeat(plane.grey[..., np.newaxis], 3, axis=2)
+    colours = np.asarray(image)[..., :3].astype(np.float64)
+    return stretch(fill_holes(colours, plane.holes), *plane.limits)

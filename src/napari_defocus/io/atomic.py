@@ -1,0 +1,99 @@
+"""Files written whole or not at all."""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_defocus.core.errors import DefocusError
+
+
+@contextmanager
+def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path` that becomes `path` only when the block succeeds.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be; its folder is made where missing.
+    overwrite : bool
+        Whether an existing `path` may be replaced.
+
+    Yields
+    ------
+    Path
+        A free name in the same folder and with the same suffix, for the block to write.
+
+    Raises
+    ------
+    DefocusError
+        Where `path` exists and may not be replaced, or cannot be written.
+    """
+    if not path.name or "\0" in path.name:
+        raise DefocusError(f"cannot write {str(path)!r}: it names no file")
+    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    try:
+        if path.exists() and not overwrite:
+            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # where it could not even be made
+            temporary.unlink()
+
+
+def write_json(path: Path, value: Any, *, overwrite: bool = True) -> None:
+    """Write a value as indented JSON in UTF-8.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be.
+    value : object
+        What JSON knows, and numpy numbers and arrays and paths in it. As JSON has no NaN and no
+        infinity, these become null.
+    overwrite : bool
+        Whether an existing `path` may be replaced.
+
+    Raises
+    ------
+    DefocusError
+        Where `path` cannot be written.
+    """
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    if not _is_unicode(text):  # names of files may be any bytes
+        text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    with whole_file(path, overwrite) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """Give `value` in types that JSON knows."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

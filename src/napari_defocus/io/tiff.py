@@ -1,0 +1,282 @@
+"""TIFF read piece by piece: pixels in one piece are mapped, strips and tiles decoded as needed."""
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.base import (
+    ALL,
+    ImageSource,
+    Plane,
+    Selection,
+    WholeFileSource,
+    file_identity,
+    reason,
+)
+from napari_defocus.io.tiff_metadata import (
+    calibration,
+    channels_named,
+    check_chain,
+    check_planes,
+    quiet_tifffile,
+    true_colours,
+)
+
+Array = NDArray[Any]
+Page = tifffile.TiffPage | tifffile.TiffFrame
+_UNITS = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"}
+
+
+def open_tiff(path: Path, axes: str | None = None) -> ImageSource:
+    """Open a TIFF; see `napari_defocus.io.base.open_source`."""
+    try:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tif:
+            check_chain(tif)
+            series = tif.series[0]  # its first level, the full resolution, is the series itself
+            if series.size:
+                check_planes(tif, series)
+                _check_length(series, path)
+            if not series.size or not _is_regular(series):
+                return WholeFileSource(path, axes)
+            return TiffSource(path, axes, tif)
+    except DefocusError:
+        raise
+    except Exception as error:  # on broken bytes tifffile raises nearly anything
+        raise DefocusError(
+            f"{path} is damaged, cut short or not supported ({reason(error)}); "
+            "copy it again, or export it as uncompressed TIFF"
+        ) from error
+
+
+def _check_length(series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Raise ValueError where pixels in one piece reach beyond the end of the file."""
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > path.stat().st_size:
+        raise ValueError("pixels are missing")
+
+
+def _is_regular(series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether the last dimensions of a series are those of each page."""
+    page = series.keyframe.shape
+    shape = series.get_shape(squeeze=True)
+    pages = math.prod(shape[: len(shape) - len(page)])
+    in_pages = shape[-len(page) :] == page and len(series) == pages
+    return getattr(series, "transform", None) is None and (
+        in_pages or series.dataoffset is not None
+    )
+
+
+class TiffSource(ImageSource):
+    """The first series of a TIFF at full resolution."""
+
+    def __init__(self, path: Path, axes: str | None, tif: tifffile.TiffFile) -> None:
+        series = tif.series[0]
+        page = series.keyframe
+        shape = tuple(series.get_shape(squeeze=True))
+        own = channels_named(series.get_axes(squeeze=True), shape, int(page.photometric))
+        stored = _without_ones(axes, series) if axes else own
+        scale = calibration(tif)
+        if len(stored) == len(own):  # else the axes are refused below
+            scale = {
+                new.upper(): scale[o] for new, o in zip(stored, own, strict=True) if o in scale
+            }
+        super().__init__(
+            str(path),
+            stored,
+            shape,
+            series.dtype,
+            scale=scale,
+            units={letter: _UNITS[letter] for letter in scale if letter in _UNITS},
+        )
+        self._path = path
+        self._keeps_table = bool(tif.is_imagej)
+        steps = _steps(series)
+        self.block = (steps[self._stored_axes.index("Y")], steps[self._stored_axes.index("X")])
+        self._find_colours(page)
+        self._files = sorted(
+            {Path(part.parent.filehandle.path) for part in series if part is not None}
+            if series.is_multifile
+            else {path}
+        )
+
+    def _find_colours(self, page: tifffile.TiffPage) -> None:
+        """Learn from one pixel what a palette makes of it."""
+        plane_axes = self.axes[len(self.leading) :]
+        pixel = np.zeros((1, 1, *self.shape[len(self.leading) + 2 :]), self.dtype)
+        pixel, axes = true_colours(pixel, plane_axes, page, self._keeps_table)
+        if axes != plane_axes:
+            self.axes += "S"
+            self.shape += pixel.shape[2:]
+            self.dtype = pixel.dtype
+
+    def read(self, plane: Plane = (), rows: slice = ALL, columns: slice = ALL) -> Array:
+        """Read a piece of a plane; see `ImageSource.read`."""
+        data = super().read(plane, rows, columns)
+        page = self._handle().series[0].keyframe
+        axes = "YXS"[: data.ndim]
+        return true_colours(data, axes, page, self._keeps_table)[0]
+
+    def _open(self) -> tifffile.TiffFile:
+        with quiet_tifffile():
+            tif = tifffile.TiffFile(self._path)
+            assert tif.series[0].keyframe is not None
+        return tif
+
+    def _identity(self) -> Iterable[str | bytes]:
+        return (part for path in self._files for part in file_identity(path))
+
+    def _read(self, selection: Selection) -> Array:
+        with quiet_tifffile():
+            tif = self._handle()
+            series = tif.series[0]
+            shape = tuple(series.get_shape(squeeze=True))
+            if series.dataoffset is not None:
+                dtype = np.dtype(tif.byteorder + series.dtype.char)
+                return mapped(self._path, dtype, series.dataoffset, shape, selection)
+            return self._read_pages(series, shape, selection)
+
+    def _read_pages(
+        self, series: tifffile.TiffPageSeries, shape: tuple[int, ...], selection: Selection
+    ) -> Array:
+        """Read from each page that the selection touches; mostly it is one."""
+        first = len(shape) - len(series.keyframe.shape)
+        places = [
+            range(part.start, part.stop) if isinstance(part, slice) else (part,)
+            for part in selection[:first]
+        ]
+        pieces = []
+        for place in product(*places):
+            index = int(np.ravel_multi_index(place, shape[:first])) if place else 0
+            with self._lock:  # pages are loaded from the file as they are first asked for
+                page = series[index]
+            if page is None:
+                raise ValueError("its page is missing")
+            pieces.append(_read_page(page, selection[first:]))
+        lengths = [len(part) for part in places if isinstance(part, range)]
+        return np.stack(pieces).reshape(*lengths, *pieces[0].shape)
+
+
+def _without_ones(axes: str, series: tifffile.TiffPageSeries) -> str:
+    """Drop the letters of sizes that tifffile drops, where axes are given for all dimensions."""
+    whole, kept = series.get_shape(squeeze=False), series.get_shape(squeeze=True)
+    if len(axes) == len(kept) or len(axes) != len(whole):
+        return axes
+    letters = series.get_axes(squeeze=False)
+    left = iter(series.get_axes(squeeze=True))
+    wanted = next(left, None)
+    result = ""
+    for new, letter in zip(axes, letters, strict=True):
+        if letter == wanted:
+            result += new
+            wanted = next(left, None)
+    return result
+
+
+def _steps(series: tifffile.TiffPageSeries) -> list[int]:
+    """Give what is read at once at least, for each dimension of the series."""
+    page = series.keyframe
+    first = len(series.get_shape(squeeze=True)) - len(page.shape)
+    if series.dataoffset is not None or page.is_memmappable:
+        return [1] * (first + len(page.shape))
+    return [1] * first + [_segment(page)[place] for place in _places(page)]
+
+
+def _key(page: Page) -> tifffile.TiffPage:
+    """Give the page that describes others of its form."""
+    assert page.keyframe is not None
+    return page.keyframe
+
+
+def _dtype_in_file(page: Page) -> np.dtype[Any]:
+    return np.dtype(page.parent.byteorder + np.dtype(_key(page).dtype).char)
+
+
+def _places(page: Page) -> list[int]:
+    """Tell where the dimensions of a page are in the order of its segments.
+
+    That is separate samples, depth, rows, columns, samples.
+    """
+    known = {"Z": 1, "Y": 2, "X": 3}
+    axes = _key(page).axes
+    return [known.get(letter, 0 if i == 0 else 4) for i, letter in enumerate(axes)]
+
+
+def _segment(page: Page) -> tuple[int, int, int, int, int]:
+    """Give the size of a strip or tile, in the order of `_places`."""
+    key = _key(page)
+    samples = key.shaped[4]
+    if key.is_tiled:
+        return 1, key.tiledepth, key.tilelength, key.tilewidth, samples
+    return 1, 1, min(key.rowsperstrip, key.imagelength), key.imagewidth, samples
+
+
+def mapped(
+    path: Path, dtype: np.dtype[Any], start: int, shape: tuple[int, ...], selection: Selection
+) -> Array:
+    """Copy out of a file whose pixels lie in one piece.
+
+    It is mapped for this copy only: what stays mapped counts as memory in use.
+    """
+    if start + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise ValueError("pixels are missing, the file is cut short")
+    return np.array(np.memmap(path, dtype, "r", start, shape)[selection])
+
+
+def _read_page(page: Page, selection: Selection) -> Array:
+    """Read a part of a page: mapped, or made of the strips or tiles it touches."""
+    path = Path(page.parent.filehandle.path)
+    if page.is_memmappable:
+        dtype = _dtype_in_file(page)
+        return mapped(path, dtype, page.dataoffsets[0], page.shape, selection)
+    window = [slice(0, size) for size in page.shaped]
+    for place, part in zip(_places(page), selection, strict=True):
+        window[place] = part if isinstance(part, slice) else slice(part, part + 1)
+    piece = np.zeros(
+        [part.stop - part.start for part in window], _dtype_in_file(page).newbyteorder("=")
+    )
+    for start, segment in _segments(path, page, window):
+        inside, outside = [], []
+        for low, size, part in zip(start, (1, *segment.shape), window, strict=True):
+            begin, end = max(low, part.start), min(low + size, part.stop)
+            inside.append(slice(begin - low, end - low))
+            outside.append(slice(begin - part.start, end - part.start))
+        piece[tuple(outside)] = segment[None][tuple(inside)]
+    piece = piece.reshape([piece.shape[place] for place in _places(page)])
+    return piece[tuple(ALL if isinstance(part, slice) else 0 for part in selection)]
+
+
+def _segments(
+    path: Path, page: Page, window: list[slice]
+) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """Decode the strips or tiles in a window: where each begins, and its pixels."""
+    key = _key(page)
+    steps = _segment(page)
+    grid = [-(-size // step) for size, step in zip(key.shaped, steps, strict=True)]
+    touched = [
+        range(part.start // step, -(-part.stop // step))
+        for part, step in zip(window, steps, strict=True)
+    ]
+    options = {}
+    if key.compression in (6, 7, 34892, 33007):  # JPEG in its forms
+        options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
+    with path.open("rb") as file:  # a handle of its own for each thread
+        for place in product(*touched):
+            index = int(np.ravel_multi_index(place, grid))
+            name = f"{'tile' if key.is_tiled else 'strip'} {index}"
+            start, size = page.dataoffsets[index], page.databytecounts[index]
+            file.seek(start)
+            content = file.read(size)
+            if start <= 0 or not 0 < len(content) == size:
+                raise ValueError(f"the pixels of {name} are missing")
+            try:
+                segment, corner, _ = key.decode(content, index, **options)
+                assert segment is not None
+            except Exception as error:
+                raise ValueError(f"{name} is damaged: {reason(error)}") from error
+            yield corner, segment

@@ -1,0 +1,1 @@
+"""What is painted: the classes, annotations and super-pixels."""

@@ -1,0 +1,1 @@
+"""What a detection says of regions and objects: shares, scores, polygons."""

@@ -1,0 +1,1 @@
+"""The local metric: patch sets, ConvNets, kernel PCA, and the response to its filters."""

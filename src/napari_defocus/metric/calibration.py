@@ -1,0 +1,115 @@
+"""Fit the scale of a metric's levels to annotated patches."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.labels.annotation import SHARP
+from napari_defocus.metric.local_metric import Calibration, LocalMetric
+from napari_defocus.metric.patches import PatchSet
+from napari_defocus.metric.response import combine, gradient_noise, without_noise
+
+Float = npt.NDArray[np.float32]
+
+# The guided filter widens the Gaussian it follows; a patch is weighed by the wider one.
+WIDENING = 1.5
+# See `calibrate`.
+IMAGE_WEIGHT = 10.0
+BASE_WEIGHT = 100.0
+# Keeps the slope finite where the classes are wholly apart.
+RIDGE = 0.01
+
+
+def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
+    """Level of sharpness of each whole patch, (N,): its odds at the centre before calibration."""
+    pooling = metric.pooling
+    x = patch_set.patches
+    energy = np.zeros(x.shape, np.float32)
+    for kernel in metric.filters:
+        energy += np.square(ndimage.correlate(x, kernel[np.newaxis], mode="reflect"))
+    noise = patch_set.noise[:, np.newaxis, np.newaxis]
+    response = without_noise(energy, noise, pooling)
+    sigma = (0.0, pooling.contrast_sigma, pooling.contrast_sigma)
+    gradient = np.square(ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)))
+    gradient += np.square(ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)))
+    contrast = without_noise(gradient, noise * gradient_noise(pooling), pooling)
+    weights = _window(patch_set.config.size, WIDENING * pooling.sigma)
+
+    def pooled(values: Float) -> Float:
+        return np.asarray(
+            ((values**pooling.power) * weights).sum(axis=(1, 2)) ** (1 / pooling.power), np.float32
+        )
+
+    return combine(pooled(response), pooled(contrast), pooling)
+
+
+def image_weight(patch_set: PatchSet) -> float:
+    """How many patches of a base the patches of a set count as, by the images they are from."""
+    return IMAGE_WEIGHT * len(np.unique(patch_set.source))
+
+
+def _window(size: int, sigma: float) -> Float:
+    offset = np.arange(size) - (size - 1) / 2
+    weights = np.exp(-(offset[:, np.newaxis] ** 2 + offset**2) / (2 * sigma**2))
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def calibrate(
+    metric: LocalMetric,
+    training: PatchSet,
+    validation: PatchSet,
+    base: PatchSet | None = None,
+) -> LocalMetric:
+    """Fit the calibration of a metric, and record its held-out scores.
+
+    Patches of one image overlap and look alike: together they count as `IMAGE_WEIGHT` patches, and
+    those of the base as `BASE_WEIGHT`. So a few annotated images shift the calibration and do not
+    throw it over.
+
+    Parameters
+    ----------
+    metric : LocalMetric
+        Whose calibration is replaced.
+    training : PatchSet
+        Patches to fit to, with both classes.
+    validation : PatchSet
+        Patches of other images, with both classes, to score on.
+    base : PatchSet, optional
+        Patches that a base was trained with.
+
+    Returns
+    -------
+    LocalMetric
+        Its record has ``held_out``: accuracy, AUC and number of patches.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    parts = [(training, image_weight(training))]
+    if base is not None:
+        parts.append((base, BASE_WEIGHT))
+    levels = np.concatenate([patch_levels(part, metric) for part, _ in parts])
+    labels = np.concatenate([part.labels for part, _ in parts])
+    weights = np.concatenate([np.full(len(part), weight / len(part)) for part, weight in parts])
+    model = LogisticRegression(C=1 / RIDGE, class_weight="balanced")
+    model.fit(levels[:, np.newaxis], labels == SHARP, sample_weight=weights)
+    # A slope that is not positive would turn the metric upside down; keep it weak instead.
+    slope = max(float(model.coef_[0, 0]), 0.1)
+    calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
+    levels, sharp = patch_levels(validation, metric), validation.labels == SHARP
+    held_out = {
+        "patches": len(validation),
+        "accuracy": round(float(((levels > calibration.threshold) == sharp).mean()), 4),
+        "auc": round(float(roc_auc_score(sharp, levels)), 4),
+    }
+    record: dict[str, Any] = {
+        **metric.record,
+        "calibrated_on": training.counts(),
+        "patch_config": asdict(training.config),
+        "sources": len(training.sources),
+        "held_out": held_out,
+    }
+    return replace(metric, calibration=calibration, record=record)

@@ -1,0 +1,302 @@
+"""Kernel PCA and the local metric: the filters that tell sharp from blurred, and their file.
+
+Zeng et al., IEEE TIP 28(5), 2019, section on PCA of the convolution kernels.
+"""
+
+import hashlib
+import reprlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.cards import (
+    Card,
+    as_floats,
+    brief,
+    load_container,
+    read_settings,
+    save_container,
+)
+
+Float = npt.NDArray[np.float32]
+
+KIND = "metric"
+# Calls by name: metrics that come with the package.
+PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.safetensors"}
+LARGEST_KERNEL = 63
+LARGEST_ENERGY = 1e6
+# Beyond these a metric is no metric: powers and exponentials leave the numbers of single precision.
+POOLING_RANGES = {
+    "power": (0.1, 10),
+    "sigma": (0.1, 1000),
+    "guide_radius": (1, 1000),
+    "guide_epsilon": (1e-12, 1000),
+    "noise_factor": (0, 1000),
+    "contrast_sigma": (0.1, 1000),
+    "contrast_exponent": (0, 10),
+}
+LEVEL_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How filter responses become the level of sharpness at a pixel.
+
+    Parameters
+    ----------
+    power : float
+        Responses are pooled after raising them to this power: edges weigh less.
+    sigma : float
+        Standard deviation, in pixels, of the Gaussian that pools.
+    guide_radius : int
+        Radius, in pixels, of the guided filter that makes the map follow outlines.
+    guide_epsilon : float
+        Its regularisation, in squared grey values.
+    noise_factor : float
+        How many times the variance of the noise is taken off squared responses.
+    contrast_sigma : float
+        Standard deviation, in pixels, of the gradient that measures local contrast.
+    contrast_exponent : float
+        0 takes responses as they are, 1 divides them by the local contrast.
+    """
+
+    power: float = 0.5
+    sigma: float = 6.0
+    guide_radius: int = 20
+    guide_epsilon: float = 1e-3
+    noise_factor: float = 2.0
+    contrast_sigma: float = 1.5
+    contrast_exponent: float = 0.4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From levels to the odds of being sharp, learnt on annotated patches.
+
+    Parameters
+    ----------
+    threshold : float
+        The level at which sharp and blurred are equally likely.
+    slope : float
+        Change of the log odds by a unit of level.
+    """
+
+    threshold: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class LocalMetric:
+    """The local sharpness metric, with all that is needed to apply it.
+
+    Parameters
+    ----------
+    filters : ndarray of float32, (K, size, size)
+        K1, K2, ... in order of explained variance; each of zero mean, all squares sum to 1.
+    explained_variance_ratio : ndarray of float32, (components,)
+        Of all principal components, falling.
+    calibration : Calibration
+        Scale of its levels.
+    kernels : ndarray of float32, (N, size, size)
+        What the components were computed from, in whitened space.
+    whitening : ndarray of float32, (size^2, size^2)
+        The matrix that carries whitened kernels to pixels.
+    pooling : Pooling
+        How responses are pooled.
+    record : mapping
+        How it came to be: settings, patches, held-out scores.
+    """
+
+    filters: Float
+    explained_variance_ratio: Float
+    calibration: Calibration
+    kernels: Float
+    whitening: Float
+    pooling: Pooling = field(default_factory=Pooling)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Side of the filters in pixels."""
+        return int(self.filters.shape[-1])
+
+    @property
+    def digest(self) -> str:
+        """Twelve letters that tell metrics apart: a hash of filters, pooling and calibration."""
+        told = hashlib.sha256(np.ascontiguousarray(self.filters, "<f4").tobytes())
+        told.update(repr((self.pooling, self.calibration)).encode())
+        return told.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class KernelPCA:
+    """Principal components of convolution kernels.
+
+    Parameters
+    ----------
+    components : ndarray of float32, (components, size, size)
+        As filters on pixels, in order of explained variance; size^2, or what few kernels give.
+    explained_variance_ratio : ndarray of float32, (components,)
+        Shares, summing to 1.
+    """
+
+    components: Float
+    explained_variance_ratio: Float
+
+    def filters(self, count: int) -> Float:
+        """Give K1 ... K`count`, their squares summing to 1 over all.
+
+        Raises
+        ------
+        DefocusError
+            Where there are not so many.
+        """
+        most = len(self.components)
+        if not 1 <= count <= most:
+            raise DefocusError(f"{count} components are asked for; give 1 to {most}")
+        filters = self.components[:count]
+        return np.asarray(filters / np.sqrt(np.square(filters).sum()), np.float32)
+
+
+def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
+    """Principal components of kernels in whitened space, carried to pixels.
+
+    A kernel and its negative are the same to CReLU, so the components are taken about 0. Each
+    kernel stands in the matrix with its turned and mirrored copies: training turns patches, so any
+    of them might as well have been learnt, and the metric should prefer no direction.
+
+    Parameters
+    ----------
+    kernels : ndarray of float32, (N, size, size)
+        In whitened space.
+    whitening : ndarray of float32, (size^2, size^2)
+        See `whitening`.
+
+    Returns
+    -------
+    KernelPCA
+    """
+    turned = [np.rot90(kernels, turn, (1, 2)) for turn in range(4)]
+    every = np.concatenate(turned + [k[:, ::-1] for k in turned])
+    columns = every.reshape(len(every), -1).T.astype(np.float64)
+    vectors, values, _ = np.linalg.svd(columns, full_matrices=False)
+    # The sign of a component is free: let its largest value be positive.
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])
+    filters = (whitening.astype(np.float64) @ vectors).T.reshape(-1, *kernels.shape[1:])
+    filters = filters - filters.mean(axis=(1, 2), keepdims=True)
+    variance = np.square(values)
+    return KernelPCA(filters.astype(np.float32), (variance / variance.sum()).astype(np.float32))
+
+
+def principal_components(metric: LocalMetric) -> KernelPCA:
+    """Give all components of a metric; what the instant fit keeps as kernels are its components."""
+    if metric.record.get("method") == "instant":
+        return KernelPCA(metric.kernels, metric.explained_variance_ratio)
+    return kernel_pca(metric.kernels, metric.whitening)
+
+
+def choose_components(metric: LocalMetric, count: int) -> LocalMetric:
+    """Make the metric of another number of components; its calibration must be made anew.
+
+    Raises
+    ------
+    DefocusError
+        Where there are not so many components.
+    """
+    return replace(metric, filters=principal_components(metric).filters(count))
+
+
+def save_metric(metric: LocalMetric, path: Path, *, overwrite: bool = True) -> None:
+    """Write a metric to one ``.safetensors`` file with a readable card.
+
+    Raises
+    ------
+    DefocusError
+        Where the file cannot be written.
+    """
+    card = {
+        "components": len(metric.filters),
+        "size": metric.size,
+        "kernels": len(metric.kernels),
+        "explained_variance_ratio": [
+            round(float(r), 4) for r in metric.explained_variance_ratio[:8]
+        ],
+        "pooling": asdict(metric.pooling),
+        "calibration": asdict(metric.calibration),
+        "record": dict(metric.record),
+    }
+    tensors = {
+        name: getattr(metric, name)
+        for name in ("filters", "explained_variance_ratio", "kernels", "whitening")
+    }
+    save_container(path, KIND, tensors, card, overwrite=overwrite)
+
+
+def load_metric(source: str | Path = "default") -> LocalMetric:
+    """Read a metric from a file, or by the name of one that comes with the package.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``"default"`` or a path.
+
+    Raises
+    ------
+    DefocusError
+        Where there is no such metric, or the file is no whole metric.
+    """
+    path = PACKAGED.get(str(source), Path(source))
+    if not path.is_file():
+        names = ", ".join(PACKAGED)
+        raise DefocusError(f"{source}: neither a metric file nor the name of one ({names})")
+    tensors, card = load_container(path, KIND)
+    metric = _metric_of(path, tensors, card)
+    problem = _problem(metric)
+    if problem:
+        raise DefocusError(f"{path}: {problem}; get or make the metric anew")
+    return metric
+
+
+def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> LocalMetric:
+    try:
+        return LocalMetric(
+            filters=as_floats(tensors["filters"]),
+            explained_variance_ratio=as_floats(tensors["explained_variance_ratio"]),
+            calibration=read_settings(Calibration, card["calibration"]),
+            kernels=as_floats(tensors["kernels"]),
+            whitening=as_floats(tensors["whitening"]),
+            pooling=read_settings(Pooling, card["pooling"]),
+            record=dict(card["record"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DefocusError(f"{path}: not a whole metric ({brief(error)})") from error
+
+
+def _problem(metric: LocalMetric) -> str | None:
+    """Say what is wrong with the numbers of a metric, None where nothing is."""
+    filters = metric.filters
+    if filters.ndim != 3 or 0 in filters.shape or filters.shape[1] != filters.shape[2]:
+        return f"its filters have the shape {filters.shape}"
+    size = metric.size
+    if size % 2 == 0 or size > LARGEST_KERNEL:
+        return f"its filters have a side of {size}; an odd one up to {LARGEST_KERNEL} is needed"
+    kernels_fit = metric.kernels.shape[1:] == (size, size) and len(metric.kernels)
+    if not kernels_fit or metric.whitening.shape != (size**2, size**2):
+        return "its kernels and whitening do not fit its filters"
+    ratio = metric.explained_variance_ratio
+    if ratio.ndim != 1 or not len(filters) <= len(ratio) <= size**2:
+        return "its explained variances do not fit its filters"
+    for holder, ranges in ((metric.pooling, POOLING_RANGES), (metric.calibration, LEVEL_RANGES)):
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(holder, name) <= high:
+                told = reprlib.repr(getattr(holder, name))
+                return f"its {name} is {told}; {low:g} to {high:g} is in order"
+    if np.square(filters, dtype=np.float64).sum() > LARGEST_ENERGY:
+        return "its filters are far too large: their squares should sum to 1"
+    return None

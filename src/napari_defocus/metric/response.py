@@ -1,0 +1,323 @@
+"""Apply a metric to a plane: filter, combine, pool, compare with the local contrast.
+
+The level of sharpness at a pixel is ``log(response) - exponent * log(contrast)``, both pooled over
+the surroundings: high where there is more fine detail than the contrast alone would give. Combining
+K1 and K2 by their energy, the power before pooling and the comparison with the contrast are not in
+the paper; they are this package's own choice.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, special
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
+from napari_defocus.core.threads import cores_are_free, in_threads, plan_parts, side_by_side
+from napari_defocus.core.tiling import Region, Tile, shifted, whole, widen, within
+from napari_defocus.filters.linear import gaussian_radius, squared_gradient, summed_squares
+from napari_defocus.filters.plane import Plane
+from napari_defocus.filters.resampling import block_mean, enlarge
+from napari_defocus.metric.local_metric import LocalMetric, Pooling
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+OddsAndJudged = tuple[Float, Bool]
+
+# Sides of the blocks that pooling works on.
+BLOCKS = (1, 2, 4)
+# Responses and contrasts below this share of the grey range count as equally nothing.
+LEAST = 1e-3
+# Nothing can be judged where the gradient is less, in grey ranges a pixel.
+LEAST_CONTRAST = 5e-4
+# The answer of a sharp region, in standard deviations of the noise: not told from it at the first,
+# trusted wholly at the second.
+SIGNAL_TO_NOISE = (0.7, 2.0)
+# Contrast is looked for this much wider than responses are pooled.
+TRUST_SIGMA = 1.5
+# Halvings of an image whose noise hides the finer scales.
+COARSER = 2
+# Rows that are blended at once.
+BAND = 256
+# Log odds that a halving costs: what looks sharp once halved may have been blurred before.
+HALVING_COST = 1.0
+
+
+def filter_response(plane: Plane, metric: LocalMetric) -> Float:
+    """Root of the summed squares of the filters' answers, less that of the noise.
+
+    Parameters
+    ----------
+    plane : Plane
+        The image.
+    metric : LocalMetric
+        Its filters' squares sum to 1, so noise of variance v answers with v.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+        0 or more.
+
+    Raises
+    ------
+    DefocusError
+        Where the image is smaller than a filter.
+    """
+    if min(plane.grey.shape) < metric.size:
+        raise DefocusError(
+            f"an image of {plane.grey.shape} is smaller than the metric's filters "
+            f"({metric.size} x {metric.size}): there is nothing to judge"
+        )
+    energy = summed_squares(plane.grey, metric.filters)
+    return without_noise(energy, plane.noise_variance, metric.pooling)
+
+
+def local_contrast(plane: Plane, pooling: Pooling) -> Float:
+    """Gradient magnitude, less that of the noise, in grey ranges a pixel; (Y, X), 0 or more."""
+    energy = squared_gradient(plane.grey, pooling.contrast_sigma)
+    return without_noise(energy, plane.noise_variance * gradient_noise(pooling), pooling)
+
+
+def gradient_noise(pooling: Pooling) -> float:
+    """Variance of the gradient of white noise of variance 1, both directions together."""
+    return float(1 / (4 * np.pi * pooling.contrast_sigma**4))
+
+
+def without_noise(energy: Float, variance: Float, pooling: Pooling) -> Float:
+    """Root of what an energy has above that of noise of `variance`, 0 where it has nothing."""
+    return np.asarray(np.sqrt(np.maximum(energy - pooling.noise_factor * variance, 0)), np.float32)
+
+
+def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
+    """Average values (Y, X) over the surroundings, along the outlines seen in `guide` (Y, X).
+
+    What is as smooth as this is worked out on blocks of pixels, as in the fast guided filter (K.
+    He and J. Sun, arXiv:1505.00996, 2015).
+    """
+    step = block_side(pooling)
+    smooth = ndimage.gaussian_filter(block_mean(values**pooling.power, step), pooling.sigma / step)
+    gain, offset = _guided(
+        smooth, block_mean(guide, step), round(pooling.guide_radius / step), pooling.guide_epsilon
+    )
+    rows, columns = guide.shape
+    guided = enlarge(gain, step)[:rows, :columns] * guide
+    guided += enlarge(offset, step)[:rows, :columns]
+    return np.asarray(np.maximum(guided, 0) ** (1 / pooling.power), np.float32)
+
+
+def block_side(pooling: Pooling) -> int:
+    """Give the side of the blocks that pooling works on, in pixels: narrow beside its Gaussian."""
+    return max(side for side in BLOCKS if side == 1 or 1.5 * side <= pooling.sigma)
+
+
+def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> Float:
+    """Smooth `values` with the edges of `guide` (K. He et al., IEEE PAMI 35(6), 2013).
+
+    Parameters
+    ----------
+    values, guide : ndarray of float32, (Y, X)
+        What is smoothed, and what shows the edges.
+    radius : int
+        Of the square window, in pixels.
+    epsilon : float
+        Edges of a variance far above it are kept.
+    """
+    gain, offset = _guided(values, guide, radius, epsilon)
+    return gain * guide + offset
+
+
+def _guided(values: Float, guide: Float, radius: int, epsilon: float) -> tuple[Float, Float]:
+    """Give the gain and offset that make a guided filter of the guide."""
+    # In double precision: differences of running sums must not depend on where a window begins.
+    edges, given = guide.astype(np.float64), values.astype(np.float64)
+
+    def mean(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect")
+
+    guide_mean, values_mean = mean(edges), mean(given)
+    covariance = mean(edges * given) - guide_mean * values_mean
+    variance = mean(edges * edges) - guide_mean * guide_mean
+    gain = covariance / (variance + epsilon)
+    offset = mean(values_mean - gain * guide_mean)
+    return np.asarray(mean(gain), np.float32), np.asarray(offset, np.float32)
+
+
+def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
+    """Give what rows and columns of windows begin at multiples of, so that no block is cut."""
+    return int(2**coarser) * block_side(metric.pooling)
+
+
+def reach(metric: LocalMetric) -> int:
+    """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
+    pooling = metric.pooling
+    answer = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
+    step = block_side(pooling)
+    pooled = gaussian_radius(pooling.sigma / step) + 2 * round(pooling.guide_radius / step)
+    # Beside the blocks at its ends, and the one that interpolation needs.
+    return answer + step * (max(pooled, gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
+
+
+def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
+    """Give the same distance for `sharpness_odds`, with all its halvings."""
+    at_one_scale = reach(metric)
+    return max(at_one_scale, 2 * (halo(metric, coarser - 1) + 2)) if coarser else at_one_scale
+
+
+def sharpness_odds(
+    plane: Plane,
+    metric: LocalMetric,
+    coarser: int = COARSER,
+    should_stop: ShouldStop = never_stop,
+    region: Region | None = None,
+) -> tuple[Float, Bool]:
+    """Log odds of being sharp at each pixel, and where they can be trusted.
+
+    A pixel is judged at the finest scale at which its surroundings, were they sharp, would answer
+    to the filters above the noise; where noise hides that, the image is halved, which halves the
+    noise, and judged again.
+
+    Parameters
+    ----------
+    plane : Plane
+        The image or, around `region`, at least `halo` pixels of it; its first pixel's row and
+        column in the image are multiples of `alignment`.
+    metric : LocalMetric
+        Filters, pooling and calibration.
+    coarser : int
+        How many times the image may be halved.
+    should_stop : callable
+        Asked between the steps.
+    region : tuple of slice, optional
+        Rows and columns to judge; all where not given.
+
+    Returns
+    -------
+    odds : ndarray of float32, (Y, X)
+        By the metric's calibration, for the region.
+    judged : ndarray of bool, (Y, X)
+        False where no scale shows enough contrast above the noise.
+
+    Raises
+    ------
+    DefocusError
+        Where the image is smaller than a filter.
+    Stopped
+        Where it was asked to stop.
+    """
+    region = region or whole(plane.grey.shape)
+    odds, trust = _at_one_scale(plane, metric, region, should_stop)
+    half = halve(plane) if coarser and trust.min() < 1 else None
+    if half is None or min(half.grey.shape) < metric.size:
+        return odds, trust > 0
+    halved = (
+        slice(region[0].start // 2, -(-region[0].stop // 2)),
+        slice(region[1].start // 2, -(-region[1].stop // 2)),
+    )
+    around = widen(halved, 2, half.grey.shape)
+    coarse = sharpness_odds(half, metric, coarser - 1, should_stop, around)
+    top, left = (2 * inner.start for inner in around)
+    inside = within(region, (slice(top, None), slice(left, None)))
+    return _blend(odds, trust, coarse, inside)
+
+
+def _blend(odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region) -> OddsAndJudged:
+    """Trust coarser odds, of twice the pixels, `inside` their window, where one's own are not.
+
+    Works in place, band by band: large planes fill the memory.
+    """
+    judged = np.empty(odds.shape, np.bool_)
+    rows, columns = inside
+    for start in range(rows.start, rows.stop, BAND):
+        stop = min(start + BAND, rows.stop)
+        # With a row to each side, for the interpolation.
+        first = max(start // 2 - 1, 0)
+        cut, doubled = slice(first, stop // 2 + 2), slice(start - 2 * first, stop - 2 * first)
+        coarse_odds, coarse_judged = (
+            enlarge(found[cut].astype(np.float32), 2)[doubled, columns] for found in coarse
+        )
+        band = slice(start - rows.start, stop - rows.start)
+        own = trust[band]
+        odds[band] = own * odds[band] + (1 - own) * (coarse_odds - HALVING_COST)
+        judged[band] = (own > 0) | (coarse_judged > 0.5)
+    return odds, judged
+
+
+def _at_one_scale(
+    plane: Plane, metric: LocalMetric, region: Region, should_stop: ShouldStop
+) -> tuple[Float, Float]:
+    """Give `_odds_and_trust` of a region; of a large one part by part."""
+
+    def judge(part: Tile) -> tuple[Float, Float]:
+        own = shifted(part.region, region)
+        near = widen(own, reach(metric), plane.grey.shape, block_side(metric.pooling))
+        inside = within(own, near)
+        odds, trust = _odds_and_trust(plane.part(*near), metric, should_stop)
+        return odds[inside], trust[inside]
+
+    shape = [side.stop - side.start for side in region]
+    parts = plan_parts(shape, 1)
+    if len(parts) == 1:
+        return judge(parts[0])
+    odds, trust = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for part, found in in_threads(judge, parts, alone=not cores_are_free()):
+        odds[part.region], trust[part.region] = found
+    return odds, trust
+
+
+def _odds_and_trust(
+    plane: Plane, metric: LocalMetric, should_stop: ShouldStop
+) -> tuple[Float, Float]:
+    """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""
+    pooling, calibration = metric.pooling, metric.calibration
+
+    def respond() -> Float:
+        return pool(filter_response(plane, metric), plane.grey, pooling)
+
+    def contrast_and_trust() -> tuple[Float, Float]:
+        gradient = local_contrast(plane, pooling)
+        return pool(gradient, plane.grey, pooling), _trust(plane, gradient, metric)
+
+    response, (contrast, trust) = side_by_side(respond, contrast_and_trust)
+    if should_stop():
+        raise Stopped
+    level = combine(response, contrast, pooling)
+    return calibration.slope * (level - calibration.threshold), trust
+
+
+def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
+    """Rate from 0 to 1 how far the answer of a sharp region would stand out of the noise."""
+    pooling = metric.pooling
+    step = block_side(pooling)
+    contrast = ndimage.gaussian_filter(
+        block_mean(gradient, step), TRUST_SIGMA * pooling.sigma / step
+    )
+    sharp = np.exp(metric.calibration.threshold) * contrast**pooling.contrast_exponent
+    low, high = SIGNAL_TO_NOISE
+    noise = np.sqrt(block_mean(plane.noise_variance, step))
+    trust = np.clip((sharp / noise - low) / (high - low), 0, 1) * (contrast > LEAST_CONTRAST)
+    rows, columns = gradient.shape
+    return enlarge(np.asarray(trust, np.float32), step)[:rows, :columns]
+
+
+def halve(plane: Plane) -> Plane:
+    """Average 2 x 2 pixels; an odd last row or column is averaged with itself."""
+    rows, columns = plane.grey.shape
+    widths = ((0, rows % 2), (0, columns % 2))
+    blocks = ((rows + 1) // 2, 2, (columns + 1) // 2, 2)
+    grey = block_mean(plane.grey, 2)
+    holes = np.zeros((blocks[0], blocks[2]), np.bool_)
+    if plane.holes.any():
+        holes = np.asarray(
+            np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3))
+        )
+    return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
+
+
+def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
+    """Compare pooled responses with pooled contrasts of the same shape, in log units."""
+    level = np.log(response + LEAST) - pooling.contrast_exponent * np.log(contrast + LEAST)
+    return np.asarray(level, np.float32)
+
+
+def probability(odds: Float) -> Float:
+    """Turn log odds into values in [0, 1]."""
+    return np.asarray(special.expit(odds), np.float32)

@@ -1,0 +1,1 @@
+"""Pictures for people: overviews and curves."""

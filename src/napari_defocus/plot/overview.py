@@ -1,0 +1,93 @@
+"""Pictures for people: an image beside its blur map and its mask."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.io.atomic import whole_file
+from napari_defocus.labels.annotation import BLURRED, SHARP
+
+# Blue and orange are told apart by people who do not see red and green.
+COLOURS = {BLURRED: (0.0, 0.45, 0.70), SHARP: (0.90, 0.62, 0.0)}
+TITLES = {BLURRED: "blurred", SHARP: "sharp"}
+OPACITY = 0.5
+WIDTH_INCHES = 15.0
+HEADING_INCHES = 0.9
+
+
+def save_overview(
+    path: Path,
+    image: npt.NDArray[Any],
+    blur: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.uint8],
+    *,
+    overwrite: bool = True,
+) -> None:
+    """Draw an image, its blur map and its mask side by side, as PNG.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be.
+    image : ndarray, (Y, X) or (Y, X, C)
+        See `prepare_plane`.
+    blur : ndarray of float32, (Y, X)
+        In [0, 1], 1 = blurred.
+    mask : ndarray of uint8, (Y, X)
+        0 undecided, 1 blurred, 2 sharp.
+    overwrite : bool
+        Whether an existing `path` may be replaced.
+
+    Raises
+    ------
+    DefocusError
+        Where `path` cannot be written.
+    """
+    # A figure of its own, not pyplot's: no window, no state shared with the caller's plots.
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    picture = _as_rgb(image)
+    aspect = mask.shape[0] / mask.shape[1]
+    figure = Figure(
+        (WIDTH_INCHES, WIDTH_INCHES / 3 * aspect + HEADING_INCHES), layout="constrained"
+    )
+    left, centre, right = figure.subplots(1, 3)
+    left.imshow(picture)
+    left.set_title("image")
+    shown = centre.imshow(blur, cmap="gray", vmin=0, vmax=1)
+    centre.set_title("blur map")
+    figure.colorbar(shown, ax=centre, ticks=(0, 0.5, 1), fraction=0.04, pad=0.02)
+    right.imshow(_tinted(picture, mask))
+    right.set_title("mask")
+    shares = {label: float((mask == label).mean()) for label in COLOURS}
+    handles = [
+        Patch(color=COLOURS[label], label=f"{TITLES[label]} {share:.0%}")
+        for label, share in shares.items()
+    ]
+    right.legend(handles=handles, loc="lower right", framealpha=0.9)
+    for axes in (left, centre, right):
+        axes.set_axis_off()
+    with whole_file(path, overwrite) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _as_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Show 8-bit colours as they are, and anything else in grey, stretched."""
+    if image.ndim == 3 and image.shape[-1] >= 3 and image.dtype == np.uint8:
+        return np.asarray(image[..., :3] / np.float32(255), np.float32)
+    grey = np.clip(prepare_plane(image).grey, 0, 1)
+    return np.repeat(grey[..., np.newaxis], 3, axis=2)
+
+
+def _tinted(
+    picture: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    tinted = picture.copy()
+    for label, colour in COLOURS.items():
+        region = mask == label
+        tinted[region] = (1 - OPACITY) * picture[region] + OPACITY * np.array(colour, np.float32)
+    return tinted

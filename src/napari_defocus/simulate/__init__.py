@@ -1,0 +1,1 @@
+"""Rendered defocus: scenes whose blur is known at every pixel."""

@@ -1,0 +1,1 @@
+"""Focus stacks and time series: best plane, depth map, fused image."""

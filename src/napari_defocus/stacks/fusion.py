@@ -1,0 +1,132 @@
+"""All-in-focus images: the planes at each pixel's altitude, blended band by band.
+
+The altitude alone decides which planes a pixel takes, so that noise and the glow of blurred edges,
+which the choice of the largest coefficient takes for detail, stay out, and channels of one field
+can share one focus.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import (
+    Event,
+    OnEvent,
+    ShouldStop,
+    Stopped,
+    ignore_event,
+    never_stop,
+)
+from napari_defocus.filters.luminance import fill_holes
+from napari_defocus.filters.pyramid import collapse, gaussian_pyramid, laplacian_pyramid, levels_of
+from napari_defocus.stacks.focus_measure import in_threads
+from napari_defocus.stacks.planes import StackPlanes, as_type
+
+Float = npt.NDArray[np.float32]
+
+# Bands that are blended on their own: seams are as wide as what they would show in.
+LEVELS = 3
+# Between two planes the nearer weighs more than by its share.
+SHARE_POWER = 2
+
+
+def fuse(
+    planes: StackPlanes,
+    altitude: Float,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> npt.NDArray[Any]:
+    """Take each pixel from the planes at its altitude.
+
+    Parameters
+    ----------
+    planes : StackPlanes
+        Z planes (Y, X) or (Y, X, S).
+    altitude : ndarray of float32, (Y, X)
+        In planes, from 0 to Z - 1.
+    on_event : callable
+        Told after each plane.
+    should_stop : callable
+        Asked before each plane.
+
+    Returns
+    -------
+    ndarray, (Y, X) or (Y, X, S)
+        In the number type of the planes; holes are filled.
+
+    Raises
+    ------
+    DefocusError
+        Where a plane is of another size.
+    Stopped
+        Where it was asked to stop.
+    """
+    levels = levels_of(altitude.shape, LEVELS)
+    sums: list[list[Float]] = []
+    fused_as: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))
+    for z in range(len(planes)):
+        if should_stop():
+            raise Stopped
+        weight = plane_weight(altitude, z)
+        if weight.any() or not sums:
+            plane = planes[z]
+            if plane.shape[:2] != altitude.shape:
+                raise DefocusError(
+                    f"plane {z} is {plane.shape[:2]}, the altitude {altitude.shape}; "
+                    "give planes of the same field and size"
+                )
+            fused_as = (plane.shape, plane.dtype)
+            sums = _added(sums, plane, weight, levels)
+        on_event(Event("fusing planes", z + 1, len(planes)))
+    shape, dtype = fused_as
+    fused = np.empty((*altitude.shape, len(sums)), dtype)
+    for channel, pyramid in enumerate(sums):
+        fused[..., channel] = as_type(collapse(pyramid), dtype)
+        pyramid.clear()
+    return fused.reshape(shape)
+
+
+def plane_weight(altitude: Float, z: int) -> Float:
+    """Weight of plane `z` at each pixel (Y, X), in [0, 1]; those of all planes sum to 1."""
+    share = np.maximum(1 - np.abs(altitude - np.float32(z)), 0)
+    other = 1 - share
+    # Beyond the neighbours the share is 0, and so is its weight.
+    return np.asarray(share**SHARE_POWER / (share**SHARE_POWER + other**SHARE_POWER), np.float32)
+
+
+def provenance(altitude: Float, planes: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Give the plane that weighs most at each pixel (Y, X), uint8 or, beyond 256 planes, uint16."""
+    kind = np.uint8 if planes <= 256 else np.uint16
+    return np.asarray(np.floor(altitude + np.float32(0.5)).astype(kind))
+
+
+def _added(
+    sums: list[list[Float]], plane: npt.NDArray[Any], weight: Float, levels: int
+) -> list[list[Float]]:
+    """Add the weighted bands of a plane to those of each channel."""
+    weights = gaussian_pyramid(weight, levels)
+    channels = plane.reshape(*plane.shape[:2], -1)
+
+    def bands(channel: int) -> list[Float]:
+        values = _without_holes(channels[..., channel])
+        pyramid = laplacian_pyramid(values, levels)
+        for band, share in zip(pyramid, weights, strict=True):
+            band *= share
+        if not sums:
+            return pyramid
+        for total, band in zip(sums[channel], pyramid, strict=True):
+            total += band
+        return sums[channel]
+
+    return in_threads(bands, range(channels.shape[2]))
+
+
+def _without_holes(values: npt.NDArray[Any]) -> Float:
+    found = values.astype(np.float32)
+    holes = ~np.isfinite(found) if values.dtype.kind == "f" else np.zeros(0, bool)
+    if not holes.any():
+        return found
+    return np.asarray(fill_holes(np.where(holes, 0, found), holes), np.float32)

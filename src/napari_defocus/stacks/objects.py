@@ -1,0 +1,162 @@
+"""The plane of a stack in which each object is in focus."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import (
+    Event,
+    OnEvent,
+    ShouldStop,
+    Stopped,
+    ignore_event,
+    never_stop,
+)
+from napari_defocus.stacks.api import StackConfig, measure_stack
+from napari_defocus.stacks.focus_measure import StackScale, measure_detail
+from napari_defocus.stacks.plane_scores import PlaneScores, Values, score_samples
+from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
+
+# Side, in pixels, of the parts that an object is resampled by.
+PART = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LabelScores:
+    """The plane in focus of each object of a field.
+
+    Parameters
+    ----------
+    index : ndarray of integers, (N,)
+        The labels, rising.
+    scores : sequence of PlaneScores
+        Of each object.
+    """
+
+    index: npt.NDArray[Any]
+    scores: Sequence[PlaneScores]
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Give a table: ``index``, ``best_plane``, ``position`` and ``confidence`` of the best."""
+        return {
+            "index": self.index,
+            "best_plane": np.array([each.best for each in self.scores], np.int64),
+            "position": np.array([each.position for each in self.scores]),
+            "confidence": np.array([each.confidence[each.best] for each in self.scores]),
+        }
+
+
+def score_labels(
+    stack: StackLike,
+    labels: npt.NDArray[Any],
+    config: StackConfig | None = None,
+    *,
+    axes: str | None = None,
+    transforms: npt.NDArray[np.float64] | None = None,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> LabelScores:
+    """Find the plane in which each object is in focus.
+
+    Parameters
+    ----------
+    stack : array or sequence of planes
+        See `analyse_stack`.
+    labels : ndarray of integers, (Y, X)
+        0 is no object.
+    config : StackConfig, optional
+        Its `extremum` counts.
+    axes : str, optional
+        See `analyse_stack`.
+    transforms : ndarray of float64, (Z, 3, 3), optional
+        Of a registered stack, see `FocusStack`.
+    on_event, should_stop : callable
+        See `analyse_stack`.
+
+    Returns
+    -------
+    LabelScores
+
+    Raises
+    ------
+    DefocusError
+        Where the labels are not the planes' size or hold no object; and as `analyse_stack`.
+    Stopped
+        Where it was asked to stop.
+    """
+    config = config or StackConfig()
+    planes = open_stack(stack, axes).registered(transforms)
+    labels = np.asarray(labels)
+    index = _check(labels, planes[0].shape[:2])
+    scale = measure_stack(planes, on_event=on_event, should_stop=should_stop)
+    inside, owner, part = _parts(labels, index)
+    pixels = np.bincount(part).astype(np.float64)
+    detail = _detail(planes, scale, inside, part, on_event, should_stop) / pixels
+    ends = np.searchsorted(owner, np.arange(len(index) + 1))
+    scores = [
+        score_samples(detail[:, start:stop], config.extremum, weights=pixels[start:stop])
+        for start, stop in pairwise(ends)
+    ]
+    return LabelScores(index, scores)
+
+
+def _check(labels: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Give the labels of the objects, rising."""
+    if labels.shape != shape or labels.dtype.kind not in "bui":
+        raise DefocusError(
+            f"the labels are {labels.dtype} of {labels.shape}, the planes {shape}; "
+            "give whole numbers, one for each pixel of a plane"
+        )
+    index = np.asarray(np.unique(labels[labels != 0]))
+    if not index.size:
+        raise DefocusError("the labels hold no object: every pixel is 0")
+    return index
+
+
+def _parts(
+    labels: npt.NDArray[Any], index: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Cut objects where a grid crosses them.
+
+    Returns
+    -------
+    inside : ndarray of bool, (Y, X)
+        Pixels of objects.
+    owner : ndarray of int, (P,)
+        The object, as a place in `index`, that each part belongs to, rising.
+    part : ndarray of int
+        The part that each pixel of `inside` belongs to.
+    """
+    inside = labels != 0
+    y, x = np.nonzero(inside)
+    columns = -(-labels.shape[1] // PART)
+    block = y // PART * columns + x // PART
+    blocks = columns * -(-labels.shape[0] // PART)
+    found, part = np.unique(
+        np.searchsorted(index, labels[inside]) * blocks + block, return_inverse=True
+    )
+    return inside, found // blocks, part
+
+
+def _detail(
+    planes: StackPlanes,
+    scale: StackScale,
+    inside: npt.NDArray[np.bool_],
+    part: npt.NDArray[np.intp],
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+) -> Values:
+    """Sum the detail of each part in each plane: (Z, P)."""
+    sums = []
+    for z in range(len(planes)):
+        if should_stop():
+            raise Stopped
+        energy = measure_detail(planes[z], scale, 1).energy
+        sums.append(np.bincount(part, energy[inside]))
+        on_event(Event("measuring detail", z + 1, len(planes)))
+    return np.stack(sums)

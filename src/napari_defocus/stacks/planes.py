@@ -1,0 +1,173 @@
+"""The planes of a focus stack, read one by one whatever holds them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.base import ImageSource, array_source
+
+# Cubic: what is between pixels stays as sharp as it was.
+WARP_ORDER = 3
+
+
+@dataclass(frozen=True, eq=False)
+class StackPlanes:
+    """A focus stack as a sequence of planes (Y, X) or (Y, X, S).
+
+    Parameters
+    ----------
+    count : int
+        Z.
+    read : callable
+        Gives plane z, from 0.
+    transforms : ndarray of float64, (Z, 3, 3), or None
+        Planes are brought to the registered image by these, see `FocusStack`.
+    """
+
+    count: int
+    read: Callable[[int], npt.NDArray[Any]]
+    transforms: npt.NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self[z] for z in range(self.count))
+
+    def __getitem__(self, z: int) -> npt.NDArray[Any]:
+        """Read plane `z`, from 0."""
+        if not 0 <= z < self.count:
+            raise IndexError(z)
+        plane = self.read(z)
+        return plane if self.transforms is None else _warped(plane, self.transforms[z])
+
+    def seen(self, z: int, shape: tuple[int, ...], step: int) -> npt.NDArray[np.bool_]:
+        """Tell where plane `z` shows the registered image of `shape`, at every `step`-th pixel."""
+        sizes = [-(-size // step) for size in shape]
+        if self.transforms is None:
+            return np.ones(sizes, bool)
+        y, x = ((np.arange(size) + 0.5) * step - 0.5 for size in sizes)
+        to_x, to_y, _ = self.transforms[z]
+        there = [row[0] * x + row[1] * y[:, np.newaxis] + row[2] for row in (to_y, to_x)]
+        inside = [(at >= -0.5) & (at <= size - 0.5) for at, size in zip(there, shape, strict=True)]
+        return np.asarray(inside[0] & inside[1])
+
+    def registered(self, transforms: npt.NDArray[np.float64] | None) -> "StackPlanes":
+        """Give the same planes, brought to `transforms` (Z, 3, 3); as they are where None."""
+        return replace(self, transforms=transforms)
+
+
+StackLike = npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | StackPlanes
+
+
+def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
+    """Look at an array or a sequence of planes as a focus stack.
+
+    Parameters
+    ----------
+    stack : ndarray, array that is read plane by plane (Dask, Zarr), or sequence of planes
+        (Z, Y, X) or (Z, Y, X, S), or with `axes` in another order.
+    axes : str, optional
+        A letter for each axis: Z, Y, X and perhaps S. A sequence has its planes along Z.
+
+    Raises
+    ------
+    DefocusError
+        Where the axes do not fit, or there are fewer than two planes.
+    """
+    if isinstance(stack, StackPlanes):
+        planes = stack
+    elif hasattr(stack, "shape"):
+        given = axes or {3: "ZYX", 4: "ZYXS"}.get(len(stack.shape), "")
+        source = array_source(stack, given or None, name="the stack")
+        found = dict(stacks_in(source))
+        if list(found) != [()]:
+            raise DefocusError(
+                f"axes {given!r} hold {len(found)} stacks; give one, of Z, Y, X and perhaps S"
+            )
+        planes = found[()]
+    else:
+        planes = StackPlanes(len(stack), lambda z: np.asarray(stack[z]))
+    if len(planes) < 2:
+        raise DefocusError(
+            f"a focus stack has two planes or more, this one has {len(planes)}; "
+            "say with axes which axis is Z"
+        )
+    return planes
+
+
+def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlanes]]:
+    """Give each focus stack of an image, and where it is along the leading axes other than Z.
+
+    Parameters
+    ----------
+    source : ImageSource
+        With a Z axis, and any others.
+
+    Raises
+    ------
+    DefocusError
+        Where it has no Z axis.
+    """
+    z = source.axes.find("Z")
+    if z < 0:
+        raise DefocusError(
+            f"{source.name} has axes {source.axes} and no Z; "
+            "say with axes which one the planes are along, for instance ZYX"
+        )
+    count, others = source.leading[z], source.leading[:z] + source.leading[z + 1 :]
+    for index in np.ndindex(others):
+
+        def read(plane: int, index: tuple[int, ...] = index) -> npt.NDArray[Any]:
+            return source.read((*index[:z], plane, *index[z:]))
+
+        yield index, StackPlanes(count, read)
+
+
+def check_same(z: int, plane: npt.NDArray[Any], first: npt.NDArray[Any]) -> None:
+    """Raise where plane `z` differs from the first one in size, colours or number type."""
+    if plane.ndim not in (2, 3) or (plane.ndim == 3 and plane.shape[-1] not in (1, 2, 3, 4)):
+        raise DefocusError(f"plane {z} of shape {plane.shape} is no image; give (Y, X[, colours])")
+    if plane.dtype.kind not in "buif":
+        raise DefocusError(f"plane {z} holds {plane.dtype} values; give numbers")
+    if plane.shape != first.shape or plane.dtype != first.dtype:
+        raise DefocusError(
+            f"plane {z} is {_said(plane)}, plane 0 is {_said(first)}; "
+            "the planes of a stack are all alike: take out or convert the odd one"
+        )
+
+
+def _said(plane: npt.NDArray[Any]) -> str:
+    size = f"{plane.shape[1]} x {plane.shape[0]} {plane.dtype}"
+    return size if plane.ndim == 2 else f"{size} of {plane.shape[2]} colours"
+
+
+def _warped(plane: npt.NDArray[Any], transform: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    if np.allclose(transform, np.eye(3)):
+        return plane
+    from skimage.transform import AffineTransform, warp
+
+    inverse = AffineTransform(matrix=transform)
+    channels = plane.reshape(*plane.shape[:2], -1)
+    moved = np.empty_like(channels)
+    for channel in range(channels.shape[2]):
+        values = channels[..., channel].astype(np.float32)
+        found = warp(values, inverse, order=WARP_ORDER, mode="edge", preserve_range=True)
+        moved[..., channel] = as_type(found, plane.dtype)
+    return moved.reshape(plane.shape)
+
+
+def as_type(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Round and clip float values into a number type; float types take them as they are."""
+    if dtype.kind == "b":
+        return values > 0.5
+    if dtype.kind == "f":
+        return np.asarray(values.astype(dtype))
+    limits = np.iinfo(dtype)
+    # The nearest float below the largest integer: beyond it, the cast would turn over.
+    high = np.nextafter(np.float32(limits.max), np.float32(0)) if limits.bits > 24 else limits.max
+    return np.asarray(np.clip(np.rint(values), limits.min, high).astype(dtype))

@@ -1,0 +1,133 @@
+"""A time series: how much each frame is in focus, and which are out of it.
+
+The score of a frame is its focus whatever its brightness: the mean squared spatial frequency of its
+detail, as that of an object (see `focus_scores`), in log units. A frame is out of focus where it is
+further below the median of the series than frames in focus scatter, by their scores above the
+median, which no blurred frame can widen (modified z-scores: B. Iglewicz, D. Hoaglin, "How to detect
+and handle outliers", 1993).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import (
+    Event,
+    OnEvent,
+    ShouldStop,
+    Stopped,
+    ignore_event,
+    never_stop,
+)
+from napari_defocus.io.base import ImageSource, array_source
+from napari_defocus.measure.regions import focus_scores
+
+Values = npt.NDArray[np.float64]
+
+# Scatters below the median from which on a frame is out of focus.
+OUTLYING = 3.5
+# Of a normal distribution, by its median absolute deviation.
+NORMAL = 1.4826
+# Blurring by less than this change of the log score is nobody's concern.
+LEAST_DROP = 0.15
+# Blocks across and down by which the error of a score is told.
+BLOCKS = 4
+LEAST_FRAMES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class FrameScores:
+    """How much each of T frames is in focus.
+
+    Parameters
+    ----------
+    score : ndarray of float64, (T,)
+        Log of the mean squared spatial frequency of the detail, per squared pixel; nan where a
+        frame shows nothing above its noise.
+    error : ndarray of float64, (T,)
+        Standard error of it, by the scatter of the blocks of a frame.
+    out_of_focus : ndarray of bool, (T,)
+        Frames further below the series than its scatter and their error explain, and those that
+        show nothing.
+    """
+
+    score: Values
+    error: Values
+    out_of_focus: npt.NDArray[np.bool_]
+
+
+def score_frames(
+    series: npt.NDArray[Any] | ImageSource,
+    *,
+    axes: str | None = None,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> FrameScores:
+    """Flag the frames of a time series that are out of focus.
+
+    Parameters
+    ----------
+    series : array that is read plane by plane, or ImageSource
+        (T, Y, X), or (T, Y, X, S) with colours.
+    axes : str, optional
+        A letter for each axis, of T, Y, X and perhaps S, in any order.
+    on_event : callable
+        Told after each frame.
+    should_stop : callable
+        Asked before each frame.
+
+    Raises
+    ------
+    DefocusError
+        Where there are fewer than three frames, or one cannot be used.
+    Stopped
+        Where it was asked to stop.
+    """
+    source = series
+    if not isinstance(source, ImageSource):
+        given = axes or {3: "TYX", 4: "TYXS"}.get(len(source.shape))
+        source = array_source(source, given, name="the series")
+    if source.axes.removesuffix("S") != "TYX" or source.leading[0] < LEAST_FRAMES:
+        raise DefocusError(
+            f"{source.name} has axes {source.axes} of {source.shape}; give {LEAST_FRAMES} frames "
+            "or more along T, and no other axes but Y, X and S"
+        )
+    found = []
+    count = source.leading[0]
+    for t in range(count):
+        if should_stop():
+            raise Stopped
+        found.append(_score(source.read((t,))))
+        on_event(Event("scoring frames", t + 1, count))
+    score, error = np.array(found).T
+    return FrameScores(score, error, flag(score, error))
+
+
+def flag(score: Values, error: Values) -> npt.NDArray[np.bool_]:
+    """Give the frames (T,) whose score is below the series beyond scatter and error."""
+    known = np.isfinite(score)
+    if not known.any():
+        return ~known
+    median = np.median(score[known])
+    above = score[known & (score >= median)] - median
+    scatter = NORMAL * float(np.median(above))
+    drop = np.maximum(OUTLYING * np.hypot(scatter, error), LEAST_DROP)
+    return np.asarray(~known | (median - score > drop))
+
+
+def _score(frame: npt.NDArray[Any]) -> tuple[float, float]:
+    """Score a frame, and tell the error by its blocks."""
+    rows, columns = (
+        np.arange(size) * BLOCKS // size for size in frame.shape[:2]
+    )  # each pixel's block
+    blocks = 1 + rows[:, np.newaxis] * BLOCKS + columns
+    whole = focus_scores(frame, np.ones(frame.shape[:2], np.uint8))[0]
+    parts = focus_scores(frame, blocks)
+    parts = np.log(parts[parts > 0])
+    if not whole > 0 or not parts.size:
+        return np.nan, np.nan
+    error = parts.std(ddof=1) / np.sqrt(parts.size) if parts.size > 1 else 0.0
+    return float(np.log(whole)), float(error)

@@ -1,0 +1,1 @@
+"""Detection of images larger than memory: tiles, Dask, and going on where it stopped."""

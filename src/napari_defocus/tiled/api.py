@@ -1,0 +1,201 @@
+"""Detection of one image file, tile by tile, into OME-Zarr or BigTIFF."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.inference import detector_for
+from napari_defocus.io.base import ImageSource
+from napari_defocus.io.manifest import result_identity
+from napari_defocus.io.unfinished import partial_path
+from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.metric.response import halo
+from napari_defocus.tiled.checkpoint import TileStore
+from napari_defocus.tiled.executors import Tasks
+from napari_defocus.tiled.outputs import MapFiles
+from napari_defocus.tiled.rounds import TiledJob, detect_in_tiles, tile_step
+
+SIDE = 2048
+# Measured peaks: of the program, of a pixel of a tile's window, of the network at work, and of a
+# pixel of a plane while what is undecided is filled.
+BASE_BYTES = 300e6
+BYTES_PER_PIXEL = {"metric": 100.0, "dense": 110.0}
+NETWORK_BYTES = 1000e6
+BYTES_PER_PLANE_PIXEL = 0.13
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How an image is cut and written.
+
+    Parameters
+    ----------
+    side : int
+        Of a tile in pixels; raised to the next side that the detector can take.
+    format : str
+        ``zarr``: OME-Zarr, with coarser levels. ``tif``: BigTIFF.
+    """
+
+    side: int = SIDE
+    format: str = "zarr"
+
+
+@dataclass(frozen=True)
+class TiledRun:
+    """What came of a run.
+
+    Parameters
+    ----------
+    outputs : list of Path
+        What was written.
+    worked : mapping of str to int
+        How many tiles were worked in each round; the others had been finished by an earlier run.
+    """
+
+    outputs: list[Path]
+    worked: dict[str, int] = field(default_factory=dict)
+
+
+def detect_file_in_tiles(
+    source: ImageSource,
+    out: Path,
+    names: Sequence[str],
+    metric: LocalMetric,
+    config: DetectionConfig,
+    tiling: TileConfig,
+    tasks: Tasks,
+    *,
+    overwrite: bool = False,
+    record: Callable[[list[Path]], None] | None = None,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> TiledRun:
+    """Detect defocus in an image of any size.
+
+    A run that was stopped or killed leaves ``.NAME.partial`` folders and goes on where it stopped
+    when it is run again with the same image, metric and settings.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    out : Path
+        Folder and stem of the results, see `MapFiles`.
+    names : sequence of str
+        What to write: ``blur`` and ``mask``, and any of ``confidence``, ``radius_px``,
+        ``radius_error_px``.
+    metric, config
+        See `detect`.
+    tiling : TileConfig
+        How the image is cut and written.
+    tasks : Tasks
+        Who works.
+    overwrite : bool
+        Whether earlier results may be replaced.
+    record : callable, optional
+        Told the outputs when all are whole, before what a killed run goes on from is removed.
+    on_event, should_stop : callable
+        See `detect_in_tiles`.
+
+    Raises
+    ------
+    DefocusError
+        Where the image cannot be read or judged, or results cannot be written.
+    Stopped
+        Where it was asked to stop.
+    """
+    check_range("tile", tiling.side, 1)
+    step = tile_step(metric, config)
+    side = -(-tiling.side // step) * step
+    # Workers may have another working directory.
+    files = MapFiles(out.absolute(), tuple(names), tiling.format)
+    store = TileStore(files.out.with_name(f".{files.out.name}.partial"))
+    identity = {
+        **result_identity(source.fingerprint(), metric, config),
+        "axes": source.axes,
+        "side": side,
+        "format": tiling.format,
+        "maps": list(names),
+    }
+    if not (store.is_of(identity) and _goes_on(store, files)):
+        files.check_new(overwrite)
+        store.begin(identity)
+        files.create(source, side)
+        store.put("create", (), {})
+    job = TiledJob(source, files.open(), metric, config, side, store)
+    worked = detect_in_tiles(job, tasks, on_event=on_event, should_stop=should_stop)
+    store.put("worked", (), {})
+    files.finish(tasks, on_event, should_stop)
+    outputs = replace(files, out=out).outputs()
+    if record is not None:
+        record(outputs)
+    store.remove()
+    return TiledRun(outputs, worked)
+
+
+def _goes_on(store: TileStore, files: MapFiles) -> bool:
+    """Tell whether maps of an earlier run are there: until all is worked, all are unfinished."""
+    if store.has("worked", ()):
+        return all(path.exists() or partial_path(path).exists() for path in files.outputs())
+    return store.has("create", ()) and len(files.open()) == len(files.names)
+
+
+def fit_memory(
+    tiling: TileConfig,
+    memory_gib: float,
+    source: ImageSource,
+    metric: LocalMetric,
+    config: DetectionConfig,
+    tasks: Tasks,
+) -> TileConfig:
+    """Make tiles small enough for a bound of memory, all workers of this machine together.
+
+    Raises
+    ------
+    DefocusError
+        Where even the smallest tiles need more.
+    """
+    step = tile_step(metric, config)
+    at_once, processes = tasks.at_once()
+    planes = math.prod(source.leading)
+    pixels = min(at_once, planes) * math.prod(source.shape) / planes
+    for side in range(tiling.side // step * step or step, 0, -step):
+        if memory_needed(side, metric, config, at_once, processes, pixels) <= memory_gib:
+            return replace(tiling, side=side)
+    least = memory_needed(step, metric, config, at_once, processes, pixels)
+    raise DefocusError(
+        f"memory is {memory_gib} GiB; {at_once} tiles at once need {least:.2f} at least"
+    )
+
+
+def memory_needed(
+    side: int,
+    metric: LocalMetric,
+    config: DetectionConfig,
+    at_once: int,
+    processes: int = 1,
+    pixels: float = 0,
+) -> float:
+    """Estimate how much memory tiles of `side` pixels take at most, in GiB; measured.
+
+    Parameters
+    ----------
+    side : int
+        Of a tile, in pixels.
+    metric, config
+        See `detect`.
+    at_once, processes : int
+        Tiles that are worked at once, and the processes that do so.
+    pixels : float
+        Of the planes that are worked at once.
+    """
+    detector = detector_for(metric, config)
+    window = side + 2 * halo(metric)
+    per_pixel = BYTES_PER_PIXEL["metric" if detector == "metric" else "dense"]
+    network = 0 if detector == "metric" else NETWORK_BYTES
+    tiles = at_once * (window**2 * per_pixel + network)
+    return (processes * BASE_BYTES + max(tiles, pixels * BYTES_PER_PLANE_PIXEL)) / 2**30

@@ -1,0 +1,344 @@
+"""Detection of images larger than memory: tile by tile, with the same result as in one piece.
+
+Three rounds over the tiles, since a threshold can only be set when all of a plane was seen:
+`judge` applies metric and network, `refine` sharpens the map, `finish` cuts the mask. What a round
+leaves for the next lies in a folder beside the results, so that a run that was killed goes on
+where it stopped, and so that tiles may be worked by any process of any machine that sees the
+folder.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial, reduce
+from itertools import product
+from operator import add
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_defocus.core.errors import DefocusError, NothingToJudgeError
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.core.tiling import Region, Tile, plan_tiles, widen, within
+from napari_defocus.detection import refinement
+from napari_defocus.detection import threshold as masking
+from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.fill import CELL, Surroundings, at_pixels, cells_around
+from napari_defocus.detection.inference import detector_for, judge_region, region_step, undecided
+from napari_defocus.detection.postprocess import (
+    ODDS_RANGE,
+    Levels,
+    Refined,
+    certainty,
+    fill,
+    refined_blur,
+    start_map,
+)
+from napari_defocus.detection.threshold import count_sharpness, cut_mask, mask_threshold
+from napari_defocus.filters.histogram import Histogram
+from napari_defocus.filters.noise import PlaneStatistics, measure
+from napari_defocus.io.axes import plane_name
+from napari_defocus.io.base import ImageSource
+from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.tiled.checkpoint import TileKey, TileStore
+from napari_defocus.tiled.executors import Tasks
+
+Float = npt.NDArray[np.float32]
+Plane = tuple[int, ...]
+
+MAPS = ("blur", "mask", "confidence", "radius", "radius_error")
+# Larger spots would need tiles with too wide a margin to be told.
+MOST_SMALLEST = 1000
+
+
+class MapFile(Protocol):
+    """A map on disk that tiles are written to and read from; small when pickled."""
+
+    def write(self, plane: Plane, rows: slice, columns: slice, data: Any) -> None:
+        """Write a tile."""
+
+    def read(self, plane: Plane, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """Read what was written."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiledJob:
+    """All that a task has to know; small when pickled.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    maps : mapping of str to MapFile
+        Where results are written, by the names of `MAPS`; ``blur`` and ``mask`` are needed.
+    metric : LocalMetric
+        The metric.
+    config : DetectionConfig
+        How.
+    side : int
+        Of a tile, in pixels; a multiple of `tile_step`.
+    store : TileStore
+        Where rounds leave what the next ones need.
+    """
+
+    source: ImageSource
+    maps: dict[str, MapFile]
+    metric: LocalMetric
+    config: DetectionConfig
+    side: int
+    store: TileStore
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a plane."""
+        rows, columns = self.source.shape[len(self.source.leading) :][:2]
+        return rows, columns
+
+    @property
+    def detector(self) -> str:
+        """``metric``, ``dense``, or a dense detector's file."""
+        return detector_for(self.metric, self.config)
+
+    def tiles(self) -> list[Tile]:
+        """List the tiles of a plane."""
+        return plan_tiles(self.shape, self.side)
+
+    def tiles_at(self, window: Region) -> list[Tile]:
+        """List the tiles that a window of a plane touches; among many, quickly."""
+        rows, columns = (
+            [
+                (i, slice(i * self.side, min((i + 1) * self.side, size)))
+                for i in range(part.start // self.side, -(-part.stop // self.side))
+            ]
+            for part, size in zip(window, self.shape, strict=True)
+        )
+        return [Tile(i, j, (down, across)) for (i, down), (j, across) in product(rows, columns)]
+
+    def keys(self) -> list[TileKey]:
+        """List the tiles of all planes."""
+        planes = np.ndindex(self.source.leading)
+        return [TileKey(plane, tile) for plane, tile in product(planes, self.tiles())]
+
+
+def tile_step(metric: LocalMetric, config: DetectionConfig) -> int:
+    """Give what the side of a tile is a multiple of, in pixels."""
+    return int(np.lcm(CELL, region_step(metric, config)))
+
+
+def detect_in_tiles(
+    job: TiledJob,
+    tasks: Tasks,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, int]:
+    """Detect defocus tile by tile; tiles that a run before this one finished are not redone.
+
+    Parameters
+    ----------
+    job : TiledJob
+        What to do.
+    tasks : Tasks
+        Who does it.
+    on_event : callable
+        Told after each tile of each round.
+    should_stop : callable
+        Asked before each tile.
+
+    Returns
+    -------
+    dict
+        How many tiles were worked in each round.
+
+    Raises
+    ------
+    DefocusError
+        Where a plane or tile cannot be judged, naming it; those finished are kept.
+    Stopped
+        Where it was asked to stop; tiles finished are kept.
+    """
+    check_config(job.config)
+    if job.config.mask.smallest > MOST_SMALLEST:
+        raise DefocusError(
+            f"smallest is {job.config.mask.smallest}; in tiles it can be {MOST_SMALLEST} at most"
+        )
+    worked: dict[str, int] = {}
+    planes, tiles = list(np.ndindex(job.source.leading)), job.keys()
+    by_mean = _needs_mean(job.config)
+    rounds: list[tuple[str, str, Any, Sequence[Any]]] = [
+        ("measure", "measuring planes", _measure, planes),
+        ("judge", "judging tiles", _judge, tiles),
+        ("levels", "comparing tiles", _add_levels, planes),
+        ("sum", "averaging tiles", _sum, tiles if by_mean else []),
+        ("mean", "averaging planes", _mean, planes if by_mean else []),
+        ("refine", "refining tiles", _refine, tiles),
+        ("spread", "looking around what is undecided", _spread, planes),
+        ("finish", "cutting masks", _finish, tiles),
+    ]
+    for name, stage, work, keys in rounds:
+        left = [key for key in keys if not job.store.has(name, key)]
+        worked[name] = len(left)
+        tasks.run(
+            partial(work, job),
+            left,
+            stage,
+            done=len(keys) - len(left),
+            on_event=on_event,
+            should_stop=should_stop,
+        )
+    return worked
+
+
+@contextmanager
+def _naming(job: TiledJob, plane: Plane) -> Iterator[None]:
+    """Name image and plane in an error that does not name them yet."""
+    try:
+        yield
+    except DefocusError as error:
+        where = ", ".join(filter(None, [job.source.name, plane_name(job.source.axes, plane)]))
+        if str(error).startswith(where):
+            raise
+        raise DefocusError(f"{where}: {error}") from error
+
+
+def _measure(job: TiledJob, plane: Plane) -> None:
+    with _naming(job, plane):
+        try:
+            statistics = measure(
+                partial(job.source.read, plane),
+                job.shape,
+                job.source.block,
+                colours=job.detector != "metric",
+            )
+        except NothingToJudgeError:
+            if math.prod(job.source.leading) == 1:
+                raise
+            statistics = PlaneStatistics((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
+    job.store.put("measure", plane, {n: np.array(v) for n, v in asdict(statistics).items()})
+
+
+def _judge(job: TiledJob, key: TileKey) -> None:
+    plane, region = key.plane, key.tile.region
+    if job.detector != "metric":
+        _one_thread()
+    names = [part.name for part in fields(PlaneStatistics)]
+    kept = job.store.get("measure", plane, *names)
+    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in kept))
+    with _naming(job, plane):
+        read = partial(job.source.read, plane)
+        try:
+            found = judge_region(read, region, job.shape, statistics, job.metric, job.config)
+        except NothingToJudgeError:
+            if math.prod(job.source.leading) == 1:
+                raise
+            size = [part.stop - part.start for part in region]
+            found = undecided(size, job.metric, job.config)
+    for name in ("radius", "radius_error"):
+        if name in job.maps:
+            job.maps[name].write(plane, *region, getattr(found, name))
+    levels = Levels.of(found)
+    ends = np.array([levels.low, levels.high, levels.judged.total])
+    arrays = {"level": found.level, "judged": found.judged}
+    job.store.put("judge", key, arrays | {"counts": levels.judged.counts, "ends": ends})
+
+
+def _one_thread() -> None:
+    """Tiles share out the cores; so results do not depend on how many there are, either."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _add_levels(job: TiledJob, plane: Plane) -> None:
+    parts = [_levels(job, "judge", TileKey(plane, tile)) for tile in job.tiles()]
+    levels = reduce(add, parts)
+    ends = np.array([levels.low, levels.high, levels.judged.total])
+    job.store.put("levels", plane, {"counts": levels.judged.counts, "ends": ends})
+
+
+def _levels(job: TiledJob, name: str, key: Any) -> Levels:
+    counts, ends = job.store.get(name, key, "counts", "ends")
+    low, high, total = map(float, ends)
+    return Levels(Histogram(counts, *ODDS_RANGE, total), low, high)
+
+
+def _start(job: TiledJob, plane: Plane, window: Region) -> Float:
+    """Give the map before refinement."""
+    level = job.store.window("judge", plane, job.tiles_at(window), "level", window)
+    calibrated = job.config.scale == "calibrated" or job.detector != "metric"
+    return start_map(level, _levels(job, "levels", plane), job.config, calibrated)
+
+
+def _needs_mean(config: DetectionConfig) -> bool:
+    return config.refine and config.refinement.threshold is None
+
+
+def _sum(job: TiledJob, key: TileKey) -> None:
+    start = _start(job, key.plane, key.tile.region)
+    job.store.put("sum", key, {"sum": np.array([start.sum(dtype=np.float64)])})
+
+
+def _mean(job: TiledJob, plane: Plane) -> None:
+    sums = [job.store.get("sum", TileKey(plane, tile), "sum")[0][0] for tile in job.tiles()]
+    job.store.put("mean", plane, {"mean": np.array([np.sum(sums) / math.prod(job.shape)])})
+
+
+def _refine(job: TiledJob, key: TileKey) -> None:
+    plane, region = key.plane, key.tile.region
+    config = job.config
+    if _needs_mean(config):
+        mean = float(job.store.get("mean", plane, "mean")[0][0])
+        config = replace(config, refinement=replace(config.refinement, threshold=mean))
+    margin = refinement.reach(config.refinement) if config.refine else 0
+    window = widen(region, margin, job.shape)
+    blur = refined_blur(_start(job, plane, window), config)[within(region, window)]
+    refined = Refined.of(blur, job.store.get("judge", key, "judged")[0])
+    job.maps["blur"].write(plane, *region, blur)
+    arrays = {
+        "counts": refined.sharpness.counts,
+        "total": np.array([refined.sharpness.total]),
+        "sharpness": refined.surroundings.sharpness,
+        "judged": refined.surroundings.judged,
+    }
+    job.store.put("refine", key, arrays)
+
+
+def _spread(job: TiledJob, plane: Plane) -> None:
+    surroundings = Surroundings.empty(job.shape)
+    sharpness = count_sharpness(np.empty(0, np.float32))
+    for tile in job.tiles():
+        names = "counts", "total", "sharpness", "judged"
+        counts, total, sums, judged = job.store.get("refine", TileKey(plane, tile), *names)
+        sharpness += replace(sharpness, counts=counts, total=float(total[0]))
+        shape = (
+            tile.region[0].stop - tile.region[0].start,
+            tile.region[1].stop - tile.region[1].start,
+        )
+        surroundings.put(Surroundings(sums, judged, shape), tile.region)
+    threshold = np.array([mask_threshold(sharpness, job.config.mask)])
+    job.store.put("spread", plane, {"cells": surroundings.spread(), "threshold": threshold})
+
+
+def _finish(job: TiledJob, key: TileKey) -> None:
+    plane, region = key.plane, key.tile.region
+    smallest = job.config.mask.smallest
+    window = widen(region, masking.reach(job.config.mask), job.shape, CELL)
+    # Tiles beside this one may be filled already: what is filled is filled again alike.
+    blur = job.maps["blur"].read(plane, *window)
+    judged = job.store.window("judge", plane, job.tiles_at(window), "judged", window)
+    if not judged.all():
+        cells = cells_around(window, [-(-size // CELL) for size in job.shape])
+        values = job.store.part("spread", plane, "cells", cells)
+        blur = fill(blur, judged, at_pixels(values, window, cells))
+    threshold = float(job.store.get("spread", plane, "threshold")[0][0])
+    mask = cut_mask(np.float32(1) - blur, ~judged, threshold, smallest)
+    inside = within(region, window)
+    if not judged[inside].all():
+        job.maps["blur"].write(plane, *region, blur[inside])
+    job.maps["mask"].write(plane, *region, mask[inside])
+    if "confidence" in job.maps:
+        confidence = certainty(_start(job, plane, region), judged[inside])
+        job.maps["confidence"].write(plane, *region, confidence)
+    job.store.put("finish", key, {})

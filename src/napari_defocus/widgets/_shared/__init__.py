@@ -1,0 +1,1 @@
+"""What several widgets use: layers, jobs, the session, small controls."""

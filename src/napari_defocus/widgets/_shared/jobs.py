@@ -1,0 +1,209 @@
+"""Long work in the background: one job at a time, with numbers, a Cancel button and errors told."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from napari.qt.threading import WorkerBase, WorkerBaseSignals
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import Event, Stopped
+
+
+class _Signals(WorkerBaseSignals):
+    progressed = Signal(object)
+
+
+class Job(WorkerBase):
+    """A library call on another thread.
+
+    Not a generator worker: those swallow every RuntimeError, all of torch's with them.
+
+    Parameters
+    ----------
+    function : callable
+        Called with `arguments` and, as keywords, ``on_event`` and ``should_stop``.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__(SignalsClass=_Signals)
+        self.function = function
+        self.arguments = arguments
+
+    def work(self) -> Any:
+        """Run the call; None where it was stopped."""
+        try:
+            return self.function(
+                *self.arguments,
+                on_event=self.progressed.emit,
+                should_stop=lambda: self.abort_requested,
+            )
+        except Stopped:
+            return None
+
+
+class Jobs(QObject):
+    """The plugin's one job at a time."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: Job | None = None
+
+    def start(self, job: Job, then: Callable[[], None]) -> None:
+        """Start a job; at its end `then` is called, when another may start already.
+
+        Raises
+        ------
+        DefocusError
+            Where another one runs.
+        """
+        if self.current is not None:
+            raise DefocusError("another job of this plugin is running; wait for it, or cancel it")
+        self.current = job
+        job.finished.connect(self._end)
+        job.finished.connect(then)
+        job.start()
+        self.changed.emit()
+
+    def _end(self) -> None:
+        self.current = None
+        self.changed.emit()
+
+
+class JobBar(QWidget):
+    """A Run and a Cancel button, a progress bar and a line of text.
+
+    Parameters
+    ----------
+    jobs : Jobs
+        Shared by all widgets of the plugin.
+    label : str
+        What the Run button says.
+    tip : str
+        What it does.
+    """
+
+    clicked = Signal()
+    progressed = Signal(object)
+    ended = Signal()
+
+    def __init__(self, jobs: Jobs, label: str, tip: str) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._job: Job | None = None
+        self._on_done: Callable[[Any], None] | None = None
+        self._began = 0.0
+        self.run_button = QPushButton(label)
+        self.cancel_button = QPushButton("Cancel")
+        self.run_button.setToolTip(f"<p>{tip}</p>")
+        self.cancel_button.setToolTip("<p>Stops at the next step. What was there before stays.</p>")
+        self.bar = QProgressBar()
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.cancel_button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.text)
+        self.run_button.clicked.connect(self.clicked)
+        self.cancel_button.clicked.connect(self.cancel)
+        jobs.changed.connect(self._refresh)
+        self.bar.hide()
+        self._refresh()
+
+    @property
+    def busy(self) -> bool:
+        """Whether this bar's own job runs."""
+        return self._job is not None
+
+    def say(self, text: str) -> None:
+        """Show a line under the buttons."""
+        self.text.setText(text)
+
+    def refuse(self, error: Exception) -> None:
+        """Show why nothing was started."""
+        self.say(f"⚠ {error}")
+
+    def run(
+        self, on_done: Callable[[Any], None], function: Callable[..., Any], *arguments: Any
+    ) -> None:
+        """Call a function in the background, and `on_done` with its result on this thread.
+
+        `on_done` is not called where the job failed, was cancelled or gave None.
+        """
+        job = Job(function, *arguments)
+        job.progressed.connect(self._progress)
+        job.errored.connect(self._fail)
+        # A method of this widget, not a lambda: Qt drops the connection when the window closes.
+        job.returned.connect(self._receive)
+        self.destroyed.connect(job.quit)
+        try:
+            self._job, self._on_done, self._began = job, on_done, time.monotonic()
+            self._jobs.start(job, self._finish)
+        except DefocusError as error:
+            self._job = self._on_done = None
+            self.refuse(error)
+            return
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
+        self.bar.show()
+        self.say("")
+        self._refresh()
+
+    def cancel(self) -> None:
+        """Ask the running job to stop; it is dropped at its next step."""
+        if self._job is not None:
+            self._job.quit()
+            self.cancel_button.setText("Cancelling…")
+            self.cancel_button.setEnabled(False)
+
+    def _progress(self, event: Event) -> None:
+        self.bar.setRange(0, event.total)
+        self.bar.setValue(event.done)
+        values = "".join(f", {name} {value:.3f}" for name, value in event.values.items())
+        left = (time.monotonic() - self._began) * (event.total - event.done) / max(event.done, 1)
+        self.say(f"{event.stage}: {event.done} of {event.total}{values}; {left:.0f} s left")
+        self.progressed.emit(event)
+
+    def _receive(self, result: Any) -> None:
+        if result is None or self._on_done is None:
+            return
+        try:
+            self._on_done(result)
+        except DefocusError as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        advice = "" if isinstance(error, DefocusError) else _advice(error)
+        text = f"{str(error) or type(error).__name__}{advice}"
+        self.say(f"⚠ {text}")
+        show_error(text)
+
+    def _finish(self) -> None:
+        if self._job is not None and self._job.abort_requested:
+            self.say("cancelled; nothing was changed")
+        self._job = self._on_done = None
+        self.bar.hide()
+        self._refresh()
+        self.ended.emit()
+
+    def _refresh(self) -> None:
+        self.run_button.setEnabled(self._jobs.current is None)
+        if self._job is None:
+            self.cancel_button.setText("Cancel")
+            self.cancel_button.setEnabled(False)
+        else:
+            self.cancel_button.setEnabled(not self._job.abort_requested)
+
+
+def _advice(error: Exception) -> str:
+    memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    return "; close other programs, or take a smaller image or batch" if memory else ""

@@ -1,0 +1,66 @@
+"""Answers in the background to questions that come faster than answers: the last one counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_defocus.widgets._shared.jobs import Job
+
+
+class Latest(QObject):
+    """Runs one call at a time; of those asked for meanwhile only the last follows.
+
+    Signals
+    -------
+    ready : (key, result)
+        What a call gave, with the key it was asked under.
+    failed : Exception
+        What it raised.
+    """
+
+    ready = Signal(object, object)
+    failed = Signal(object)
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._job: Job | None = None
+        self._key: Any = None
+        self._waiting: tuple[Any, ...] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs."""
+        return self._job is not None
+
+    def ask(self, key: Any, function: Callable[..., Any], *arguments: Any) -> None:
+        """Ask for a call; see `Job` for what the function is given beside its arguments."""
+        request = (key, function, *arguments)
+        if self._job is not None:
+            self._waiting = request
+            return
+        self._start(request)
+
+    def stop(self) -> None:
+        """Drop what is asked for."""
+        self._waiting = None
+        if self._job is not None:
+            self._job.quit()
+
+    def _start(self, request: tuple[Any, ...]) -> None:
+        self._key, *call = request
+        self._job = Job(*call)
+        self._job.returned.connect(self._receive)
+        self._job.errored.connect(self.failed)
+        self._job.finished.connect(self._next)
+        self._job.start()
+
+    def _receive(self, result: Any) -> None:
+        if result is not None:
+            self.ready.emit(self._key, result)
+
+    def _next(self) -> None:
+        self._job = None
+        if self._waiting is not None:
+            request, self._waiting = self._waiting, None
+            self._start(request)

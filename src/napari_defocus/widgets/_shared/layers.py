@@ -1,0 +1,309 @@
+"""Napari layers: what an image layer holds, and results that sit on it exactly."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.transforms import Affine
+from pint import PintError
+from skimage import draw
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.plot.overview import COLOURS
+from napari_defocus.widgets._shared.axis_names import letters
+
+# The key, in a layer's metadata, under which this plugin writes where the layer comes from.
+KEY = "napari-defocus"
+# Roles of layers that this plugin makes and writes again.
+PREVIEW = "preview"
+BLUR = "blur map"
+MASK = "mask"
+CONFIDENCE = "confidence"
+RADIUS = "blur radius"
+DISAGREEMENT = "disagreement"
+GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+ELLIPSE_POINTS = 64
+# Pixels count as square where edges and angle are off by no more than this share.
+SQUARE = 0.01
+# Colormap of each result shown as an image, and its white point; None: its greatest value.
+LOOKS = {BLUR: ("gray", 1.0), CONFIDENCE: ("viridis", 1.0), RADIUS: ("magma", None)}
+
+Index = tuple[int, ...]
+
+
+def full_resolution(layer: Image) -> Any:
+    """Give the layer's array, of a pyramid the finest level; it may be Dask or Zarr."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def plane_axes(layer: Image) -> int:
+    """How many trailing axes of the data make one plane: 2, or 3 with colours."""
+    return 3 if layer.rgb else 2
+
+
+def leading_shape(layer: Image) -> tuple[int, ...]:
+    """Shape of the stack of planes, empty for a single one."""
+    shape = full_resolution(layer).shape
+    return tuple(int(size) for size in shape[: len(shape) - plane_axes(layer)])
+
+
+def axes_of(layer: Image) -> str:
+    """Give a letter for each axis of the data, as `detect` takes them."""
+    stack = letters(layer.axis_labels[: len(leading_shape(layer))])
+    return stack + ("YXS" if layer.rgb else "YX")
+
+
+def pixel_size_um(layer: Layer) -> float | None:
+    """Edge of a layer's pixels in micrometres; None where unknown, or they are not square."""
+    origin = np.zeros(layer.ndim)
+    steps = np.eye(layer.ndim)[-2:]
+    start = np.asarray(layer.data_to_world(origin))
+    down, right = (np.asarray(layer.data_to_world(step)) - start for step in steps)
+    try:
+        units = [float((1 * unit).to("um").magnitude) for unit in layer.units[-2:]]
+    except (PintError, AttributeError):  # pixels, degrees; a napari without units
+        return None
+    edges = np.linalg.norm(down), np.linalg.norm(right)
+    square = abs(edges[0] - edges[1]) <= SQUARE * edges[1]
+    upright = abs(down @ right) <= SQUARE * edges[0] * edges[1]
+    if units[0] != units[1] or not (square and upright and edges[1] > 0):
+        return None
+    return float(edges[1] * units[1])
+
+
+def describe(layer: Image) -> str:
+    """Say what a layer holds: "12 planes of 512 x 512, RGB"."""
+    shape = full_resolution(layer).shape
+    rows, columns = shape[len(leading_shape(layer)) :][:2]
+    planes = int(np.prod(leading_shape(layer), dtype=int))
+    text = f"{rows} x {columns} pixels"
+    if leading_shape(layer):
+        text = f"{planes} planes of {rows} x {columns}"
+    colours = {3: ", RGB", 4: ", RGBA"}.get(shape[-1], "") if layer.rgb else ""
+    return text + colours + (", finest level of a pyramid" if layer.multiscale else "")
+
+
+def check_image(layer: Image | None) -> Image:
+    """Give the layer back where it holds an image to judge.
+
+    Raises
+    ------
+    DefocusError
+        Where there is none, or it is empty.
+    """
+    if layer is None:
+        raise DefocusError("no image layer is chosen; open an image, or a sample of this plugin")
+    if 0 in full_resolution(layer).shape:
+        raise DefocusError(f"layer {layer.name!r} is empty; choose another")
+    return layer
+
+
+def visible_index(viewer: ViewerModel, layer: Layer, leading: int) -> Index:
+    """Index, along the leading axes, of the plane that the viewer shows of a layer."""
+    world = np.asarray(viewer.dims.point, float)[-layer.ndim :]
+    if len(world) < layer.ndim:
+        world = np.concatenate([np.zeros(layer.ndim - len(world)), world])
+    data = np.rint(np.asarray(layer.world_to_data(world)))[:leading].astype(int)
+    shape = layer.data[0].shape if getattr(layer, "multiscale", False) else layer.data.shape
+    return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=False))
+
+
+def visible_plane(viewer: ViewerModel, layer: Image) -> tuple[Index, npt.NDArray[Any]]:
+    """Read the plane of an image layer that the viewer shows, and give its index."""
+    index = visible_index(viewer, layer, len(leading_shape(layer)))
+    return index, np.asarray(full_resolution(layer)[index])
+
+
+def geometry(layer: Layer) -> dict[str, Any]:
+    """Where a layer lies, for another layer of the same axes."""
+    return {name: getattr(layer, name) for name in GEOMETRY}
+
+
+def plane_geometry(layer: Layer) -> dict[str, Any]:
+    """Where one plane of a layer lies, for a layer of two axes."""
+    if layer.ndim == 2:
+        return geometry(layer)
+    return {
+        "scale": layer.scale[-2:],
+        "translate": layer.translate[-2:],
+        "rotate": layer.rotate[-2:, -2:],
+        "shear": layer.shear[-1:],
+        "affine": layer.affine.set_slice([layer.ndim - 2, layer.ndim - 1]),
+        "units": layer.units[-2:],
+        "axis_labels": layer.axis_labels[-2:],
+    }
+
+
+def owned(layer: Layer) -> Mapping[str, Any]:
+    """Give what this plugin wrote about a layer of its own; empty for others."""
+    note = layer.metadata.get(KEY, {}) if isinstance(layer.metadata, dict) else {}
+    return note if isinstance(note, dict) else {}
+
+
+def find_owned(viewer: ViewerModel, source: Layer, role: str) -> Layer | None:
+    """Find the layer of a role ("blur map", "mask") that this plugin made for a source."""
+    for layer in viewer.layers:
+        note = owned(layer)
+        if note.get("role") == role and note.get("source_id") == source.unique_id:
+            return layer
+    return None
+
+
+def put_image(
+    viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
+) -> Image:
+    """Show a result of a source as an image from 0 up; update this plugin's own, if there."""
+    layer = _replaceable(viewer, source, role, data.shape)
+    if layer is None:
+        # Hidden at first: the mask says more, and both at once say little.
+        options: dict[str, Any] = {"colormap": LOOKS[role][0], "visible": False}
+        options["contrast_limits"] = _limits(data, role)
+        where = _geometry_for(data, source)
+        return viewer.add_image(data, **_described(source, role, note), **where, **options)
+    # Limits that the user chose stay.
+    follows = np.allclose(layer.contrast_limits, _limits(layer.data, role))
+    layer.data = data
+    if follows:
+        layer.contrast_limits = _limits(data, role)
+    _update(layer, source, role, note)
+    return layer
+
+
+def _limits(data: npt.NDArray[Any], role: str) -> tuple[float, float]:
+    # Napari refuses limits that are equal.
+    return 0.0, LOOKS[role][1] or float(data.max()) or 1.0
+
+
+def put_labels(
+    viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
+) -> Labels:
+    """Show a result of a source as labels; a later undo brings the earlier result back."""
+    layer = _replaceable(viewer, source, role, data.shape)
+    if layer is None:
+        where = _geometry_for(data, source)
+        labels = viewer.add_labels(data, **_described(source, role, note), **where, opacity=0.5)
+        labels.colormap = two_classes()
+        return labels
+    changed = np.nonzero(layer.data != data)
+    if changed[0].size:
+        if not layer.visible:
+            # Napari keeps a blank in place of what a hidden layer would show, and writes into it.
+            layer.set_view_slice()
+        # Not `layer.data = data`: the old strokes' history would write stale pixels on undo.
+        layer.data_setitem(changed, data[changed])
+    _update(layer, source, role, note)
+    return layer
+
+
+def put_preview(
+    viewer: ViewerModel, data: npt.NDArray[np.uint8], source: Layer, step: int
+) -> Labels:
+    """Show the mask of every step-th pixel of a plane over its image; it has no history."""
+    where = _spread(plane_geometry(source), step)
+    layer = _replaceable(viewer, source, PREVIEW, data.shape)
+    if layer is None:
+        layer = viewer.add_labels(data, **_described(source, PREVIEW, {}), **where, opacity=0.5)
+        layer.colormap = two_classes()
+        return layer
+    layer.data[...] = data
+    layer.refresh(thumbnail=False, highlight=False, extent=False)
+    _place(layer, where)
+    return layer
+
+
+def _spread(where: dict[str, Any], step: int) -> dict[str, Any]:
+    """Enlarge the pixels of a plane step times."""
+    parts = {name: where[name] for name in ("scale", "translate", "rotate", "shear")}
+    # An enlarged pixel covers step pixels: its centre lies further in, along the image's own axes.
+    centre = Affine(**parts)(np.full(2, (step - 1) / 2))
+    return {**where, "scale": np.asarray(where["scale"]) * step, "translate": centre}
+
+
+def _replaceable(
+    viewer: ViewerModel, source: Layer, role: str, shape: tuple[int, ...]
+) -> Any | None:
+    layer = find_owned(viewer, source, role)
+    if layer is None or layer.data.shape == shape:
+        return layer
+    viewer.layers.remove(layer)
+    return None
+
+
+def _described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {KEY: {"role": role, "source_id": source.unique_id, "source": source.name, **note}}
+    return {"name": f"{source.name} {role}", "metadata": metadata}
+
+
+def _update(layer: Layer, source: Layer, role: str, note: Mapping[str, Any]) -> None:
+    layer.metadata = {**layer.metadata, **_described(source, role, note)["metadata"]}
+    _place(layer, _geometry_for(layer.data, source))
+
+
+def _place(layer: Layer, where: Mapping[str, Any]) -> None:
+    for name, value in where.items():
+        # Each change redraws the whole canvas.
+        if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+            setattr(layer, name, value)
+
+
+def _geometry_for(data: npt.NDArray[Any], source: Layer) -> dict[str, Any]:
+    return geometry(source) if data.ndim == source.ndim else plane_geometry(source)
+
+
+def two_classes() -> DirectLabelColormap:
+    """Give the colours of blurred and sharp, and none to all other labels."""
+    colours: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
+    colours |= {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
+    return DirectLabelColormap(color_dict=colours)
+
+
+def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Pixels (Y, X) of an image's planes that a Shapes or Labels layer covers.
+
+    Raises
+    ------
+    DefocusError
+        Where the layer covers nothing, or labels are of another shape.
+    """
+    if isinstance(region, Shapes):
+        mask = _inside_shapes(region, image, shape)
+    else:
+        labels = np.asarray(region.data)
+        if labels.shape[-2:] != shape:
+            raise DefocusError(
+                f"labels {region.name!r} are {labels.shape[-2:]}, the image {shape}; "
+                "draw the region on labels of the image's own size"
+            )
+        mask = labels.reshape(-1, *shape).any(axis=0)
+    if not mask.any():
+        raise DefocusError(f"layer {region.name!r} covers nothing of the image; draw a region")
+    return np.asarray(mask, np.bool_)
+
+
+def _inside_shapes(shapes: Shapes, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    for vertices, kind in zip(shapes.data, shapes.shape_type, strict=True):
+        outline = _ellipse(vertices) if kind == "ellipse" else np.asarray(vertices)
+        if kind in ("line", "path") or len(outline) < 3:
+            continue
+        # The shapes may lie in the world otherwise than the image.
+        world = np.array([shapes.data_to_world(vertex) for vertex in outline])[:, -2:]
+        padded = np.zeros((len(world), image.ndim))
+        padded[:, -2:] = world
+        inside = np.array([image.world_to_data(point) for point in padded])[:, -2:]
+        mask[draw.polygon(inside[:, 0], inside[:, 1], shape)] = True
+    return mask
+
+
+def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Points of the ellipse within a rectangle given by its corners, in turn."""
+    corners = np.asarray(corners)
+    centre = corners.mean(axis=0)
+    first, second = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_POINTS, endpoint=False)[:, np.newaxis]
+    return np.asarray(centre + np.cos(angle) * first + np.sin(angle) * second)

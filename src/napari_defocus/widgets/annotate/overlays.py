@@ -1,0 +1,198 @@
+"""Overlays on the image that is annotated: its super-pixels, and the patches that are taken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Layer
+from napari.utils.colormaps import DirectLabelColormap
+from napari.viewer import Viewer
+from qtpy.QtCore import QObject, Signal
+
+from napari_defocus.core.progress import OnEvent, ShouldStop
+from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.labels.annotation import superpixel_outlines, superpixels
+from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set
+from napari_defocus.plot.overview import COLOURS
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.latest import Latest
+from napari_defocus.widgets._shared.targets import Plane, Target
+
+PATCHES = "patches"
+SUPERPIXELS = "super-pixels"
+# Drawing more patches than this would hold up the window, and no one could tell them apart.
+MOST_SHOWN = 3000
+
+
+class Overlays(QObject):
+    """Plugin-owned layers that follow the annotation; worked out in the background.
+
+    Signals
+    -------
+    counted : PatchSet
+        The patches that would be taken.
+    failed : Exception
+        Why there are none.
+    """
+
+    counted = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, viewer: Viewer, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._source: Image | None = None
+        self._asked: tuple[Any, ...] | None = None
+        self._patches_visible = True
+        self._superpixels_wanted = False
+        self._patches = Latest(self)
+        self._outlines = Latest(self)
+        self._patches.ready.connect(self._show_patches)
+        self._patches.failed.connect(self.failed)
+        self._outlines.ready.connect(self._show_superpixels)
+        self._outlines.failed.connect(self.failed)
+
+    def show_on(self, source: Image | None) -> None:
+        """Choose the image; overlays of others are removed."""
+        self._source, self._asked = source, None
+        for layer in list(self._viewer.layers):
+            note = layers.owned(layer)
+            foreign = source is None or note.get("source_id") != source.unique_id
+            if note.get("role") in (PATCHES, SUPERPIXELS) and foreign:
+                self._viewer.layers.remove(layer)
+
+    # Patches
+
+    def ask_patches(self, target: Target, config: PatchConfig) -> None:
+        """Cut the patches of a plane, and show them."""
+        # Many events, such as a move through the planes of a stack, change nothing.
+        asked = (target.source.unique_id, target.index, config, target.labels)
+        if self._asked is not None and _same(asked, self._asked):
+            return
+        self._asked = asked
+        arguments = (target.read, target.labels, target.name, config)
+        self._patches.ask(target.source.unique_id, cut, *arguments)
+
+    def drop_patches(self) -> None:
+        """Remove the patches: what was asked for last has none."""
+        # The next request must not be skipped.
+        self._asked = None
+        self._patches.stop()
+        self._drop(PATCHES)
+
+    def set_patches_visible(self, on: bool) -> None:
+        """Show or hide the patches."""
+        self._patches_visible = on
+        layer = self._find(PATCHES)
+        if layer is not None:
+            layer.visible = on
+
+    def _show_patches(self, source_id: Any, patch_set: PatchSet) -> None:
+        source = self._source
+        if source is None or source.unique_id != source_id:
+            return
+        self.counted.emit(patch_set)
+        layer = self._find(PATCHES)
+        if layer is None:
+            # Not shapes, slow by the thousand, nor points, square in the world, not in pixels.
+            add, nothing = self._viewer.add_vectors, np.zeros((0, 2, 2))
+            options = {"vector_style": "line", "opacity": 0.6}
+            layer = self._add_overlay(add, nothing, source, PATCHES, **options)
+        layer.data, colours = _patch_outlines(patch_set.sample(MOST_SHOWN))
+        if len(colours):
+            layer.edge_color = colours
+        layer.visible = self._patches_visible
+
+    # Super-pixels
+
+    def ask_superpixels(self, index: layers.Index, size: int) -> None:
+        """Outline the super-pixels of a plane."""
+        self._superpixels_wanted = True
+        if self._source is None:
+            return
+        layer = self._find(SUPERPIXELS)
+        key = (self._source.unique_id, index, size)
+        if layer is None or layers.owned(layer).get("key") != key:
+            data = layers.full_resolution(self._source)
+            self._outlines.ask(key, _outline_superpixels, data, index, size)
+
+    def drop_superpixels(self) -> None:
+        """Remove the super-pixels."""
+        self._superpixels_wanted = False
+        self._outlines.stop()
+        self._drop(SUPERPIXELS)
+
+    def _show_superpixels(self, key: tuple[Any, ...], outlines: Plane) -> None:
+        source = self._source
+        if not self._superpixels_wanted or source is None or source.unique_id != key[0]:
+            return
+        layer = self._find(SUPERPIXELS)
+        if layer is None:
+            layer = self._add_overlay(self._viewer.add_labels, outlines, source, SUPERPIXELS)
+            colours = {None: "transparent", 0: "transparent", 1: "white"}
+            layer.colormap = DirectLabelColormap(color_dict=colours)
+            layer.opacity = 0.4
+        else:
+            layer.data = outlines
+        layer.metadata[layers.KEY]["key"] = key
+
+    def _add_overlay(
+        self, add: Callable[..., Any], data: Plane, source: Image, role: str, **options: Any
+    ) -> Layer:
+        active = self._viewer.layers.selection.active
+        note = {"role": role, "source_id": source.unique_id, "source": source.name}
+        layer = add(
+            data,
+            name=f"{source.name} {role}",
+            metadata={layers.KEY: note},
+            **layers.plane_geometry(source),
+            **options,
+        )
+        # The brush stays where it was.
+        self._viewer.layers.selection.active = active
+        return layer
+
+    def _find(self, role: str) -> Layer | None:
+        return None if self._source is None else layers.find_owned(self._viewer, self._source, role)
+
+    def _drop(self, role: str) -> None:
+        layer = self._find(role)
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+
+
+# In the background: each takes `on_event` and `should_stop`, as jobs give them
+
+
+def cut(
+    read: Callable[[], Plane],
+    labels: Plane,
+    name: str,
+    config: PatchConfig,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+) -> PatchSet:
+    """Cut the patches of one annotated plane."""
+    return build_patch_set([(name, read(), labels)], config)
+
+
+def _outline_superpixels(
+    data: Any, index: layers.Index, size: int, on_event: OnEvent, should_stop: ShouldStop
+) -> Plane:
+    segments = superpixels(prepare_plane(np.asarray(data[index])).grey, size)
+    return superpixel_outlines(segments).astype(np.uint8)
+
+
+def _same(asked: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return asked[:-1] == before[:-1] and np.array_equal(asked[-1], before[-1])
+
+
+def _patch_outlines(patch_set: PatchSet) -> tuple[Plane, Plane]:
+    """Give the sides of all patches as (start, direction), (4 N, 2, 2), and their colours."""
+    size = patch_set.config.size
+    first = patch_set.corner - 0.5
+    down, right = np.array([size, 0]), np.array([0, size])
+    sides = [(first, down), (first, right), (first + right, down), (first + down, right)]
+    vectors = [np.stack([start, np.broadcast_to(way, start.shape)], 1) for start, way in sides]
+    colours = [(*COLOURS[label], 1.0) for label in patch_set.labels]
+    return np.concatenate(vectors), np.array(colours * len(sides))

@@ -1,0 +1,340 @@
+"""Annotations outlive a crash: copies while one paints, offered back by the next session.
+
+Each process keeps its copies in a folder of its own among the user's application data, and removes
+it when it ends in an orderly way. So a folder whose process is no more holds what would be lost.
+"""
+
+import atexit
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import psutil
+from napari.layers import Image, Labels
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import OnEvent, ShouldStop
+from napari_defocus.io.cards import as_floats, brief, load_container, save_container
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
+from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.latest import Latest
+from napari_defocus.widgets._shared.targets import ANNOTATION, Target, plane_name, plane_shape
+
+KIND = "annotation"
+# A stroke is on the disk after so many milliseconds, however long one paints.
+PAUSE = 3000
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """An annotated plane, as it is kept.
+
+    Parameters
+    ----------
+    labels : ndarray of int, (Y, X)
+        As painted.
+    source : str
+        Name of the image layer.
+    index : tuple of int
+        Which of its planes.
+    scale, translate : tuple of float
+        Where it lies, (Y, X).
+    """
+
+    labels: npt.NDArray[Any]
+    source: str
+    index: tuple[int, ...]
+    scale: tuple[float, float] = (1.0, 1.0)
+    translate: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def of(cls, layer: Labels, target: Target) -> "Copy":
+        """Take the plane of a layer that is annotated."""
+        where = [tuple(map(float, values[-2:])) for values in (layer.scale, layer.translate)]
+        return cls(target.labels, target.source.name, tuple(target.index), *where)
+
+
+def save_copy(copy: Copy, path: Path) -> None:
+    """Write a copy to one file, whole or not at all.
+
+    Raises
+    ------
+    DefocusError
+        Where it cannot be written.
+    """
+    card = {name: getattr(copy, name) for name in ("source", "index", "scale", "translate")}
+    save_container(path, KIND, {"labels": copy.labels}, card)
+
+
+def load_copy(path: Path) -> Copy:
+    """Read a copy.
+
+    Raises
+    ------
+    DefocusError
+        Where the file is none, or damaged.
+    """
+    tensors, card = load_container(path, KIND)
+    try:
+        labels, source, index = tensors["labels"], card["source"], card["index"]
+        scale, translate = (as_floats(np.asarray(card[name])) for name in ("scale", "translate"))
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or 0 in labels.shape:
+            raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype}")
+        if not isinstance(source, str) or any(type(i) is not int or i < 0 for i in index):
+            raise ValueError("the name of the image, or its plane")
+        if scale.shape != (2,) or translate.shape != (2,) or not (scale > 0).all():
+            raise ValueError("its place")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DefocusError(f"{path}: not a whole annotation ({brief(error)})") from error
+    return Copy(labels, source, tuple(index), tuple(scale.tolist()), tuple(translate.tolist()))
+
+
+def all_folders() -> Path:
+    """Give the folder in which each process has its own."""
+    return Path(platformdirs.user_state_path("napari-defocus", appauthor=False)) / "recovery"
+
+
+def _name_of(process: psutil.Process) -> str:
+    # Numbers of processes come again; with the second of their start they do not.
+    return f"{process.pid}-{int(process.create_time())}"
+
+
+@cache
+def own_folder() -> Path:
+    """Give the folder of this process; it goes when the process ends in an orderly way."""
+    folder = all_folders() / _name_of(psutil.Process())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def left_behind() -> list[Path]:
+    """List the copies of processes that ended without removing them, oldest first."""
+    found = []
+    with suppress(OSError):
+        for folder in all_folders().iterdir():
+            if not _is_alive(folder.name):
+                found += [p for p in folder.glob("*.safetensors") if not p.name.startswith(".")]
+    return sorted(found, key=_changed)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_alive(name: str) -> bool:
+    number = name.partition("-")[0]
+    try:
+        return _name_of(psutil.Process(int(number))) == name
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, ValueError, OverflowError):
+        return False
+
+
+def discard(paths: Iterable[Path]) -> None:
+    """Remove copies, and the folders that they leave empty."""
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+        for partial in path.parent.glob(".partial-*"):
+            with suppress(OSError):
+                partial.unlink()
+        with suppress(OSError):  # there are others in it
+            path.parent.rmdir()
+
+
+class Recovery(QWidget):
+    """Keeps copies of what is painted, and offers those of a session that crashed.
+
+    Hidden unless there is something to offer or to tell.
+
+    Parameters
+    ----------
+    jobs : JobBar
+        Where copies are read.
+    restore : callable
+        Given each copy, adds it to the viewer and gives the layer.
+    """
+
+    def __init__(self, jobs: JobBar, restore: Callable[[Copy], Labels]) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._restore = restore
+        self._offered: list[Path] = []
+        self._warns = False
+        self._waiting: dict[str, Copy] = {}
+        self._kept: dict[str, npt.NDArray[Any]] = {}
+        self._writer = Latest(self)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE)
+        self.text = wrapped_label()
+        self.restore_button = QPushButton("Restore")
+        self.discard_button = QPushButton("Discard")
+        set_tips(
+            (self.restore_button, "Adds these annotations as layers."),
+            (self.discard_button, "Removes these annotations for good."),
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.text)
+        layout.addLayout(row(self.restore_button, self.discard_button))
+        self._timer.timeout.connect(self.write)
+        self._writer.ready.connect(self._written)
+        self._writer.failed.connect(self._not_written)
+        self.restore_button.clicked.connect(self.restore)
+        self.discard_button.clicked.connect(self.discard)
+        self.offer()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is not yet on the disk."""
+        return bool(self._waiting) or self._writer.busy
+
+    # Copies of what is painted
+
+    def keep(self, layer: Labels, target: Target) -> None:
+        """Take a copy of an annotated plane, to be written before long."""
+        name = "-".join([str(layer.unique_id), *map(str, target.index)])
+        before = self._kept.get(name)
+        # An empty annotation is worth a copy only where it takes strokes back.
+        same = not target.labels.any() if before is None else np.array_equal(before, target.labels)
+        if same:
+            self._waiting.pop(name, None)
+            return
+        self._waiting[name] = Copy.of(layer, target)
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def write(self) -> None:
+        """Write what is not yet on the disk, in the background."""
+        if self._waiting:
+            self._writer.ask(None, _write, own_folder(), dict(self._waiting))
+
+    def _written(self, _: Any, written: dict[str, Copy]) -> None:
+        for name, copy in written.items():
+            self._kept[name] = copy.labels
+            if self._waiting.get(name) is copy:
+                del self._waiting[name]
+        if self._warns:
+            self.offer()
+
+    def _not_written(self, error: Exception) -> None:
+        # The next stroke tries again.
+        self.text.setText(f"⚠ no copy for the case of a crash: {error}")
+        self._warns = True
+        self._show(bool(self._offered))
+
+    # Copies of a session that crashed
+
+    def offer(self) -> None:
+        """Show what an earlier session left behind."""
+        self._offered, self._warns = left_behind(), False
+        count = len(self._offered)
+        self.text.setText(
+            f"{count} annotation{'s' * (count > 1)} of a session that ended unexpectedly. "
+            "Open the images first: annotations are laid on images of the same name."
+        )
+        self._show(count > 0)
+
+    def _show(self, offers: bool) -> None:
+        if not (offers or self._warns):
+            self.hide()
+        elif self.parentWidget() is not None:  # else it would be a window
+            self.show()
+        for button in (self.restore_button, self.discard_button):
+            button.setEnabled(offers)
+
+    def restore(self) -> None:
+        """Read the copies in the background, and add them to the viewer."""
+        self._jobs.run(self._restored, _read, tuple(self._offered))
+
+    def _restored(self, found: dict[Path, Copy | DefocusError]) -> None:
+        errors = []
+        for path, copy in found.items():
+            if isinstance(copy, DefocusError):
+                errors.append(copy)
+                continue
+            layer = self._restore(copy)
+            # From now on it is this session's, under the name that later strokes write to.
+            name = "-".join([str(layer.unique_id), *map(str, copy.index)])
+            with suppress(OSError):
+                own_folder().mkdir(parents=True, exist_ok=True)
+                path.replace(own_folder() / f"{name}.safetensors")
+                self._kept[name] = copy.labels.copy()  # the layer's own are painted on
+            discard([path])
+        self.offer()
+        if errors:
+            raise errors[0]
+
+    def discard(self) -> None:
+        """Remove the copies."""
+        discard(self._offered)
+        self.offer()
+
+
+# In the background: each takes `on_event` and `should_stop`, as jobs give them
+
+
+def _write(
+    folder: Path, copies: dict[str, Copy], on_event: OnEvent, should_stop: ShouldStop
+) -> dict[str, Copy]:
+    with suppress(OSError):  # which saving tells
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, copy in copies.items():
+        save_copy(copy, folder / f"{name}.safetensors")
+    return copies
+
+
+def _read(
+    paths: tuple[Path, ...], on_event: OnEvent, should_stop: ShouldStop
+) -> dict[Path, Copy | DefocusError]:
+    found: dict[Path, Copy | DefocusError] = {}
+    for path in paths:
+        try:
+            found[path] = load_copy(path)
+        except DefocusError as error:
+            found[path] = error
+    return found
+
+
+# The viewer
+
+
+def put_back(
+    copy: Copy,
+    viewer: Viewer,
+    images: Iterable[Image],
+    add: Callable[[Image, layers.Index, npt.NDArray[Any]], Labels],
+) -> Labels:
+    """Show a copy: on the image of its name by `add`, else as a layer that stands alone."""
+    for source in images:
+        leading = layers.leading_shape(source)
+        inside = len(leading) == len(copy.index) and all(np.array(copy.index) < leading)
+        if source.name == copy.source and inside and plane_shape(source) == copy.labels.shape:
+            return add(source, copy.index, copy.labels)
+    note = {"role": ANNOTATION, "source": copy.source, "index": copy.index}
+    labels = viewer.add_labels(
+        copy.labels,
+        name=plane_name(f"{copy.source} {ANNOTATION}", copy.index),
+        scale=copy.scale,
+        translate=copy.translate,
+        metadata={layers.KEY: note},
+        opacity=0.6,
+    )
+    labels.colormap = layers.two_classes()
+    return labels

@@ -1,0 +1,121 @@
+"""Buttons that write a detection to files: polygons, shares, object scores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QCheckBox, QGroupBox, QPushButton, QVBoxLayout
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.widgets._shared.controls import row, set_tips
+from napari_defocus.widgets._shared.dialogs import ask_to_save
+from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets.detect import exports
+
+NO_OBJECTS = "no objects are chosen; choose a labels layer as Objects"
+
+
+class ExportPanel(QGroupBox):
+    """Writes what lies in the viewer, as `napari-defocus export` writes what lies in files.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose layers.
+    jobs : JobBar
+        Where files are written, and told of.
+    image, region, objects : callable
+        Each gives the layer that is chosen, or None.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        jobs: JobBar,
+        image: Callable[[], Any],
+        region: Callable[[], Any],
+        objects: Callable[[], Any],
+    ) -> None:
+        super().__init__("Save what was detected")
+        self._viewer = viewer
+        self._jobs = jobs
+        self._image, self._region, self._objects = image, region, objects
+        self.polygons_button = QPushButton("Polygons…")
+        self.shares_button = QPushButton("Shares…")
+        self.objects_button = QPushButton("Objects…")
+        self.undecided = QCheckBox("undecided, too")
+        self.micrometres = QCheckBox("in micrometres")
+        set_tips(
+            (self.polygons_button, "GeoJSON, as QuPath reads it: the outline of each blurred and "
+                                   "each sharp region of the mask as it is now, with its holes."),
+            (self.shares_button, "CSV: how much of the image, and of the region if one is "
+                                 "chosen, is blurred, sharp and undecided; of stacks, in each "
+                                 "plane."),
+            (self.objects_button, "CSV: area, blur and focus of each object; of stacks, in each "
+                                  "plane."),
+            (self.undecided, "Polygons: outlines of what is undecided, too."),
+            (self.micrometres, "Polygons: coordinates in micrometres, by the scale of the image "
+                               "layer. QuPath and Fiji take pixels."),
+        )  # fmt: skip
+        layout = QVBoxLayout(self)
+        layout.addLayout(row(self.polygons_button, self.shares_button, self.objects_button))
+        layout.addLayout(row(self.undecided, self.micrometres))
+        self.polygons_button.clicked.connect(lambda: self._ask("geojson", self.save_polygons))
+        self.shares_button.clicked.connect(lambda: self._ask("shares.csv", self.save_shares))
+        self.objects_button.clicked.connect(lambda: self._ask("objects.csv", self.save_objects))
+
+    def _ask(self, ending: str, write: Callable[[Path], None]) -> None:
+        try:
+            found = self._check(ending)
+        except DefocusError as error:
+            self._jobs.refuse(error)
+            return
+        kind = "GeoJSON" if ending == "geojson" else "CSV"
+        path = ask_to_save(self, "Save", f"{found.name}.{ending}", kind)
+        if path is not None:
+            write(path)
+
+    def _check(self, ending: str) -> exports.Found:
+        """Refuse before a file is asked for, not after."""
+        found = exports.find(self._viewer, self._image())
+        if ending == "objects.csv" and self._objects() is None:
+            raise DefocusError(NO_OBJECTS)
+        return found
+
+    def save_polygons(self, path: Path) -> None:
+        """Write the outlines of the mask's regions, in the background."""
+        options = self.undecided.isChecked(), self.micrometres.isChecked()
+        self._run(path, exports.write_polygons, lambda found: options)
+
+    def save_shares(self, path: Path) -> None:
+        """Write how much of the image and of the region is blurred, in the background."""
+
+        def region(found: exports.Found) -> tuple[Any, ...]:
+            return (exports.region_of(self._region(), self._image(), found),)
+
+        self._run(path, exports.write_shares, region)
+
+    def save_objects(self, path: Path) -> None:
+        """Write the scores of the objects, in the background."""
+
+        def objects(found: exports.Found) -> tuple[Any, ...]:
+            if self._objects() is None:
+                raise DefocusError(NO_OBJECTS)
+            return (exports.labels_reader(self._objects(), found),)
+
+        self._run(path, exports.write_objects, objects)
+
+    def _run(
+        self,
+        path: Path,
+        write: Callable[..., Path],
+        arguments: Callable[[exports.Found], tuple[Any, ...]],
+    ) -> None:
+        try:
+            found = exports.find(self._viewer, self._image())
+            more = arguments(found)
+        except DefocusError as error:
+            self._jobs.refuse(error)
+            return
+        self._jobs.run(lambda saved: self._jobs.say(f"saved to {saved}"), write, path, found, *more)

@@ -1,0 +1,112 @@
+"""A live preview of the plane on screen: it is judged once, decided upon as sliders move."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_defocus.core.progress import OnEvent, ShouldStop
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.inference import Judgement, judge_plane
+from napari_defocus.detection.postprocess import Detection, decide
+from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.widgets._shared.latest import Latest
+
+# Larger planes are previewed at every second (third, ...) pixel.
+MOST_PIXELS = 200_000
+
+
+class Preview(QObject):
+    """Works in the background; of requests that come faster than answers only the last counts.
+
+    Signals
+    -------
+    ready : (key, Detection, int)
+        The preview of every so many pixels.
+    failed : Exception
+        Why there is none.
+    """
+
+    ready = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key: tuple[Any, ...] | None = None
+        self._judgement: Judgement | None = None
+        self._edition = 0
+        self._latest = Latest(self)
+        self._latest.ready.connect(self._receive)
+        self._latest.failed.connect(self.failed)
+
+    def ask(
+        self,
+        key: tuple[Any, ...],
+        read: Callable[[], Any],
+        metric: LocalMetric,
+        config: DetectionConfig,
+    ) -> None:
+        """Ask for a preview.
+
+        Parameters
+        ----------
+        key : tuple
+            Names the plane; while it, the detector, the metric and the scale stay, only thresholds
+            are redone.
+        read : callable
+            Gives the plane, (Y, X) or (Y, X, C).
+        metric, config
+            See `detect`.
+        """
+        key = (*key, self._edition, config.detector, metric.digest, config.scale)
+        self._latest.ask(key, self._preview, key, read, metric, config)
+
+    def stop(self) -> None:
+        """Drop what is asked for."""
+        self._latest.stop()
+
+    def forget(self) -> None:
+        """Judge the plane anew next time: the pixels were changed."""
+        self._edition += 1
+
+    def _receive(self, key: tuple[Any, ...], result: tuple[Judgement, Detection, int]) -> None:
+        judgement, detection, step = result
+        self._key, self._judgement = key, judgement
+        self.ready.emit((key, detection, step))
+
+    def _preview(
+        self, key: tuple[Any, ...], *arguments: Any, **callbacks: Any
+    ) -> tuple[Judgement, Detection, int]:
+        """Work in the background, one call at a time: the judgement does not change under it."""
+        judgement = self._judgement if key == self._key else None
+        return _preview(judgement, *arguments, **callbacks)
+
+
+def _preview(
+    judgement: Judgement | None,
+    read: Callable[[], Any],
+    metric: LocalMetric,
+    config: DetectionConfig,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+) -> tuple[Judgement, Detection, int]:
+    if judgement is None:
+        judgement = judge_plane(read(), metric, config, should_stop)
+    return judgement, *decide_reduced(judgement, config)
+
+
+def decide_reduced(judgement: Judgement, config: DetectionConfig) -> tuple[Detection, int]:
+    """Decide upon at most `MOST_PIXELS` pixels of a plane: every so many, which is told too."""
+    step = 1
+    while judgement.level[::step, ::step].size > MOST_PIXELS:
+        step += 1
+    smallest = config.mask.smallest // step**2
+    config = replace(config, mask=replace(config.mask, smallest=smallest))
+    return decide(_reduced(judgement, step), config), step
+
+
+def _reduced(judgement: Judgement, step: int) -> Judgement:
+    """Take every step-th pixel."""
+    parts = [getattr(judgement, part.name) for part in fields(Judgement)]
+    return Judgement(*(None if part is None else part[::step, ::step] for part in parts))

@@ -1,0 +1,1 @@
+"""Scores against hand-made labels."""

@@ -1,0 +1,1 @@
+"""Focus stacks and time series."""

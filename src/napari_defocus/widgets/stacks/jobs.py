@@ -1,0 +1,261 @@
+"""What the Stacks widget does in the background: library calls, stack by stack, and their maps."""
+
+import math
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import zarr
+from skimage.transform import AffineTransform, warp
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import Event, OnEvent, ShouldStop
+from napari_defocus.metric.fitting import FitConfig
+from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.metric.nets import TrainedNets
+from napari_defocus.metric.patches import require_both_classes
+from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus
+from napari_defocus.stacks.objects import LabelScores, score_labels
+from napari_defocus.stacks.plane_scores import PlaneScores
+from napari_defocus.stacks.registration import register_planes
+from napari_defocus.stacks.stack_patches import patches_from_planes
+from napari_defocus.stacks.timelapse import FrameScores, score_frames
+from napari_defocus.stacks.training_labels import propose_annotations
+from napari_defocus.widgets._shared.fit_jobs import fit_patches
+from napari_defocus.widgets.stacks.layers import FUSED, MAPS, Index, Series
+
+# Maps of many stacks that take more than this together are written to a temporary Zarr.
+IN_MEMORY = 512 * 2**20
+# Side of its chunks, in pixels.
+CHUNK = 2048
+# Annotations of more pixels than this are made plane by plane, in Annotate.
+MOST_ANNOTATED = 2**31
+
+Plane = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class OneStack:
+    """What was found in one stack, but for its maps."""
+
+    scores: PlaneScores
+    warnings: tuple[str, ...]
+    labels: LabelScores | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """An analysis of one or many stacks: the request, and what is found so far.
+
+    Parameters
+    ----------
+    series : Series
+        The image.
+    config : StackConfig
+        How.
+    place : tuple of int, or None
+        The stack; None: every one.
+    channel : int or None
+        The channel whose focus all others take; None: each its own.
+    others : mapping of layer to Series
+        Other images of the field, that take the focus too.
+    labels : callable or None
+        Gives the objects (Y, X) of the stack at a place.
+    stacks : dict
+        By place, as they are found.
+    maps : dict
+        Arrays by role and place; place is None for those of every stack.
+    fused : dict
+        All-in-focus images of `others`.
+    """
+
+    series: Series
+    config: StackConfig
+    place: Index | None
+    channel: int | None = None
+    others: Mapping[Any, Series] = field(default_factory=dict)
+    labels: Callable[[Index], Any] | None = None
+    stacks: dict[Index, OneStack] = field(default_factory=dict)
+    maps: dict[tuple[str, Index | None], Any] = field(default_factory=dict)
+    fused: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def places(self) -> list[Index]:
+        """Stacks that are analysed; other channels may follow them."""
+        if self.place is not None:
+            return [self.place]
+        every = list(np.ndindex(self.series.others))
+        axis = self.series.channel_axis
+        if self.channel is None or axis is None:
+            return every
+        return [place for place in every if place[axis] == self.channel]
+
+    def followers(self, place: Index) -> list[Index]:
+        """Give the other channels, at a place, that take its focus."""
+        axis = self.series.channel_axis
+        if self.channel is None or axis is None:
+            return []
+        count = self.series.others[axis]
+        return [
+            (*place[:axis], channel, *place[axis + 1 :])
+            for channel in range(count)
+            if channel != place[axis]
+        ]
+
+    @property
+    def steps(self) -> int:
+        """How many events the whole is."""
+        each = 3 + self.config.register + 2 * (self.labels is not None)
+        followers = len(self.followers(self.places[0])) + len(self.others)
+        return len(self.places) * self.series.count * (each + followers)
+
+
+def analyse(work: Analysis, on_event: OnEvent, should_stop: ShouldStop) -> Analysis:
+    """Analyse the stacks of `work`, one after the other, and fill it."""
+    tell = counted(on_event, work.steps)
+    for place in work.places:
+        try:
+            _analyse_one(work, place, tell, should_stop)
+        except DefocusError as error:
+            where = ", ".join(f"{name} {i}" for name, i in work.series.where(place).items())
+            raise DefocusError(f"{where}: {error}" if where else str(error)) from error
+    return work
+
+
+def counted(on_event: OnEvent, total: int) -> OnEvent:
+    """Count the events of several stages as steps of one whole."""
+    done = 0
+
+    def tell(event: Event) -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        on_event(replace(event, done=done, total=total))
+
+    return tell
+
+
+def _analyse_one(work: Analysis, place: Index, tell: OnEvent, should_stop: ShouldStop) -> None:
+    listeners: dict[str, Any] = {"on_event": tell, "should_stop": should_stop}
+    planes = work.series.planes(place)
+    focus = analyse_stack(planes, work.config, **listeners)
+    found = None
+    if work.labels is not None:
+        labels = np.asarray(work.labels(place))
+        found = score_labels(planes, labels, work.config, transforms=focus.transforms, **listeners)
+    fused = {place: focus.fused}
+    for other in work.followers(place):
+        fused[other] = apply_focus(focus, work.series.planes(other), **listeners)
+    for key, series in work.others.items():
+        image = apply_focus(focus, series.planes(place), **listeners)
+        _keep(work.fused, key, image, work, series, place)
+    for at, image in fused.items():
+        for role, name in MAPS.items():
+            if at == place or role == FUSED or work.place is None:
+                data = image if role == FUSED else getattr(focus, name)
+                _keep(work.maps, role, data, work, work.series, at)
+    for at in fused:
+        work.stacks[at] = OneStack(focus.scores, focus.warnings, found)
+
+
+def _keep(
+    kept: dict[Any, Any], key: Any, data: Plane, work: Analysis, series: Series, place: Index
+) -> None:
+    """Keep a map on its own, or within those of every stack."""
+    if work.place is not None:
+        kept[key, place] = data
+        return
+    if (key, None) not in kept:
+        kept[key, None] = blank((*series.others, *data.shape), data.dtype, len(series.others))
+    target = kept[key, None]
+    (target.zarr if isinstance(target, OnDisk) else target)[place] = data
+
+
+class OnDisk:
+    """A blank array in a temporary folder, which goes when nobody refers to the array any more."""
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="napari-defocus-")
+        sides = [min(size, CHUNK) for size in shape[leading:]]
+        self.zarr = zarr.create_array(
+            folder.name, shape=tuple(shape), chunks=(*(1,) * leading, *sides), dtype=dtype
+        )
+        weakref.finalize(self.zarr, folder.cleanup)
+
+    @property
+    def lazy(self) -> da.Array:
+        """The array, read when shown."""
+        return da.from_zarr(self.zarr)
+
+
+def blank(shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> Plane | OnDisk:
+    """Make an array to be filled stack by stack, on disk where it is large."""
+    if math.prod(shape) * dtype.itemsize > IN_MEMORY / len(MAPS):
+        return OnDisk(shape, dtype, leading)
+    return np.zeros(shape, dtype)
+
+
+def to_show(data: Plane | OnDisk) -> Any:
+    """Give what a layer takes: an array, or a lazy one."""
+    return data.lazy if isinstance(data, OnDisk) else data
+
+
+def frames(series: Series, place: Index, on_event: OnEvent, should_stop: ShouldStop) -> FrameScores:
+    """Score the frames of a time series."""
+    return score_frames(
+        series.array(place), axes=series.axes("T"), on_event=on_event, should_stop=should_stop
+    )
+
+
+def annotate_planes(
+    series: Series, place: Index, register: bool, on_event: OnEvent, should_stop: ShouldStop
+) -> Plane:
+    """Propose an annotation of every plane of a stack; other stacks of the image stay blank."""
+    shape = (*series.leading, *series.frame[:2])
+    if math.prod(shape) > MOST_ANNOTATED:
+        raise DefocusError(
+            f"an annotation of {' x '.join(map(str, shape))} pixels would not fit into memory; "
+            "annotate single planes with From stack in Annotate"
+        )
+    tell = counted(on_event, (2 + register) * series.count)
+    listeners: dict[str, Any] = {"on_event": tell, "should_stop": should_stop}
+    planes = series.planes(place)
+    if register:
+        planes = planes.registered(register_planes(planes, **listeners))
+    # Blank pages cost no memory until they are written.
+    annotation = np.zeros(shape, np.uint8)
+    for z, labels in enumerate(propose_annotations(planes, **listeners)):
+        moved = labels if planes.transforms is None else _back(labels, planes.transforms[z])
+        annotation[series.index(place, z)] = moved
+    return annotation
+
+
+def _back(labels: Plane, transform: Plane) -> Plane:
+    """Bring labels of a registered plane to the plane as it is; what it alone shows is blank."""
+    inverse = AffineTransform(matrix=np.linalg.inv(transform))
+    moved = warp(labels, inverse, order=0, mode="constant", preserve_range=True)
+    return np.asarray(moved.astype(np.uint8))
+
+
+def fit_stack(
+    series: Series,
+    place: Index,
+    config: FitConfig,
+    register: bool,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+) -> tuple[LocalMetric, TrainedNets | None] | None:
+    """Fit a metric to a stack without painting; None where it was stopped."""
+    patches = patches_from_planes(
+        series.planes(place),
+        lambda z: f"{series.name}, plane {z}",
+        register=register,
+        on_event=counted(on_event, (2 + register) * series.count),
+        should_stop=should_stop,
+    )
+    require_both_classes(patches)
+    return fit_patches([patches], config, on_event, should_stop)

@@ -1,0 +1,288 @@
+"""Stacks in napari layers: which axis the planes are along, and maps that lie on the image."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer
+from napari.utils.transforms import Affine
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.stacks.planes import StackPlanes, open_stack
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.axis_names import CHANNEL, DEPTH, TIME, words
+
+ALTITUDE = "altitude"
+FUSED = "all in focus"
+PROVENANCE = "provenance"
+# Not "confidence", which is the layer that Detect makes.
+CONFIDENCE = "altitude confidence"
+MAPS = {ALTITUDE: "altitude", FUSED: "fused", PROVENANCE: "provenance", CONFIDENCE: "confidence"}
+ALTITUDE_OPACITY = 0.6
+# From below.
+ORDER = (CONFIDENCE, PROVENANCE, FUSED, ALTITUDE)
+
+Index = tuple[int, ...]
+
+
+class OnePlane:
+    """The planes of an array along one axis, at one place of its other leading axes.
+
+    Parameters
+    ----------
+    data : array
+        NumPy, Dask, Zarr, h5py or xarray: only what is asked for is read.
+    axis : int
+        Of the leading ones, along which the planes are.
+    place : tuple of int
+        Along the other leading axes.
+    """
+
+    def __init__(self, data: Any, axis: int, place: Index) -> None:
+        self._data, self._axis, self._place = data, axis, place
+        self.shape = (data.shape[axis], *data.shape[len(place) + 1 :])
+        self.dtype = data.dtype
+
+    def __getitem__(self, selection: tuple[Any, ...]) -> Any:
+        along, *inside = selection
+        before, after = self._place[: self._axis], self._place[self._axis :]
+        return self._data[(*before, along, *after, *inside)]
+
+
+class Series(NamedTuple):
+    """Planes of an image layer along one axis, for each place of its other leading axes.
+
+    It holds the data, not the layer, which may be deleted while it is read.
+    """
+
+    name: str
+    data: Any
+    axis: int
+    leading: tuple[int, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many planes there are along the axis."""
+        return self.leading[self.axis]
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Sizes of the other leading axes."""
+        return self.without(self.leading)
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Which of the other leading axes holds channels, by its label; None where none does."""
+        names = [words(label) for label in self.without(self.labels)]
+        return next((i for i, name in enumerate(names) if name & set(CHANNEL)), None)
+
+    @property
+    def frame(self) -> tuple[int, ...]:
+        """Shape of a plane, with its colours."""
+        return tuple(int(size) for size in self.data.shape[len(self.leading) :])
+
+    def without(self, values: Any) -> Any:
+        """Leave out what belongs to the axis of the planes."""
+        return (*values[: self.axis], *values[self.axis + 1 :])
+
+    def index(self, place: Index, plane: int) -> Index:
+        """Give the index, along all leading axes, of a plane."""
+        return (*place[: self.axis], plane, *place[self.axis :])
+
+    def array(self, place: Index) -> OnePlane:
+        """Give the planes at a place, as an array that is read plane by plane."""
+        return OnePlane(self.data, self.axis, place)
+
+    def planes(self, place: Index) -> StackPlanes:
+        """Give the planes at a place as a focus stack."""
+        return open_stack(self.array(place), self.axes("Z"))
+
+    def axes(self, letter: str) -> str:
+        """Give a letter for each axis of `array`, that of the planes first."""
+        return f"{letter}YX" + "S" * (len(self.frame) - 2)
+
+    def where(self, place: Index) -> dict[str, int]:
+        """Name the other leading axes, with a place along each."""
+        names = [label if words(label) else f"axis{i}" for i, label in enumerate(self.labels)]
+        return dict(zip(self.without(names), place, strict=True))
+
+
+def series_of(layer: Image, axis: int) -> Series:
+    """Look at an image layer as planes along one of its leading axes.
+
+    Raises
+    ------
+    DefocusError
+        Where it is a single plane.
+    """
+    leading = layers.leading_shape(layer)
+    if not leading:
+        raise DefocusError(
+            f"{layer.name!r} is one plane; choose a stack. If its planes are layers of their own, "
+            "select these and choose Merge to Stack in the menu of the layer list"
+        )
+    data = layers.full_resolution(layer)
+    return Series(layer.name, data, axis, leading, tuple(layer.axis_labels[: len(leading)]))
+
+
+def guess_axis(layer: Image) -> int:
+    """Give the leading axis that planes are along: by its label, else the last of them."""
+    count = len(layers.leading_shape(layer))
+    for names in (DEPTH, TIME):
+        for axis in range(count):
+            if words(layer.axis_labels[axis]) & set(names):
+                return axis
+    return max(count - 1, 0)
+
+
+def is_time(layer: Image, axis: int) -> bool:
+    """Tell whether the label of an axis says that it is time."""
+    return bool(words(layer.axis_labels[axis]) & set(TIME))
+
+
+def axis_title(layer: Image, axis: int) -> str:
+    """Name an axis for people: "z, 12 planes"."""
+    label = layer.axis_labels[axis]
+    name = label if words(label) else f"axis {axis}"
+    return f"{name}, {layers.leading_shape(layer)[axis]} planes"
+
+
+def show_plane(viewer: ViewerModel, layer: Layer, index: Index) -> None:
+    """Move the viewer's sliders to a plane of a layer."""
+    point = np.zeros(layer.ndim)
+    point[: len(index)] = index
+    world = layer.data_to_world(point)
+    shift = viewer.dims.ndim - layer.ndim
+    for axis in range(len(index)):
+        viewer.dims.set_point(shift + axis, world[axis])
+
+
+def put_map(
+    viewer: ViewerModel, data: Any, source: Image, role: str, series: Series, place: Index | None
+) -> Image:
+    """Show a map of a source, in place of an earlier one of the same role and place.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where.
+    data : array
+        (Y, X), or with the other leading axes where `place` is None; colours last.
+    source : Image
+        What it was made of.
+    role : str
+        Key of `MAPS`.
+    series : Series
+        How the source was looked at.
+    place : tuple of int, or None
+        Which stack of the source it is of; None: of all.
+    """
+    layer = find_map(viewer, source, role, place)
+    colours = len(series.frame) > 2 and role == FUSED
+    where = _geometry(source, series.axis, every=place is None)
+    if layer is not None and _fits(layer, data, series):
+        layer.data = data
+        for name, value in where.items():
+            setattr(layer, name, value)
+        return layer
+    if layer is not None:
+        viewer.layers.remove(layer)
+    at = ", ".join(f"{name} {i}" for name, i in series.where(place or ()).items()) if place else ""
+    note = {"role": role, "source_id": source.unique_id, "source": source.name}
+    note |= {"place": place, "planes": series.count}
+    layer = viewer.add_image(
+        data,
+        name=f"{source.name} {role}" + (f", {at}" if at else ""),
+        metadata={layers.KEY: note},
+        rgb=colours,
+        # Napari would keep the blank of what is written later.
+        cache=not hasattr(data, "dask"),
+        **_look(source, role, series.count, colours),
+        **where,
+    )
+    # Not every napari has colour bars.
+    if role == ALTITUDE and hasattr(layer, "colorbar"):
+        layer.colorbar.visible = True
+    return layer
+
+
+def _fits(layer: Image, data: Any, series: Series) -> bool:
+    """Tell whether a map can take other data and keep its limits."""
+    lazy = hasattr(data, "dask") or hasattr(layer.data, "dask")
+    same = layer.data.shape == data.shape and layer.data.dtype == data.dtype
+    return same and not lazy and layers.owned(layer).get("planes") == series.count
+
+
+def find_map(viewer: ViewerModel, source: Image, role: str, place: Index | None) -> Image | None:
+    """Find the map of a role that was made of a source, at a place."""
+    for layer in viewer.layers:
+        note = layers.owned(layer)
+        if (note.get("role"), note.get("source_id")) == (role, source.unique_id) and (
+            note.get("place") == place
+        ):
+            return layer
+    return None
+
+
+def hide_maps(viewer: ViewerModel, source: Image) -> None:
+    """Hide the maps that lie on a source, so that its planes are seen."""
+    for layer in viewer.layers:
+        note = layers.owned(layer)
+        if note.get("source_id") == source.unique_id and note.get("role") in MAPS:
+            layer.visible = False
+
+
+def _look(source: Image, role: str, planes: int, colours: bool) -> dict[str, Any]:
+    """Give colours and limits of a map."""
+    if colours:
+        return {}
+    if role == FUSED:
+        names = ("colormap", "contrast_limits", "gamma")
+        return {} if source.rgb else {name: getattr(source, name) for name in names}
+    # Provenance is an image, not labels: planes have an order, which the colours of altitude
+    # show, plane 0 is no background, and the status bar reads the plane.
+    last = 1 if role == CONFIDENCE else planes - 1
+    look = {"colormap": "gray" if role == CONFIDENCE else "viridis", "contrast_limits": (0, last)}
+    # What is in focus shows through.
+    return look | ({"opacity": ALTITUDE_OPACITY} if role == ALTITUDE else {"visible": False})
+
+
+def _geometry(source: Image, axis: int, every: bool) -> Mapping[str, Any]:
+    """Where a map lies: as its source, without the axis that the planes were along."""
+    others = range(len(layers.leading_shape(source))) if every else ()
+    axes = [i for i in others if i != axis] + [source.ndim - 2, source.ndim - 1]
+    whole = Affine(
+        scale=source.scale, translate=source.translate, rotate=source.rotate, shear=source.shear
+    )
+    part, shears = whole.set_slice(axes), len(axes) * (len(axes) - 1) // 2
+    return {
+        **{name: getattr(part, name) for name in ("scale", "translate", "rotate")},
+        # Without any, napari gives zeros of another number than it takes.
+        "shear": part.shear if len(part.shear) == shears else np.zeros(shears),
+        "affine": source.affine.set_slice(axes),
+        "units": tuple(source.units[i] for i in axes),
+        "axis_labels": tuple(source.axis_labels[i] for i in axes),
+    }
+
+
+def labels_at(labels: Labels, series: Series, place: Index, shown: Index) -> Any:
+    """Give the objects (Y, X) of one stack, to be read on another thread.
+
+    Raises
+    ------
+    DefocusError
+        Where the labels are of another shape.
+    """
+    data, plane = layers.full_resolution(labels), series.frame[:2]
+    if data.shape == plane:
+        return data
+    if data.shape == (*series.others, *plane):
+        return data[place]
+    if data.shape == (*series.leading, *plane):
+        return data[series.index(place, shown[series.axis])]
+    raise DefocusError(
+        f"labels {labels.name!r} are {tuple(data.shape)}, a plane of the image {plane}; "
+        "choose labels of the image's own size, or none"
+    )

@@ -1,0 +1,296 @@
+"""What was found in a stack or series: a curve, a table, and the plane that a click leads to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from napari.components import ViewerModel
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.atomic import whole_file
+from napari_defocus.io.tables import BEST, CURVE, column_rows, draw_curve, plane_rows, write_csv
+from napari_defocus.stacks.plane_scores import PlaneScores
+from napari_defocus.stacks.timelapse import FrameScores
+from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
+from napari_defocus.widgets._shared.dialogs import ask_to_save
+from napari_defocus.widgets._shared.plots import Plot
+from napari_defocus.widgets.stacks.jobs import OneStack
+
+FIELD = "field"
+PICTURE_INCHES = (7.0, 4.2)
+TABLE_HEIGHT = 110
+PLOT_HEIGHT = 190
+NOTHING_YET = "nothing is found yet; press Analyse first"
+
+
+class StackResults(QWidget):
+    """The focus curve of a stack, or the scores of frames, with what can be done about them.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose theme is followed.
+
+    Signals
+    -------
+    chosen : int
+        The plane or frame that the user asked for.
+    told : str
+        What was written.
+    failed : Exception
+        Why nothing was.
+    """
+
+    chosen = Signal(int)
+    told = Signal(str)
+    failed = Signal(object)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._rows: list[dict[str, Any]] = []
+        self._table_rows: list[dict[str, Any]] = []
+        self._paint: Callable[[Figure], None] | None = None
+        self._count = 0
+        self.best: int | None = None
+        self._stack: OneStack | None = None
+        self.summary = wrapped_label()
+        self.warning = wrapped_label()
+        self.best_button = QPushButton("Go to best plane")
+        self.plot = Plot(viewer)
+        self.plot.setMinimumHeight(PLOT_HEIGHT)
+        self.table = QTableWidget()
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.verticalHeader().hide()
+        self.table.setMinimumHeight(TABLE_HEIGHT)
+        self.table_button = QPushButton("Save table as CSV…")
+        self.csv_button = QPushButton("Save CSV…")
+        self.png_button = QPushButton("Save PNG…")
+        self._set_tips()
+        self._lay_out()
+        self._connect()
+        self.clear()
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.plot, "The detail of each plane, less that of noise, as a share of the best "
+                        "plane's; of a time series, the focus of each frame. A click shows that "
+                        "plane."),
+            (self.csv_button, "The score of each plane or frame, with its error."),
+            (self.png_button, "The curve as a picture, dark on white."),
+            (self.table, "The best plane of each object, or the frames out of focus. A click "
+                         "shows that plane."),
+            (self.table_button, "The table above, as it is."),
+        )  # fmt: skip
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for part in (self.summary, self.warning, self.best_button):
+            layout.addWidget(part)
+        layout.addWidget(self.plot, 2)
+        layout.addLayout(row(self.csv_button, self.png_button))
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.table_button)
+
+    def _connect(self) -> None:
+        self.best_button.clicked.connect(lambda: self.chosen.emit(self.best))
+        self.plot.figure.canvas.mpl_connect("button_press_event", self._clicked)
+        # The one for keys, the other for a second click on the same row.
+        self.table.itemSelectionChanged.connect(self._row_chosen)
+        self.table.cellClicked.connect(self._row_chosen)
+        self.csv_button.clicked.connect(lambda: self._ask("curve.csv", self.save_csv))
+        self.png_button.clicked.connect(lambda: self._ask("curve.png", self.save_png))
+        self.table_button.clicked.connect(lambda: self._ask("table.csv", self.save_table))
+
+    # What is shown
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._set("", "", None, [], None, 0)
+
+    def show_stack(self, found: OneStack, where: Mapping[str, int]) -> None:
+        """Show the curve of a stack, and the best plane of each of its objects."""
+        self.best_button.setText("Go to best plane")
+        scores = found.scores
+        sure = scores.confidence[scores.best]
+        place = "".join(f"{name} {at}: " for name, at in where.items())
+        text = f"{place}plane {scores.best} is in focus (confidence {sure:.2f})."
+        warning = "\n".join(f"⚠ {warning}." for warning in found.warnings)
+        curves = {"": scores}
+        count = len(scores.score)
+        rows = plane_rows(scores, where)
+        self._set(text, warning, scores.best, rows, _curves(curves), count)
+        self._stack = found
+        if found.labels is not None:
+            table = {"label": found.labels.index, **found.labels.columns()}
+            table.pop("index")
+            self._fill(column_rows(table))
+
+    def show_frames(self, found: FrameScores, where: Mapping[str, int]) -> None:
+        """Show the scores of frames, and list those out of focus."""
+        columns = {
+            "frame": np.arange(len(found.score)),
+            "score": found.score,
+            "error": found.error,
+            "out_of_focus": found.out_of_focus.astype(int),
+        }
+        self.best_button.setText("Go to best frame")
+        away = np.flatnonzero(found.out_of_focus)
+        count = len(found.score)
+        one = len(away) == 1
+        text = f"{len(away)} of {count} frames {'is' if one else 'are'} out of focus."
+        known = np.isfinite(found.score)
+        best = int(np.nanargmax(found.score)) if known.any() else None
+        rows = column_rows(columns, where)
+        self._set(text, "", best, rows, lambda figure: _draw_frames(figure, found), count)
+        if len(away):
+            listed = {name: values[away] for name, values in columns.items()}
+            listed.pop("out_of_focus")
+            self._fill(column_rows(listed))
+
+    def _set(
+        self,
+        text: str,
+        warning: str,
+        best: int | None,
+        rows: list[dict[str, Any]],
+        paint: Callable[[Figure], None] | None,
+        count: int,
+    ) -> None:
+        self.summary.setText(text)
+        self.warning.setText(warning)
+        self.warning.setVisible(bool(warning))
+        self.best, self._rows, self._paint, self._count = best, rows, paint, count
+        self._stack = None
+        self.plot.draw(paint or (lambda _: None))
+        self._fill([])
+        self.best_button.setEnabled(best is not None)
+        seen = "Shows the plane, or frame, that is most in focus."
+        set_tips(
+            (self.best_button, seen if best is not None else "Nothing is seen above the noise.")
+        )
+        self.setVisible(paint is not None)
+
+    def _fill(self, rows: list[dict[str, Any]]) -> None:
+        self._table_rows = rows
+        self.table.blockSignals(True)
+        self.table.clearSelection()
+        self.table.setRowCount(len(rows))
+        names = list(rows[0]) if rows else []
+        self.table.setColumnCount(len(names))
+        self.table.setHorizontalHeaderLabels([name.replace("_", " ") for name in names])
+        for line, values in enumerate(rows):
+            for column, value in enumerate(values.values()):
+                text = f"{value:.2f}" if isinstance(value, float) else str(value)
+                self.table.setItem(line, column, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
+        self.table.blockSignals(False)
+        for part in (self.table, self.table_button):
+            part.setVisible(bool(rows))
+
+    # Clicks
+
+    def _clicked(self, event: Any) -> None:
+        if event.inaxes is not None and event.xdata is not None and self._count:
+            self.chosen.emit(int(np.clip(round(event.xdata), 0, self._count - 1)))
+
+    def _row_chosen(self, *_: int) -> None:
+        line = self.table.currentRow()
+        if not self.table.selectedItems() or not 0 <= line < len(self._table_rows):
+            return
+        values = self._table_rows[line]
+        self.chosen.emit(values.get("best_plane", values.get("frame")))
+        if self._stack is not None and self._stack.labels is not None:
+            label = f"label {values['label']}"
+            curves = {FIELD: self._stack.scores, label: self._stack.labels.scores[line]}
+            self.plot.draw(_curves(curves))
+
+    # Files
+
+    def _ask(self, name: str, write: Callable[[Path], None]) -> None:
+        path = ask_to_save(self, "Save", name, Path(name).suffix[1:].upper())
+        if path is not None:
+            write(path)
+
+    def save_csv(self, path: Path) -> None:
+        """Write the score of each plane or frame."""
+        self._write(path, self._rows)
+
+    def save_table(self, path: Path) -> None:
+        """Write the table: the best plane of each object, or the frames out of focus."""
+        self._write(path, self._table_rows)
+
+    def _write(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            if not rows:
+                raise DefocusError(NOTHING_YET)
+            write_csv(path, rows)
+        except DefocusError as error:
+            self.failed.emit(error)
+            return
+        self.told.emit(f"saved to {path}")
+
+    def save_png(self, path: Path) -> None:
+        """Write the curve as a picture, dark on white."""
+        try:
+            if self._paint is None:
+                raise DefocusError(NOTHING_YET)
+            figure = Figure(PICTURE_INCHES, layout="constrained")
+            self._paint(figure)
+            with whole_file(path) as temporary:
+                figure.savefig(temporary, dpi=120)
+        except DefocusError as error:
+            self.failed.emit(error)
+            return
+        self.told.emit(f"saved to {path}")
+
+
+def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        draw_curve(axes, curves)
+        if len(curves) > 1:
+            # Above the curves, which leave no corner free.
+            handles, names = axes.get_legend_handles_labels()
+            kept = [i for i, name in enumerate(names) if "best" in name]
+            axes.legend(
+                [handles[i] for i in kept],
+                [names[i] for i in kept],
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                fontsize="small",
+                frameon=False,
+            )
+
+    return paint
+
+
+def _draw_frames(figure: Figure, found: FrameScores) -> None:
+    axes = figure.subplots()
+    frames = np.arange(len(found.score))
+    axes.errorbar(
+        frames, found.score, found.error, color=CURVE, marker="o", markersize=3, linewidth=1
+    )
+    away = found.out_of_focus & np.isfinite(found.score)
+    if away.any():
+        axes.plot(
+            frames[away], found.score[away], "o", color=BEST, markersize=7, label="out of focus"
+        )
+        axes.legend(loc="best", fontsize="small")
+    axes.set_xlabel("frame")
+    axes.set_ylabel("focus, log of squared frequency")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,231 @@
+"""Which stack is analysed, and how."""
+
+from contextlib import suppress
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QListWidget,
+    QListWidgetItem,
+    QWidget,
+)
+
+from napari_defocus.stacks.api import EXTREMA, StackConfig
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
+from napari_defocus.widgets._shared.controls import choice, row, set_tips, share_tips, wrapped_label
+from napari_defocus.widgets.stacks.layers import Series, axis_title, guess_axis, is_time, series_of
+
+FOCUS, TIME = "focus stack", "time series"
+ONE, EVERY = "the one on screen", "all of them, one after the other"
+LIST_HEIGHT = 56
+
+
+class StackSettings(QWidget):
+    """Image, axis and what its planes are; how they are compared; what follows their focus."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        default = StackConfig()
+        self.image = layer_chooser(viewer, Image)
+        follow_selection(viewer, self.image)
+        self.contents = wrapped_label()
+        self.axis = QComboBox()
+        self.kind = choice((FOCUS, TIME), FOCUS)
+        self.which = choice((ONE, EVERY), ONE)
+        self.extremum = choice(EXTREMA, default.extremum)
+        self.registering = QCheckBox("register planes")
+        self.registering.setChecked(default.register)
+        self.objects = layer_chooser(viewer, Labels, nullable=True)
+        self.one_focus = QCheckBox("the focus of this channel for all channels")
+        self.others = QListWidget()
+        self.others.setMaximumHeight(LIST_HEIGHT)
+        self._set_tips()
+        self._lay_out()
+        share_tips(self)
+        self._connect()
+        self._image_changed()
+
+    def _set_tips(self) -> None:
+        set_tips(
+            (self.image.native, "The stack to look at: the image that is selected in the layer "
+                                "list, unless you choose another."),
+            (self.axis, "The axis that the planes, or frames, are along."),
+            (self.kind, "A focus stack is one field at several focus positions; "
+                        "of a time series, frames out of focus are flagged."),
+            (self.which, "The image has further axes: one stack for each place along them."),
+            (self.extremum, "max: what is in focus has most detail. min: it has least, as phase "
+                            "objects in bright field, between two planes that have more."),
+            (self.registering, "Brings planes to one another by shift, turn and scale first: "
+                               "hand-held stacks drift, and lenses breathe."),
+            (self.objects.native, "Finds the best plane of each label, too."),
+            (self.one_focus, "The channel on screen is analysed; the others are fused by it."),
+            (self.others, "Images of the same field, such as other channels, that are fused by "
+                          "the focus found in this one."),
+        )  # fmt: skip
+
+    def _lay_out(self) -> None:
+        form = self._form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Image", self.image.native)
+        form.addRow("", self.contents)
+        form.addRow("Planes along", self.axis)
+        form.addRow("They are a", self.kind)
+        form.addRow("Stacks", self.which)
+        form.addRow("Extremum", row(self.extremum, self.registering))
+        form.addRow("Objects", self.objects.native)
+        form.addRow("", self.one_focus)
+        form.addRow("Also fuse", self.others)
+
+    def _connect(self) -> None:
+        self.image.changed.connect(self._image_changed)
+        self.axis.currentIndexChanged.connect(self._axis_changed)
+        for box in (self.kind, self.which):
+            box.currentIndexChanged.connect(self._offer)
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed):
+            event.connect(self._layers_changed)
+
+    # What is chosen
+
+    @property
+    def config(self) -> StackConfig:
+        """The settings; those that were not touched are the library's defaults."""
+        return StackConfig(self.extremum.currentText(), self.registering.isChecked())
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether the image has planes."""
+        return self.image.value is not None and bool(layers.leading_shape(self.image.value))
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the planes are frames."""
+        return self.kind.currentText() == TIME
+
+    @property
+    def every(self) -> bool:
+        """Whether all stacks of the image are wanted."""
+        offered = self.is_stack and len(layers.leading_shape(self.image.value)) > 1
+        return offered and self.which.currentText() == EVERY
+
+    @property
+    def axis_index(self) -> int:
+        """The leading axis that planes are along."""
+        return max(self.axis.currentIndex(), 0)
+
+    def series(self) -> Series:
+        """Give the chosen image as planes along the chosen axis.
+
+        Raises
+        ------
+        DefocusError
+            Where there is none.
+        """
+        return series_of(layers.check_image(self.image.value), self.axis_index)
+
+    def followers(self) -> dict[Image, Series]:
+        """Give the other images that are fused by the focus of this one."""
+        chosen = self._chosen()
+        return {
+            layer: series_of(layer, self.axis_index)
+            for layer in self._alike()
+            if layer.unique_id in chosen
+        }
+
+    # What is offered
+
+    def _image_changed(self, _: Any = None) -> None:
+        image = self.image.value
+        self.contents.setText(layers.describe(image) if image is not None else "no image layer")
+        self.axis.blockSignals(True)
+        self.axis.clear()
+        if image is not None:
+            count = len(layers.leading_shape(image))
+            self.axis.addItems([axis_title(image, axis) for axis in range(count)])
+            self.axis.setCurrentIndex(guess_axis(image) if count else -1)
+        self.axis.blockSignals(False)
+        self._axis_changed()
+
+    def _axis_changed(self, _: int = 0) -> None:
+        if self.is_stack:
+            time = is_time(self.image.value, self.axis_index)
+            self.kind.setCurrentText(TIME if time else FOCUS)
+        self._offer()
+
+    def _layers_changed(self, _: Any = None) -> None:
+        # Qt may have deleted this widget, as it is closed, before Python has.
+        with suppress(RuntimeError):
+            # A chooser does not tell when its last layer goes.
+            self.image.reset_choices()
+            if self.image.value is None:
+                self._image_changed()
+            self._offer()
+
+    def _offer(self, _: int = 0) -> None:
+        """Show the controls that count for the image."""
+        self._list_others()
+        focus = self.is_stack and not self.is_series
+        many = self.is_stack and len(layers.leading_shape(self.image.value)) > 1
+        channels = focus and self.series().channel_axis is not None
+        for control, shown in (
+            (self.axis, many),
+            (self.kind, self.is_stack),
+            (self.which, focus and many),
+            (self.one_focus, channels),
+            (self.others, focus and self.others.count() > 0),
+        ):
+            control.setVisible(shown)
+            label = self._form.labelForField(control)
+            if label is not None:
+                label.setVisible(shown)
+        for control in (self.extremum, self.registering, self.objects.native):
+            control.setEnabled(not self.is_series)
+        self.changed.emit()
+
+    def _list_others(self) -> None:
+        chosen = self._chosen()
+        self.others.clear()
+        for layer in self._alike():
+            item = QListWidgetItem(layer.name)
+            item.setData(Qt.ItemDataRole.UserRole, str(layer.unique_id))
+            on = layer.unique_id in chosen
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+            self.others.addItem(item)
+
+    def _chosen(self) -> set[Any]:
+        items = [self.others.item(i) for i in range(self.others.count())]
+        ticked = {
+            item.data(Qt.ItemDataRole.UserRole)
+            for item in items
+            if item.checkState() == Qt.CheckState.Checked
+        }
+        return {layer.unique_id for layer in self._viewer.layers if str(layer.unique_id) in ticked}
+
+    def _alike(self) -> list[Image]:
+        """Give the images that show as many planes of the same size as the chosen one."""
+        if not self.is_stack:
+            return []
+        size = _size(self.image.value)
+        return [
+            layer
+            for layer in self._viewer.layers
+            if type(layer) is Image
+            and layer != self.image.value
+            and not layers.owned(layer)
+            and _size(layer) == size
+        ]
+
+
+def _size(layer: Image) -> tuple[int, ...]:
+    """Give the shape of an image without its colours."""
+    leading = layers.leading_shape(layer)
+    return tuple(layers.full_resolution(layer).shape[: len(leading) + 2])

@@ -1,0 +1,333 @@
+"""Focus stacks: altitude, all in focus, the curve of the planes; and labels without painting."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from napari.layers import Image
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QGroupBox, QPushButton, QVBoxLayout, QWidget
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.metric.fitting import METHODS, FitConfig
+from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.metric.nets import TrainedNets, TrainingConfig
+from napari_defocus.stacks.timelapse import FrameScores
+from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.controls import choice, row, set_tips
+from napari_defocus.widgets._shared.fit_jobs import held_out_text
+from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.preferences import preferred
+from napari_defocus.widgets._shared.session import TRAINED, session
+from napari_defocus.widgets._shared.targets import ANNOTATION, brush_size
+from napari_defocus.widgets.stacks import jobs as stack_jobs
+from napari_defocus.widgets.stacks.jobs import Analysis
+from napari_defocus.widgets.stacks.layers import (
+    FUSED,
+    ORDER,
+    Index,
+    Series,
+    hide_maps,
+    labels_at,
+    put_map,
+    show_plane,
+)
+from napari_defocus.widgets.stacks.results import StackResults
+from napari_defocus.widgets.stacks.settings import StackSettings
+
+
+class StacksWidget(QWidget):
+    """A stack in, maps of what is in focus where out.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._session = session()
+        # What the results are of: the image, how it was looked at, the stack (None: many).
+        self._source: Image | None = None
+        self._series: Series | None = None
+        self._work: Analysis | None = None
+        self._maps: list[Image] = []
+        self._drawn = 0
+        self._shown: Any = None
+        self._stopped = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self.settings = StackSettings(viewer)
+        self.jobs = JobBar(
+            self._session.jobs, "Analyse", "Finds what is in focus in which plane, or frame."
+        )
+        self.results = StackResults(viewer)
+        self.annotate_button = QPushButton("Annotate planes")
+        self.fit_button = QPushButton("Fit a metric")
+        self.method = choice(METHODS, METHODS[0])
+        set_tips(
+            (self.method, "How Fit a metric learns. nets: trains small nets, minutes on large "
+                          "stacks. instant: in closed form, in seconds."),
+        )  # fmt: skip
+        self._group = QGroupBox("Labels from this stack, without painting")
+        self._lay_out()
+        self._connect()
+        self._changed()
+
+    def _lay_out(self) -> None:
+        self._group.setLayout(row(self.annotate_button, self.fit_button, self.method))
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.settings)
+        layout.addWidget(self.jobs)
+        layout.addWidget(self.results, 1)
+        layout.addWidget(self._group)
+        layout.addStretch()
+
+    def _connect(self) -> None:
+        self.settings.changed.connect(self._changed)
+        self.jobs.clicked.connect(self.analyse)
+        self.jobs.progressed.connect(self._follow)
+        self.jobs.cancel_button.clicked.connect(self._stop)
+        self.jobs.ended.connect(self._end)
+        self.results.chosen.connect(self.go_to)
+        self.results.told.connect(self.jobs.say)
+        self.results.failed.connect(self.jobs.refuse)
+        self.annotate_button.clicked.connect(self.annotate)
+        self.fit_button.clicked.connect(self.fit)
+        self._session.jobs.changed.connect(self._enable)
+        self._timer.timeout.connect(self._show_current)
+        self._viewer.dims.events.current_step.connect(self._moved)
+        self._viewer.layers.events.removed.connect(self._removed)
+
+    # What is chosen
+
+    def _target(self) -> tuple[Image, Series, Index]:
+        """Give the chosen image, how it is looked at, and the index of the plane on screen."""
+        series = self.settings.series()
+        source = self.settings.image.value
+        return source, series, layers.visible_index(self._viewer, source, len(series.leading))
+
+    def _changed(self) -> None:
+        source = self._source
+        if source is not None and not self.jobs.busy:
+            same = source == self.settings.image.value
+            if not same or self.settings.axis_index != self._series.axis:
+                self._forget()
+        self._enable()
+
+    def _removed(self, _: Any = None) -> None:
+        # Qt may have deleted this widget, as it is closed, before Python has; so below.
+        with suppress(RuntimeError):
+            if self._source is not None and self._source not in self._viewer.layers:
+                self._forget()
+            self._enable()
+
+    def _forget(self) -> None:
+        self._source = self._series = self._work = self._shown = None
+        self._maps, self._drawn = [], 0
+        self.results.clear()
+
+    def _enable(self) -> None:
+        why = ""
+        if self._session.jobs.current is not None:
+            why = "another job of this plugin is running; wait for it, or cancel it"
+        elif not self.settings.is_stack:
+            why = "choose a focus stack first: an image of several planes"
+        elif self.settings.is_series:
+            why = "planes of a focus stack are compared; this is taken as a time series"
+        for control, tip in (
+            (self.annotate_button, "Adds labels of all planes, found by comparing them."),
+            (self.fit_button, "Learns a metric from the planes, compared; choose it in Detect."),
+        ):
+            control.setEnabled(not why)
+            set_tips((control, f"{why}." if why else tip))
+
+    # Analysis
+
+    def analyse(self) -> None:
+        """Find what is in focus where in the chosen stack or series, in the background."""
+        try:
+            source, series, shown = self._target()
+            if self.settings.is_series:
+                self._score_frames(source, series, series.without(shown))
+                return
+            work = self._request(series, shown)
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        self._begin(source, series)
+        self._work = work
+        self.jobs.run(lambda found: self._show(source, found), stack_jobs.analyse, work)
+
+    def _begin(self, source: Image, series: Series) -> None:
+        self._forget()
+        self._source, self._series, self._stopped = source, series, False
+
+    def _request(self, series: Series, shown: Index) -> Analysis:
+        place, axis = series.without(shown), series.channel_axis
+        objects, find = self.settings.objects.value, None
+        if objects is not None:
+            labels_at(objects, series, place, shown)
+
+            def find(at: Index) -> Any:
+                return labels_at(objects, series, at, shown)
+
+        one_focus = axis is not None and self.settings.one_focus.isChecked()
+        return Analysis(
+            series,
+            self.settings.config,
+            place=None if self.settings.every else place,
+            channel=place[axis] if one_focus else None,
+            others=self.settings.followers(),
+            labels=find,
+        )
+
+    def _follow(self, _: Any) -> None:
+        """Show the stacks of many as they come."""
+        work = self._work
+        if work is None or work.place is not None or len(work.stacks) == self._drawn:
+            return
+        if self._source in self._viewer.layers:
+            self._show_maps(work)
+
+    def _show(self, source: Image, work: Analysis) -> None:
+        if source not in self._viewer.layers:
+            raise DefocusError(f"layer {work.series.name!r} was deleted; its maps were dropped")
+        self._show_maps(work)
+        many = f"{len(work.stacks)} stacks: " if work.place is None else ""
+        self.jobs.say(f"{many}maps are added as layers; altitude in planes, from 0")
+
+    def _show_maps(self, work: Analysis) -> None:
+        if not self._drawn:
+            self._add_maps(work)
+        for layer in self._maps:
+            if layer in self._viewer.layers:
+                layer.refresh()
+        self._drawn = len(work.stacks)
+        self._show_current()
+
+    def _add_maps(self, work: Analysis) -> None:
+        found = sorted(work.maps.items(), key=lambda item: ORDER.index(item[0][0]))
+        made = [(self._source, work.series, *key, data) for key, data in found]
+        made += [
+            (layer, work.others[layer], FUSED, place, data)
+            for (layer, place), data in work.fused.items()
+            if layer in self._viewer.layers
+        ]
+        for source, series, role, place, data in made:
+            shown = stack_jobs.to_show(data)
+            self._maps.append(put_map(self._viewer, shown, source, role, series, place))
+        self._viewer.layers.selection.active = self._source
+
+    def _score_frames(self, source: Image, series: Series, place: Index) -> None:
+        def show(found: FrameScores) -> None:
+            if source not in self._viewer.layers:
+                raise DefocusError(f"layer {series.name!r} was deleted; its scores were dropped")
+            self.results.show_frames(found, series.where(place))
+            self.jobs.say("click on a frame, in the plot or the table, to see it")
+
+        self._begin(source, series)
+        self.jobs.run(show, stack_jobs.frames, series, place)
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    def _end(self) -> None:
+        work = self._work
+        if self._stopped and work is not None and work.place is None and work.stacks:
+            total = len(work.places) * (1 + len(work.followers(work.places[0])))
+            self.jobs.say(f"cancelled; {len(work.stacks)} of {total} stacks are done, and stay")
+        self._stopped = False
+        # The user may have turned to another image meanwhile.
+        self._changed()
+
+    def _moved(self, _: Any = None) -> None:
+        with suppress(RuntimeError):
+            if self._work is not None and self._work.place is None:
+                self._timer.start()
+
+    def _show_current(self) -> None:
+        """Show the curve of the stack; of many, that of the one on screen."""
+        work, source = self._work, self._source
+        if work is None or source not in self._viewer.layers:
+            return
+        place = work.place
+        if place is None:
+            index = layers.visible_index(self._viewer, source, len(work.series.leading))
+            place = work.series.without(index)
+        found = work.stacks.get(place)
+        if found is not None and found is not self._shown:
+            self._shown = found
+            self.results.show_stack(found, work.series.where(place))
+
+    def go_to(self, plane: int) -> None:
+        """Show a plane of the image that the results are of; maps above it are hidden."""
+        source, series = self._source, self._series
+        if source is None or source not in self._viewer.layers:
+            return
+        hide_maps(self._viewer, source)
+        source.visible = True
+        index = layers.visible_index(self._viewer, source, len(series.leading))
+        place = series.without(index)
+        if self._work is not None and self._work.place is not None:
+            place = self._work.place
+        show_plane(self._viewer, source, series.index(place, plane))
+        self.jobs.say(f"plane {plane} is on screen; the maps are hidden in the layer list")
+
+    # Labels without painting
+
+    def annotate(self) -> None:
+        """Propose an annotation of all planes of the stack, in the background."""
+        try:
+            source, series, shown = self._target()
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        arguments = (series, series.without(shown), self.settings.config.register)
+        self.jobs.run(
+            lambda found: self._add_annotation(source, found),
+            stack_jobs.annotate_planes,
+            *arguments,
+        )
+
+    def _add_annotation(self, source: Image, data: stack_jobs.Plane) -> None:
+        if source not in self._viewer.layers:
+            raise DefocusError(f"layer {source.name!r} was deleted; its annotation was dropped")
+        if not data.any():
+            raise DefocusError("no plane is clearly sharper than another; paint in Annotate")
+        # No `source_id`: in Annotate that is for labels of a single plane.
+        note = {"role": ANNOTATION, "source": source.name}
+        hide_maps(self._viewer, source)
+        labels = self._viewer.add_labels(
+            data,
+            name=f"{source.name} {ANNOTATION}, all planes",
+            metadata={layers.KEY: note},
+            opacity=0.6,
+            **layers.geometry(source),
+        )
+        labels.colormap = layers.two_classes()
+        labels.brush_size = brush_size(data.shape)
+        self._viewer.layers.selection.active = labels
+        self.jobs.say("correct it with the brush; Annotate adds planes of it to the patch set")
+
+    def fit(self) -> None:
+        """Fit a metric to the stack, in the background, and offer it in Detect."""
+        try:
+            _, series, shown = self._target()
+        except DefocusError as error:
+            self.jobs.refuse(error)
+            return
+        training = replace(TrainingConfig(), device=preferred("device"))
+        config = FitConfig(method=self.method.currentText(), training=training)
+        register = self.settings.config.register
+        arguments = (series, series.without(shown), config, register)
+        self.jobs.run(self._keep, stack_jobs.fit_stack, *arguments)
+
+    def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
+        metric, self._session.nets = outcome
+        self._session.add_metric(TRAINED, metric)
+        self.jobs.say(f"{held_out_text(metric)}; offered in Detect as {TRAINED!r}")

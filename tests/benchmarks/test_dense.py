@@ -1,0 +1,59 @@
+import sys
+
+import ablation
+import numpy as np
+import pytest
+import stack_planes
+from PIL import Image
+from skimage import data
+
+from napari_defocus.dense.detector import kept_dense
+from napari_defocus.simulate.optics import defocus, to_light
+
+pytest.importorskip("torch")
+
+TEXTURE = data.gravel()[:160, :160]
+
+
+def half_blurred(blurred, radius=5):
+    """Gravel (Y, X, 3), out of focus where `blurred` (Y, X)."""
+    light = to_light(TEXTURE)
+    seen = np.where(blurred, defocus(light, radius), light)
+    grey = np.round(255 * np.clip(seen, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+    return np.repeat(grey[..., np.newaxis], 3, axis=2)
+
+
+LEFT = np.broadcast_to(np.arange(160) < 80, (160, 160))
+
+
+def test_stack_planes_tell_a_detector_that_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(stack_planes, "SIDE", 160)
+    for index, blurred in enumerate((LEFT, ~LEFT, LEFT)):
+        Image.fromarray(half_blurred(blurred)).save(tmp_path / f"{index}.png")
+    planes = list(stack_planes.labelled_planes(stack_planes.read_stack(tmp_path)))
+    assert len(planes) == 2
+    for plane in planes:
+        labelled = plane.labels > 0
+        assert ((plane.labels == 1) == LEFT)[labelled].mean() > 0.95
+    assert stack_planes.mean_auc(kept_dense(), planes) > 0.9
+    assert np.isnan(stack_planes.mean_auc(kept_dense(), []))
+
+
+def test_ablation_writes_its_table_and_pictures(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    for name in ("images", "masks"):
+        (photos / name).mkdir(parents=True)
+    for index, blurred in enumerate((LEFT, ~LEFT, LEFT.T)):
+        Image.fromarray(half_blurred(blurred)).save(photos / "images" / f"{index}.png")
+        mask = (255 * blurred).astype(np.uint8)
+        Image.fromarray(mask).save(photos / "masks" / f"{index}.png")
+    monkeypatch.setattr(sys, "argv", ["ablation", str(photos), "--out", str(tmp_path / "out")])
+    ablation.main()
+    rows = (tmp_path / "out" / "ablation.md").read_text("utf-8").splitlines()[2:]
+    names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert names[0] == "metric"
+    assert {"dense", "dense, network alone", "dense, outlines not followed"} <= set(names)
+    auc = {name: float(row.split(" | ")[5]) for name, row in zip(names, rows, strict=True)}
+    assert min(auc.values()) > 0.9
+    for name in ("worst.png", "errors.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000

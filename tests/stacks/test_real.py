@@ -1,0 +1,55 @@
+"""Real focus stacks: ``stack_pcb``, ``stack_switch`` and ``stack_algae`` of NAPARI_DEFOCUS_DATA."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import stacks as benchmark
+from scipy import stats
+
+from napari_defocus.io.raster import read_image
+from tests.detection.test_real_data import folder
+
+
+def run(out, *arguments):
+    """Run the command line in a process of its own: status, and peak memory in GiB."""
+    command = ["stack", *map(str, arguments), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", benchmark.TIMED, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, _, peak = json.loads(done.stdout.splitlines()[-1])
+    return status, peak
+
+
+def detail(image):
+    """Mean squared difference of neighbours, of grey values."""
+    grey = image.astype(np.float32).mean(axis=-1)
+    return np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean()
+
+
+def test_a_board_is_far_at_the_top_and_near_at_the_bottom(tmp_path):
+    data = folder("stack_pcb")
+    assert run(tmp_path, data, "--register")[0] == 0
+    altitude = read_image(tmp_path / "stack_pcb.altitude.tif").data
+    rows = np.median(altitude, axis=1)
+    assert stats.spearmanr(rows, np.arange(len(rows))).statistic <= -0.95
+    fused = read_image(tmp_path / "stack_pcb.fused.tif").data
+    planes = [read_image(path).data for path in sorted(data.glob("*.jpg"))]
+    assert detail(fused) > 1.2 * max(detail(plane) for plane in planes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"), [("stack_algae", []), ("stack_switch", ["--register"])]
+)
+def test_large_stacks_fit_into_two_gibibytes(name, options, tmp_path):
+    status, peak = run(tmp_path, folder(name), *options)
+    assert status == 0
+    assert peak < 2.0
+    for ending in ("altitude", "fused", "provenance"):
+        assert (tmp_path / f"{name}.{ending}.tif").exists()
