@@ -19,16 +19,16 @@ import numpy as np
 from matplotlib import pyplot as plt
 from photos import SHOWN, Photo, read_photos
 
-from napari_defocus.dense.detector import DenseJudgement, judge_dense, kept_dense
+from napari_defocus.dense.detector import DensePrediction, cached_dense, predict_dense
 from napari_defocus.detection.api import Detection, DetectionConfig
-from napari_defocus.detection.inference import Judgement, join, judge_plane
-from napari_defocus.detection.postprocess import decide
+from napari_defocus.detection.inference import Prediction, join, predict_plane
+from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.evaluate.scores import SetScores, score_map, score_set
 from napari_defocus.filters.plane import Plane, prepare_colours, prepare_plane
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.response import combine, filter_response, local_contrast, pool
 
-Judge = Callable[[Photo], Judgement]
+Judge = Callable[[Photo], Prediction]
 WORST = 3
 CONFIG = DetectionConfig()
 
@@ -62,39 +62,42 @@ def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, lis
     yield from one("dense, network alone", photos, network_alone())
     for told in trained:
         name, file = told.split("=", 1)
-        judged = [judged_by(file, metric, photo) for photo in photos]
-        yield f"dense, {name}", [decide(judgement, CONFIG) for judgement in judged]
+        valid = [judged_by(file, metric, photo) for photo in photos]
+        yield f"dense, {name}", [postprocess(prediction, CONFIG) for prediction in valid]
 
 
-def judged_by(detector: str, metric: LocalMetric, photo: Photo) -> Judgement:
-    return judge_plane(photo.image, metric, DetectionConfig(detector=detector))
+def judged_by(detector: str, metric: LocalMetric, photo: Photo) -> Prediction:
+    return predict_plane(photo.image, metric, DetectionConfig(detector=detector))
 
 
-def both_refined(name: str, judgements: list[Judgement]) -> Iterator[tuple[str, list[Detection]]]:
-    yield name, [decide(judgement, CONFIG) for judgement in judgements]
+def both_refined(name: str, judgements: list[Prediction]) -> Iterator[tuple[str, list[Detection]]]:
+    yield name, [postprocess(prediction, CONFIG) for prediction in judgements]
     plain = replace(CONFIG, refine=False)
-    yield f"{name}, not refined", [decide(judgement, plain) for judgement in judgements]
+    yield f"{name}, not refined", [postprocess(prediction, plain) for prediction in judgements]
     still = replace(CONFIG, adapt=0.0)
-    yield f"{name}, threshold not adapted", [decide(judgement, still) for judgement in judgements]
+    yield (
+        f"{name}, threshold not adapted",
+        [postprocess(prediction, still) for prediction in judgements],
+    )
 
 
-def one(name: str, photos: list[Photo], judge: Judge) -> Iterator[tuple[str, list[Detection]]]:
-    yield name, [decide(judge(photo), CONFIG) for photo in photos]
+def one(name: str, photos: list[Photo], predict: Judge) -> Iterator[tuple[str, list[Detection]]]:
+    yield name, [postprocess(predict(photo), CONFIG) for photo in photos]
 
 
 def metric_alone(metric: LocalMetric) -> Judge:
     """Judge by the metric at full size, as if there were no noise."""
 
-    def judge(photo: Photo) -> Judgement:
+    def predict(photo: Photo) -> Prediction:
         plane = prepare_plane(photo.image)
         silent = Plane(plane.grey, plane.holes, (1e-12, 0.0))
         response = pool(filter_response(silent, metric), plane.grey, metric.pooling)
         contrast = pool(local_contrast(silent, metric.pooling), plane.grey, metric.pooling)
         level = combine(response, contrast, metric.pooling)
-        odds = metric.calibration.slope * (level - metric.calibration.threshold)
-        return Judgement(odds, np.ones(odds.shape, bool))
+        log_odds = metric.calibration.slope * (level - metric.calibration.threshold)
+        return Prediction(log_odds, np.ones(log_odds.shape, bool))
 
-    return judge
+    return predict
 
 
 def dense_without_outlines(metric: LocalMetric) -> Judge:
@@ -105,17 +108,17 @@ def dense_without_outlines(metric: LocalMetric) -> Judge:
 def network_alone() -> Judge:
     """Judge by the network's own log odds: the metric has no say anywhere."""
 
-    def judge(photo: Photo) -> Judgement:
+    def predict(photo: Photo) -> Prediction:
         found = by_network(photo)
-        silent = Judgement(np.zeros_like(found.odds), np.zeros(found.odds.shape, bool))
-        return replace(join(silent, found), judged=~silent.judged)
+        silent = Prediction(np.zeros_like(found.log_odds), np.zeros(found.log_odds.shape, bool))
+        return replace(join(silent, found), valid=~silent.valid)
 
-    return judge
+    return predict
 
 
-def by_network(photo: Photo) -> DenseJudgement:
+def by_network(photo: Photo) -> DensePrediction:
     plane = prepare_plane(photo.image)
-    return judge_dense(prepare_colours(photo.image, plane), kept_dense())
+    return predict_dense(prepare_colours(photo.image, plane), cached_dense())
 
 
 def score(photos: list[Photo], detections: list[Detection]) -> SetScores:

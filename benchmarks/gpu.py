@@ -22,12 +22,12 @@ from skimage import data
 from napari_defocus.core.devices import STREAMS, Device, at_work, choose_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.tiling import whole
-from napari_defocus.dense.detector import judge_dense, kept_dense
+from napari_defocus.dense.detector import cached_dense, predict_dense
 from napari_defocus.detection._torch_refinement import refine_tensor
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.metric._torch_response import odds_of
+from napari_defocus.metric._torch_response import log_odds_of
 from napari_defocus.metric.local_metric import load_metric
 
 # Planes that pass through, for each stream.
@@ -76,13 +76,13 @@ def measure(device: Device, image: npt.NDArray[np.uint8], repeats: int) -> Itera
     metric, refinement = load_metric(), RefinementConfig()
     pixels, size = grey.size, grey.nbytes
 
-    def judged(given: torch.Tensor) -> torch.Tensor:
-        odds = odds_of(given, plane.noise, metric, whole(grey.shape))[0]
-        return refine_tensor(odds.sigmoid(), refinement)
+    def valid(given: torch.Tensor) -> torch.Tensor:
+        log_odds = log_odds_of(given, plane.noise, metric, whole(grey.shape))[0]
+        return refine_tensor(log_odds.sigmoid(), refinement)
 
     def through() -> Float:
         return device.work(
-            [lambda: device.download(judged(device.upload(grey)))], lambda: fail("device")
+            [lambda: device.download(valid(device.upload(grey)))], lambda: fail("device")
         )
 
     with torch.inference_mode():
@@ -96,14 +96,14 @@ def measure(device: Device, image: npt.NDArray[np.uint8], repeats: int) -> Itera
         yield "to the device, from pinned memory", size / copying / 1e9, "GB/s"
         copying = seconds(partial(host.copy_, there, non_blocking=device.cuda))
         yield "from the device, to pinned memory", size / copying / 1e9, "GB/s"
-        resident = seconds(partial(judged, there))
+        resident = seconds(partial(valid, there))
         yield "filter, pool, refine: resident", pixels / resident / 1e9, "Gpx/s"
         del there, other, host
     yield "the same, with transfers", pixels / seconds(through) / 1e9, "Gpx/s"
     streamed = seconds(partial(stream, through)) / (PLANES * STREAMS)
     yield f"the same, {STREAMS} planes on their way at once", pixels / streamed / 1e9, "Gpx/s"
     colours = np.repeat(grey[..., np.newaxis], 3, axis=2)
-    network = seconds(partial(judge_dense, colours, kept_dense(), device=device))
+    network = seconds(partial(predict_dense, colours, cached_dense(), device=device))
     yield "dense network, with transfers", pixels / network / 1e6, "Mpx/s"
     for detector in ("metric", "dense"):
         config = DetectionConfig(detector, device=device.place.type)

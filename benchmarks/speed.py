@@ -30,8 +30,8 @@ from scipy import ndimage
 from skimage import data
 
 from napari_defocus.detection.api import DetectionConfig, detect
-from napari_defocus.detection.inference import judge_plane
-from napari_defocus.detection.postprocess import Levels, decide, start_map
+from napari_defocus.detection.inference import predict_plane
+from napari_defocus.detection.postprocess import ScoreStatistics, initial_sharpness, postprocess
 from napari_defocus.detection.refinement import refine
 from napari_defocus.detection.threshold import MaskConfig, cut_mask
 from napari_defocus.filters import _numba as compiled
@@ -39,7 +39,7 @@ from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.raster import find_images, read_image
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import filter_response, local_contrast, pool
-from napari_defocus.widgets.detect.preview import decide_reduced
+from napari_defocus.widgets.detect.preview import postprocess_reduced
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -153,10 +153,10 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     floats = image.astype(np.float32)
     metric = load_metric()
     plane = prepare_plane(image)
-    judgement = judge_plane(image, metric, CONFIG)
-    start = start_map(judgement.level, Levels.of(judgement), CONFIG, True)
+    prediction = predict_plane(image, metric, CONFIG)
+    start = initial_sharpness(prediction.score, ScoreStatistics.of(prediction), CONFIG, True)
     response = filter_response(plane, metric)
-    undecided = ~judgement.judged
+    undecided = ~prediction.valid
     yield "copy of the array, float32", floats.copy
     yield "5 x 5 box filter, scipy", lambda: ndimage.uniform_filter(start, 5)
     yield "pooled |Laplacian|, scipy", lambda: pooled_laplacian(floats)
@@ -164,11 +164,11 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     yield "filter", lambda: filter_response(plane, metric)
     yield "contrast", lambda: local_contrast(plane, metric.pooling)
     yield "pool", lambda: pool(response, plane.grey, metric.pooling)
-    yield "judge", lambda: judge_plane(image, metric, CONFIG)
+    yield "judge", lambda: predict_plane(image, metric, CONFIG)
     yield "refine, 100 iterations", lambda: refine(start)
     yield "mask", lambda: cut_mask(start, undecided, 0.5, MaskConfig().smallest)
-    yield "decide", lambda: decide(judgement, CONFIG)
-    yield "preview: threshold moved", lambda: decide_reduced(judgement, CONFIG)
+    yield "decide", lambda: postprocess(prediction, CONFIG)
+    yield "preview: threshold moved", lambda: postprocess_reduced(prediction, CONFIG)
     yield "whole detect, metric", lambda: detect(image, metric, CONFIG)
     if megapixels <= LARGEST_FOR_SLOW:
         yield "whole detect, dense", lambda: detect(image, metric, DENSE)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_defocus.dense.detector import DenseDetector, judge_dense, load_dense
+from napari_defocus.dense.detector import DenseDetector, load_dense, predict_dense
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.io.raster import IMAGE_SUFFIXES
@@ -74,9 +74,9 @@ def mean_auc(detector: DenseDetector, planes: list[LabelledPlane]) -> float:
     scores = []
     for labelled in planes:
         plane = prepare_plane(labelled.image)
-        odds = judge_dense(prepare_colours(labelled.image, plane), detector).odds
+        log_odds = predict_dense(prepare_colours(labelled.image, plane), detector).log_odds
         known = labelled.labels > 0
-        scores.append(auc(odds[known], labelled.labels[known] == SHARP))
+        scores.append(auc(log_odds[known], labelled.labels[known] == SHARP))
     return float(np.mean(scores)) if scores else float("nan")
 
 

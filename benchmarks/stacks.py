@@ -241,7 +241,7 @@ def _expanded(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.ND
 def measure(stack: Rendered) -> dict[str, float]:
     """Score altitude and fused image of a rendered stack."""
     found = analyse_stack(stack.planes)
-    error = np.abs(found.altitude - stack.depth)
+    error = np.abs(found.depth_map - stack.depth)
     return {
         "error": float(np.median(error)),
         "far out": float((error > 0.75).mean()),
@@ -259,8 +259,8 @@ def measure_real(folder: Path, *options: str) -> str:
             [sys.executable, "-c", TIMED, *command], capture_output=True, text=True, check=True
         )
         status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
-        altitude = read_image(Path(out) / f"{folder.name}.altitude.tif").data
-    rows = np.median(altitude, axis=1)
+        depth_map = read_image(Path(out) / f"{folder.name}.altitude.tif").data
+    rows = np.median(depth_map, axis=1)
     order = stats.spearmanr(rows, np.arange(len(rows))).statistic
     name = " ".join([folder.name, *options])
     return (
@@ -284,7 +284,7 @@ def main(say: Callable[[str], None] = print) -> None:
     plain, found = analyse_stack(planes), analyse_stack(planes, StackConfig(extremum="min"))
     say(
         f"phase objects: share {plain.phase_share:.2f}, median error as a minimum "
-        f"{np.median(np.abs(found.altitude - depth)):.3f}"
+        f"{np.median(np.abs(found.depth_map - depth)):.3f}"
     )
     if options.folder:
         for name, extra in (

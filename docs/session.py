@@ -133,7 +133,7 @@ def main() -> None:
     session.viewer.open_sample(PLUGIN, "photo")
     detect_at_once(session)
     learn_from_strokes(session)
-    judge(session)
+    predict(session)
     map_a_stack(session)
     session.viewer.close()
 
@@ -180,7 +180,7 @@ def learn_from_strokes(session: Session) -> None:
     session.picture("kernels")
 
 
-def judge(session: Session) -> None:
+def predict(session: Session) -> None:
     """Detect with the new metric, and compare with the truth."""
     viewer = session.viewer
     detect = session.open("Detect")

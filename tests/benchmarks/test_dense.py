@@ -7,7 +7,7 @@ import stack_planes
 from PIL import Image
 from skimage import data
 
-from napari_defocus.dense.detector import kept_dense
+from napari_defocus.dense.detector import cached_dense
 from napari_defocus.simulate.optics import defocus, to_light
 
 pytest.importorskip("torch")
@@ -35,8 +35,8 @@ def test_stack_planes_tell_a_detector_that_works(tmp_path, monkeypatch):
     for plane in planes:
         labelled = plane.labels > 0
         assert ((plane.labels == 1) == LEFT)[labelled].mean() > 0.95
-    assert stack_planes.mean_auc(kept_dense(), planes) > 0.9
-    assert np.isnan(stack_planes.mean_auc(kept_dense(), []))
+    assert stack_planes.mean_auc(cached_dense(), planes) > 0.9
+    assert np.isnan(stack_planes.mean_auc(cached_dense(), []))
 
 
 def test_ablation_writes_its_table_and_pictures(tmp_path, monkeypatch):

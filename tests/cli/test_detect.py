@@ -233,12 +233,12 @@ class TestBrokenInput:
         (error,) = errors(err)
         for word in ("chunk 0/c/3/23", source, "is missing", "missing: fill"):
             assert str(word) in error
-        judged = {path: path.stat().st_mtime_ns for path in (out / ".wide.partial/judge").iterdir()}
-        assert judged
+        valid = {path: path.stat().st_mtime_ns for path in (out / ".wide.partial/judge").iterdir()}
+        assert valid
         # Judged again are only tiles that were not yet.
         asked = [source, "--out", out, *asked_tiles]
         assert run(*asked)[0] == 2
-        assert {path: path.stat().st_mtime_ns for path in judged} == judged
+        assert {path: path.stat().st_mtime_ns for path in valid} == valid
         assert run(*asked, "--missing", "fill")[0] == 0
         assert run(source, "--out", tmp_path / "new", *asked_tiles, "--missing", "fill")[0] == 0
         found, expected = (

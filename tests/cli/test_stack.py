@@ -16,7 +16,7 @@ from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.folder import natural_key, open_stack_source
 from napari_defocus.io.raster import read_image, write_png, write_tiff
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.metric.response import sharpness_odds
+from napari_defocus.metric.response import predict_log_odds
 from napari_defocus.stacks.api import StackConfig, analyse_stack
 from napari_defocus.stacks.training_labels import propose_annotation, propose_annotations
 
@@ -81,9 +81,10 @@ def test_a_stack_file_becomes_maps(run, stack, planes, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == expected
     assert sorted(lines) == sorted(str(out / name) for name in expected)
     found = analyse_stack(planes)
+    fields = {"altitude": "depth_map", "provenance": "source_plane"}
     for name in ("altitude", "confidence", "fused", "provenance"):
         image = read_image(out / f"stack.{name}.tif")
-        np.testing.assert_array_equal(image.data, getattr(found, name))
+        np.testing.assert_array_equal(image.data, getattr(found, fields.get(name, name)))
         assert image.axes == "YX"
         assert image.pixel_size_um == pytest.approx(0.5)
     rows = table(out / "stack.planes.csv")
@@ -99,8 +100,8 @@ def test_a_stack_file_becomes_maps(run, stack, planes, tmp_path):
 def test_a_folder_of_planes_is_a_stack_in_the_order_of_its_numbers(run, folder, planes, tmp_path):
     status, _, _ = run("stack", folder, "--out", tmp_path)
     assert status == 0
-    altitude = read_image(tmp_path / "planes.altitude.tif").data
-    np.testing.assert_array_equal(altitude, analyse_stack(planes).altitude)
+    depth_map = read_image(tmp_path / "planes.altitude.tif").data
+    np.testing.assert_array_equal(depth_map, analyse_stack(planes).depth_map)
 
 
 def test_natural_order():
@@ -122,8 +123,8 @@ def test_axes_in_another_order_are_told(run, planes, tmp_path):
     path = tmp_path / "odd.tif"
     tifffile.imwrite(path, planes.transpose(1, 2, 0), photometric="minisblack")
     assert run("stack", path, "--axes", "YXZ", "--out", tmp_path / "out")[0] == 0
-    altitude = read_image(tmp_path / "out" / "odd.altitude.tif").data
-    np.testing.assert_array_equal(altitude, analyse_stack(planes).altitude)
+    depth_map = read_image(tmp_path / "out" / "odd.altitude.tif").data
+    np.testing.assert_array_equal(depth_map, analyse_stack(planes).depth_map)
 
 
 def test_zarr_arrays_are_read(run, planes, tmp_path):
@@ -134,8 +135,8 @@ def test_zarr_arrays_are_read(run, planes, tmp_path):
     array[:] = planes
     status, _, err = run("stack", tmp_path / "z.zarr", "--axes", "ZYX", "--out", tmp_path / "out")
     assert status == 0, err
-    altitude = read_image(tmp_path / "out" / "z.altitude.tif").data
-    np.testing.assert_array_equal(altitude, analyse_stack(planes).altitude)
+    depth_map = read_image(tmp_path / "out" / "z.altitude.tif").data
+    np.testing.assert_array_equal(depth_map, analyse_stack(planes).depth_map)
 
 
 @pytest.fixture
@@ -155,9 +156,9 @@ def test_times_and_channels_are_worked_one_by_one(run, many, planes, tmp_path):
         image = read_image(out / f"many.{name}.tif")
         assert image.axes == "TCYX"
         assert image.data.shape == (2, 2, SIDE, SIDE)
-    altitude = read_image(out / "many.altitude.tif").data
-    np.testing.assert_array_equal(altitude[0, 0], analyse_stack(planes).altitude)
-    np.testing.assert_array_equal(altitude[1, 0], analyse_stack(planes[::-1]).altitude)
+    depth_map = read_image(out / "many.altitude.tif").data
+    np.testing.assert_array_equal(depth_map[0, 0], analyse_stack(planes).depth_map)
+    np.testing.assert_array_equal(depth_map[1, 0], analyse_stack(planes[::-1]).depth_map)
     rows = table(out / "many.planes.csv")
     assert list(rows[0])[:3] == ["T", "C", "plane"]
     assert len(rows) == 20
@@ -193,8 +194,8 @@ def test_a_minimum_is_warned_of_and_found(run, tmp_path):
     _, _, err = run("stack", tmp_path / "phase.tif", "--out", tmp_path / "max")
     assert any("warning" in line and "extremum min" in line for line in err)
     run("stack", tmp_path / "phase.tif", "--out", tmp_path / "min", "--extremum", "min")
-    altitude = read_image(tmp_path / "min" / "phase.altitude.tif").data
-    assert np.median(np.abs(altitude - depth)) < 0.25
+    depth_map = read_image(tmp_path / "min" / "phase.altitude.tif").data
+    assert np.median(np.abs(depth_map - depth)) < 0.25
 
 
 def test_frames_of_a_time_series_are_flagged(run, tmp_path):
@@ -325,9 +326,9 @@ def test_a_metric_is_fitted_to_a_stack_without_painting(run, tmp_path):
     other = benchmark.RENDERED["slant brick"](192)
     for z in (1, 3):
         radius = 1.5 * np.abs(other.depth - z)
-        odds, judged = sharpness_odds(prepare_plane(other.planes[z]), metric)
-        known = judged & ((radius < 0.5) | (radius > 1.5))
-        assert auc(odds[known], radius[known] < 0.5) > 0.9
+        log_odds, valid = predict_log_odds(prepare_plane(other.planes[z]), metric)
+        known = valid & ((radius < 0.5) | (radius > 1.5))
+        assert auc(log_odds[known], radius[known] < 0.5) > 0.9
 
 
 def test_fits_need_images_or_a_stack_not_both(run, stack, tmp_path):

@@ -19,19 +19,19 @@ from torch import nn
 
 from napari_defocus.cli.main import build_parser, detection_config, main
 from napari_defocus.core import devices
-from napari_defocus.core.devices import Device, DeviceWarning, at_work, in_tiles, judging_device
+from napari_defocus.core.devices import Device, DeviceWarning, at_work, in_tiles, inference_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.tiling import plan_tiles, whole
 from napari_defocus.dense import detector as dense
 from napari_defocus.dense import on_device as device_dense
-from napari_defocus.dense.detector import judge_dense
+from napari_defocus.dense.detector import predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.detection import _torch_refinement as device_refinement
 from napari_defocus.detection import inference as judging
 from napari_defocus.detection import postprocess as deciding
 from napari_defocus.detection._torch_refinement import refine_on
 from napari_defocus.detection.api import DetectionConfig, detect
-from napari_defocus.detection.inference import judge_plane, judge_region
+from napari_defocus.detection.inference import predict_plane, predict_region
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.filters import _torch as device_filters
 from napari_defocus.filters.noise import measure_plane
@@ -39,9 +39,9 @@ from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.filters.resampling import block_mean, enlarge
 from napari_defocus.io.manifest import result_identity
 from napari_defocus.io.raster import write_png
-from napari_defocus.metric._torch_response import odds_of, sharpness_odds_on
+from napari_defocus.metric._torch_response import log_odds_of, predict_log_odds_on
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.metric.response import guided_filter, halo, sharpness_odds
+from napari_defocus.metric.response import guided_filter, halo, predict_log_odds
 
 CPU = torch.device("cpu")
 METRIC = load_metric()
@@ -82,7 +82,7 @@ def on_torch(monkeypatch):
         return CPU
 
     for module in (judging, deciding):
-        monkeypatch.setattr(module, "judging_device", choose)
+        monkeypatch.setattr(module, "inference_device", choose)
     return asked
 
 
@@ -100,16 +100,16 @@ PICTURES = {
 def test_auto_is_cuda_for_the_network_alone(monkeypatch):
     for there, expected in ((True, torch.device("cuda")), (False, None)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert judging_device("auto", dense=True) == expected
-        assert judging_device("auto", dense=False) is None
-        assert judging_device("cpu", dense=True) is None
+        assert inference_device("auto", dense=True) == expected
+        assert inference_device("auto", dense=False) is None
+        assert inference_device("cpu", dense=True) is None
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_is_taken_by_name_or_said_not_to_be_there(monkeypatch, name):
     module = getattr(torch, name)
     monkeypatch.setattr(module, "is_available", lambda: True)
-    assert judging_device(name, dense=False) == torch.device(name)
+    assert inference_device(name, dense=False) == torch.device(name)
     monkeypatch.setattr(module, "is_available", lambda: False)
     for config in (DetectionConfig(device=name), DetectionConfig("metric", device=name)):
         with pytest.raises(DefocusError, match=f"'{name}' is not there"):
@@ -123,9 +123,9 @@ def test_an_unknown_device_is_refused_with_the_choice():
 
 def test_without_torch_a_named_device_is_refused_and_auto_is_the_cpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert judging_device("auto", dense=True) is None
+    assert inference_device("auto", dense=True) is None
     with pytest.raises(DefocusError, match="'cuda' needs torch; pip install torch"):
-        judging_device("cuda", dense=False)
+        inference_device("cuda", dense=False)
 
 
 def test_devices_are_known_without_torch():
@@ -200,11 +200,11 @@ def test_the_guided_filter_is_the_same():
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_metric_says_the_same_of_pictures(device, name):
     plane = prepare_plane(PICTURES[name])
-    odds, judged = sharpness_odds(plane, METRIC)
-    found, trusted = sharpness_odds_on(device, plane, METRIC, whole(plane.grey.shape))
+    log_odds, valid = predict_log_odds(plane, METRIC)
+    found, trusted = predict_log_odds_on(device, plane, METRIC, whole(plane.grey.shape))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, odds, atol=1e-4)
-    np.testing.assert_array_equal(trusted, judged)
+    np.testing.assert_allclose(found, log_odds, atol=1e-4)
+    np.testing.assert_array_equal(trusted, valid)
 
 
 @given(
@@ -218,27 +218,27 @@ def test_the_metric_says_the_same_of_any_image(rows, columns, sigma, noise, seed
     rng = np.random.default_rng(seed)
     image = ndimage.gaussian_filter(rng.random((rows, columns)), sigma)
     plane = prepare_plane(image + noise * image.std() * rng.normal(size=image.shape))
-    odds, judged = sharpness_odds(plane, METRIC)
+    log_odds, valid = predict_log_odds(plane, METRIC)
     with at_work(CPU) as device:
-        found, trusted = sharpness_odds_on(device, plane, METRIC, whole(plane.grey.shape))
-    np.testing.assert_allclose(found, odds, atol=1e-4)
+        found, trusted = predict_log_odds_on(device, plane, METRIC, whole(plane.grey.shape))
+    np.testing.assert_allclose(found, log_odds, atol=1e-4)
     # Where trust ends is a matter of the last digit.
-    assert (trusted != judged).mean() < 0.01
+    assert (trusted != valid).mean() < 0.01
 
 
 def test_an_image_smaller_than_the_filters_is_refused(device):
     plane = prepare_plane(RNG.random((5, 40)))
     with pytest.raises(DefocusError, match="smaller than the metric's filters"):
-        sharpness_odds_on(device, plane, METRIC, whole(plane.grey.shape))
+        predict_log_odds_on(device, plane, METRIC, whole(plane.grey.shape))
 
 
 def test_nothing_stays_behind_on_the_cpu():
     """Tensors that meet on two devices are an error, even where none computes."""
     grey = torch.empty((90, 110), device="meta")
-    assert odds_of(grey, (1e-4, 1e-3), METRIC, whole(grey.shape)).shape == (2, 90, 110)
+    assert log_odds_of(grey, (1e-4, 1e-3), METRIC, whole(grey.shape)).shape == (2, 90, 110)
     network = DenseNet(torch.zeros(2, 7, 7)).to("meta")
     shown = torch.empty((90, 110, 3), device="meta")
-    assert device_dense._judge(shown, network, (0.5, 0.2)).shape == (3, 90, 110)
+    assert device_dense._predict(shown, network, (0.5, 0.2)).shape == (3, 90, 110)
 
 
 # The refinement
@@ -306,21 +306,21 @@ def test_detection_with_the_metric_is_the_same(on_torch):
 
 
 def test_detection_with_the_network_is_the_same(on_torch, detector, monkeypatch):
-    monkeypatch.setattr(judging, "kept_dense", lambda source: detector)
+    monkeypatch.setattr(judging, "cached_dense", lambda source: detector)
     config = DetectionConfig("dense")
-    found = judge_plane(COLOURS, METRIC, config)
+    found = predict_plane(COLOURS, METRIC, config)
     assert set(on_torch) == {("auto", True)}
     for module in (judging, deciding):
-        monkeypatch.setattr(module, "judging_device", lambda name, dense: None)
-    expected = judge_plane(COLOURS, METRIC, config)
-    np.testing.assert_allclose(found.level, expected.level, atol=1e-4)
+        monkeypatch.setattr(module, "inference_device", lambda name, dense: None)
+    expected = predict_plane(COLOURS, METRIC, config)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
     np.testing.assert_allclose(found.radius, expected.radius, atol=1e-4)
     np.testing.assert_allclose(found.radius_error, expected.radius_error, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["metric", "dense"])
 def test_parts_are_judged_side_by_side_and_join(on_torch, detector, monkeypatch, kind):
-    monkeypatch.setattr(judging, "kept_dense", lambda source: detector)
+    monkeypatch.setattr(judging, "cached_dense", lambda source: detector)
     monkeypatch.setattr(dense, "TILE", 64)
     monkeypatch.setattr("napari_defocus.core.threads.cores", lambda: 3)
     monkeypatch.setattr(judging, "plan_parts", lambda shape, step: plan_tiles(shape, 64))
@@ -332,12 +332,12 @@ def test_parts_are_judged_side_by_side_and_join(on_torch, detector, monkeypatch,
 
     monkeypatch.setattr(judging, "in_threads", noted)
     image, config = data.coffee()[:150, :200], DetectionConfig(kind, device="cuda")
-    found = judge_plane(image, METRIC, config)
+    found = predict_plane(image, METRIC, config)
     for module in (judging, deciding):
-        monkeypatch.setattr(module, "judging_device", lambda name, dense: None)
-    expected = judge_plane(image, METRIC, config)
+        monkeypatch.setattr(module, "inference_device", lambda name, dense: None)
+    expected = predict_plane(image, METRIC, config)
     assert alone == [False, kind == "dense"]
-    np.testing.assert_allclose(found.level, expected.level, atol=1e-4)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
 
 
 def test_a_stack_holds_its_device_to_the_end(on_torch, monkeypatch):
@@ -392,32 +392,32 @@ IMAGE = ndimage.gaussian_filter(RNG.random((280, 256, 3)), (1, 1, 0)).astype(np.
 
 def test_out_of_memory_the_tile_is_halved(device, detector, small_tiles):
     guide = IMAGE[..., 0]
-    expected = judge_dense(IMAGE, detector, guide=guide, device=device).odds
+    expected = predict_dense(IMAGE, detector, guide=guide, device=device).log_odds
     device._kept.clear()
     narrowed(device, detector, 256 * 224)
     with notices("out of memory; going on in smaller tiles"):
-        found = judge_dense(IMAGE, detector, guide=guide, device=device).odds
+        found = predict_dense(IMAGE, detector, guide=guide, device=device).log_odds
     assert np.isfinite(found).all()
     assert np.abs(found - expected).max() < 0.25 * expected.std()
     assert not np.array_equal(found, expected)
 
 
 def test_out_of_memory_again_the_cpu_takes_the_tile_as_it_is(device, detector, small_tiles):
-    expected = judge_dense(IMAGE, detector)
+    expected = predict_dense(IMAGE, detector)
     narrowed(device, detector, 0)
     with notices(
         "out of memory; going on in smaller tiles", "out of memory; the CPU goes on in its place"
     ):
-        found = judge_dense(IMAGE, detector, device=device)
-    np.testing.assert_array_equal(found.odds, expected.odds)
+        found = predict_dense(IMAGE, detector, device=device)
+    np.testing.assert_array_equal(found.log_odds, expected.log_odds)
 
 
 def test_another_fault_goes_to_the_cpu_at_once(device, detector, small_tiles):
-    expected = judge_dense(IMAGE, detector)
+    expected = predict_dense(IMAGE, detector)
     narrowed(device, detector, 0, RuntimeError("no kernel image is available"))
     with notices("no kernel image is available; the CPU goes on in its place"):
-        found = judge_dense(IMAGE, detector, device=device)
-    np.testing.assert_array_equal(found.odds, expected.odds)
+        found = predict_dense(IMAGE, detector, device=device)
+    np.testing.assert_array_equal(found.log_odds, expected.log_odds)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_other_errors_are_not_hidden(device):
 def test_the_metric_in_smaller_tiles_is_the_same(device, monkeypatch):
     plane = prepare_plane(np.tile(data.camera()[:, :80], (3, 1))[:1404])
     region = (slice(32, 1404), slice(0, 64))
-    expected, trusted = sharpness_odds_on(device, plane, METRIC, region)
+    expected, trusted = predict_log_odds_on(device, plane, METRIC, region)
     monkeypatch.setattr("napari_defocus.metric._torch_response.SMALLER", 256)
     upload = device.upload
 
@@ -484,9 +484,9 @@ def test_the_metric_in_smaller_tiles_is_the_same(device, monkeypatch):
 
     monkeypatch.setattr(device, "upload", short)
     with notices("out of memory; going on in smaller tiles"):
-        found, judged = sharpness_odds_on(device, plane, METRIC, region)
+        found, valid = predict_log_odds_on(device, plane, METRIC, region)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_array_equal(judged, trusted)
+    np.testing.assert_array_equal(valid, trusted)
 
 
 def test_a_metric_s_fault_goes_to_the_cpu(device, monkeypatch):
@@ -497,8 +497,8 @@ def test_a_metric_s_fault_goes_to_the_cpu(device, monkeypatch):
 
     monkeypatch.setattr(device, "upload", fail)
     with notices("no driver; the CPU goes on in its place"):
-        found, _ = sharpness_odds_on(device, plane, METRIC, whole(plane.grey.shape))
-    np.testing.assert_array_equal(found, sharpness_odds(plane, METRIC)[0])
+        found, _ = predict_log_odds_on(device, plane, METRIC, whole(plane.grey.shape))
+    np.testing.assert_array_equal(found, predict_log_odds(plane, METRIC)[0])
 
 
 def test_tiles_of_a_region_join():
@@ -573,7 +573,7 @@ def test_as_many_threads_as_streams_are_on_the_device_at_once(monkeypatch):
 
 def test_regions_of_tiled_runs_are_judged_on_the_device(on_torch):
     image = data.camera()[::2, ::2]
-    found = judge_region(
+    found = predict_region(
         lambda rows, columns: image[rows, columns],
         (slice(64, 128), slice(0, 256)),
         image.shape,
@@ -582,8 +582,8 @@ def test_regions_of_tiled_runs_are_judged_on_the_device(on_torch):
         DetectionConfig("metric", device="cuda"),
     )
     assert on_torch == [("cuda", False)]
-    expected = judge_plane(image, METRIC, DetectionConfig("metric")).level[64:128]
-    np.testing.assert_allclose(found.level, expected, atol=1e-4)
+    expected = predict_plane(image, METRIC, DetectionConfig("metric")).score[64:128]
+    np.testing.assert_allclose(found.score, expected, atol=1e-4)
 
 
 # The benchmark

@@ -13,9 +13,9 @@ from napari_defocus.dense.config import DenseConfig
 from napari_defocus.dense.detector import (
     DenseDetector,
     build_network,
-    judge_dense,
-    kept_dense,
+    cached_dense,
     load_dense,
+    predict_dense,
     save_dense,
     standardise,
 )
@@ -28,8 +28,8 @@ from napari_defocus.dense.network import (
     read_imagenet,
 )
 from napari_defocus.detection.api import DetectionConfig, detect
-from napari_defocus.detection.inference import detector_for, judge_plane
-from napari_defocus.detection.postprocess import decide
+from napari_defocus.detection.inference import detector_for, predict_plane
+from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.io.raster import read_image, write_tiff
 from napari_defocus.labels.annotation import UNLABELLED
 from napari_defocus.metric.local_metric import load_metric, save_metric
@@ -141,8 +141,8 @@ def test_the_network_judges_at_half_size_and_turns_with_nothing():
 @pytest.mark.parametrize("shape", [(70, 90), (33, 31), (16, 200)])
 def test_judgements_have_the_image_s_size(detector, shape):
     colours = RNG.random((*shape, 3)).astype(np.float32)
-    found = judge_dense(colours, detector)
-    for values in (found.odds, found.radius, found.radius_error):
+    found = predict_dense(colours, detector)
+    for values in (found.log_odds, found.radius, found.radius_error):
         assert values.shape == shape
         assert values.dtype == np.float32
         assert np.isfinite(values).all()
@@ -153,9 +153,9 @@ def test_judgements_have_the_image_s_size(detector, shape):
 def test_tiles_join_to_the_whole(detector, monkeypatch):
     """A tile with its halo says in its middle what the whole image says, but for the far view."""
     colours = ndimage.gaussian_filter(RNG.random((256, 320, 3)), (1, 1, 0)).astype(np.float32)
-    whole = judge_dense(colours, detector).odds
+    whole = predict_dense(colours, detector).log_odds
     monkeypatch.setattr(dense, "TILE", 128)
-    tiled = judge_dense(colours, detector).odds
+    tiled = predict_dense(colours, detector).log_odds
     assert np.abs(tiled - whole).max() < 0.25 * whole.std() + 1e-3
 
 
@@ -173,7 +173,7 @@ def test_stops_before_a_tile(detector):
     from napari_defocus.core.progress import Stopped
 
     with pytest.raises(Stopped):
-        judge_dense(COLOURS, detector, should_stop=lambda: True)
+        predict_dense(COLOURS, detector, should_stop=lambda: True)
 
 
 # Files
@@ -186,7 +186,9 @@ def test_files_keep_a_detector_in_half_precision(detector, file):
         assert loaded.weights[name].dtype == np.float16
         np.testing.assert_allclose(loaded.weights[name], values, rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(
-        judge_dense(COLOURS, loaded).odds, judge_dense(COLOURS, detector).odds, atol=0.05
+        predict_dense(COLOURS, loaded).log_odds,
+        predict_dense(COLOURS, detector).log_odds,
+        atol=0.05,
     )
 
 
@@ -269,35 +271,35 @@ def test_stacks_are_worked_through_plane_by_plane(file):
 def test_a_smooth_area_that_is_not_sharp_is_undecided(detector, monkeypatch):
     image = np.full((96, 96), 0.5, np.float32)
     image[:, :40] = RNG.random((96, 40))
-    for odds, expected in ((-2.0, 0), (2.0, 2)):
-        said = dense.DenseJudgement(
-            np.full((96, 96), odds, np.float32),
+    for log_odds, expected in ((-2.0, 0), (2.0, 2)):
+        said = dense.DensePrediction(
+            np.full((96, 96), log_odds, np.float32),
             np.ones((96, 96), np.float32),
             np.ones((96, 96), np.float32),
         )
         monkeypatch.setattr(
-            "napari_defocus.detection.inference.judge_dense", lambda *_, said=said, **__: said
+            "napari_defocus.detection.inference.predict_dense", lambda *_, said=said, **__: said
         )
         monkeypatch.setattr(
-            "napari_defocus.detection.inference.kept_dense", lambda source: detector
+            "napari_defocus.detection.inference.cached_dense", lambda source: detector
         )
         config = DetectionConfig(detector="dense")
-        mask = decide(judge_plane(image, load_metric(), config), config).mask
+        mask = postprocess(predict_plane(image, load_metric(), config), config).mask
         assert (mask[:, 80:] == expected).all()
 
 
 def test_metric_and_network_have_an_equal_say(detector, monkeypatch):
-    said = dense.DenseJudgement(*np.full((3, 70, 90), 2.0, np.float32))
-    monkeypatch.setattr("napari_defocus.detection.inference.judge_dense", lambda *_, **__: said)
-    monkeypatch.setattr("napari_defocus.detection.inference.kept_dense", lambda source: detector)
-    by_metric = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="metric"))
-    both = judge_plane(COLOURS, load_metric(), DetectionConfig(detector="dense"))
+    said = dense.DensePrediction(*np.full((3, 70, 90), 2.0, np.float32))
+    monkeypatch.setattr("napari_defocus.detection.inference.predict_dense", lambda *_, **__: said)
+    monkeypatch.setattr("napari_defocus.detection.inference.cached_dense", lambda source: detector)
+    by_metric = predict_plane(COLOURS, load_metric(), DetectionConfig(detector="metric"))
+    both = predict_plane(COLOURS, load_metric(), DetectionConfig(detector="dense"))
     config = DetectionConfig()
-    metric_odds = config.gain * (by_metric.level - config.caution)
-    odds = config.gain * (both.level - config.caution)
-    expected = np.where(by_metric.judged, (np.clip(metric_odds, -4, 4) + 2) / 2, 2)
-    np.testing.assert_allclose(odds, expected, atol=1e-3)
-    assert np.abs(metric_odds).max() > 4
+    metric_log_odds = config.gain * (by_metric.score - config.caution)
+    log_odds = config.gain * (both.score - config.caution)
+    expected = np.where(by_metric.predicted, (np.clip(metric_log_odds, -4, 4) + 2) / 2, 2)
+    np.testing.assert_allclose(log_odds, expected, atol=1e-3)
+    assert np.abs(metric_log_odds).max() > 4
 
 
 def test_a_detector_that_is_no_file_is_named():
@@ -334,15 +336,15 @@ def test_a_radius_needs_the_dense_detector(tmp_path, capsys):
 
 def test_the_package_brings_a_detector():
     config = DenseConfig()
-    assert kept_dense().record["steps"] == [config.steps] * config.runs
+    assert cached_dense().record["steps"] == [config.steps] * config.runs
 
 
 def test_a_file_is_read_again_only_when_it_changed(file, detector):
-    first = kept_dense(file)
-    assert kept_dense(file) is first
+    first = cached_dense(file)
+    assert cached_dense(file) is first
     save_dense(DenseDetector(detector.weights, {"again": 1}), file)
     os.utime(file, ns=(1, 1))
-    assert kept_dense(file).record == {"again": 1}
+    assert cached_dense(file).record == {"again": 1}
     file.unlink()
     with pytest.raises(DefocusError, match="no such file"):
-        kept_dense(file)
+        cached_dense(file)

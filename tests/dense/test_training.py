@@ -9,7 +9,7 @@ from napari_defocus.cli import main as cli
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ignore_event, never_stop
 from napari_defocus.dense.config import DenseConfig, SceneConfig
-from napari_defocus.dense.detector import RADIUS_OFFSET, judge_dense, load_dense
+from napari_defocus.dense.detector import RADIUS_OFFSET, load_dense, predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.dense.training import (
     BLURRED_FROM,
@@ -64,14 +64,14 @@ def halves():
 
 def test_losses_are_those_of_the_formulae():
     rng = np.random.default_rng(3)
-    judged = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    predicted = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
     # Even all over, so that doubling it by interpolation changes nothing.
-    judged[:] = judged[:, :, :1, :1]
+    predicted[:] = predicted[:, :, :1, :1]
     radii = rng.choice([0.0, 0.6, 1.2, 3.0, np.nan], (2, 8, 10)).astype(np.float32)
-    sharp_loss, radius_loss = dense_losses(torch.from_numpy(judged), torch.from_numpy(radii))
+    sharp_loss, radius_loss = dense_losses(torch.from_numpy(predicted), torch.from_numpy(radii))
     entropies, likelihoods = [], []
     for n, y, x in np.ndindex(radii.shape):
-        odds, level, log_error = judged[n, :, 0, 0].astype(np.float64)
+        log_odds, level, log_error = predicted[n, :, 0, 0].astype(np.float64)
         radius = radii[n, y, x]
         if np.isnan(radius):
             continue
@@ -79,9 +79,9 @@ def test_losses_are_those_of_the_formulae():
             abs(level - np.log(radius + RADIUS_OFFSET)) * np.exp(-log_error) + log_error
         )
         if radius <= SHARP_UP_TO:
-            entropies.append(np.log1p(np.exp(-odds)))
+            entropies.append(np.log1p(np.exp(-log_odds)))
         elif radius >= BLURRED_FROM:
-            entropies.append(np.log1p(np.exp(odds)))
+            entropies.append(np.log1p(np.exp(log_odds)))
     assert sharp_loss.item() == pytest.approx(np.mean(entropies), rel=1e-4)
     assert radius_loss.item() == pytest.approx(np.mean(likelihoods), rel=1e-4)
 
@@ -112,8 +112,8 @@ def test_training_learns_what_is_sharp(halves):
     config = DenseConfig(runs=1, steps=40, batch=4, crop=64, warm_up=5, memory=0.9)
     events = []
     detector = train_dense(halves, load_metric(), None, config, on_event=events.append)
-    odds = judge_dense(halves.images[0] / np.float32(255), detector).odds
-    assert odds[:, :40].mean() > odds[:, 56:].mean() + 1
+    log_odds = predict_dense(halves.images[0] / np.float32(255), detector).log_odds
+    assert log_odds[:, :40].mean() > log_odds[:, 56:].mean() + 1
     assert detector.record["steps"] == [40]
     assert detector.record["metric"] == load_metric().digest
 

@@ -248,7 +248,7 @@ def test_input_is_left_alone(metric):
         elements=None,
     )
     | st.builds(
-        lambda shape, seed, level: np.random.default_rng(seed).poisson(level, shape),
+        lambda shape, seed, score: np.random.default_rng(seed).poisson(score, shape),
         array_shapes(min_dims=2, max_dims=2, min_side=7, max_side=70),
         st.integers(0, 999),
         st.floats(0.01, 100),
@@ -381,12 +381,12 @@ def test_flat_region_far_from_texture_is_undecided(metric, noise):
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_undecided_pixels_lean_on_judged_ones_the_less_the_farther(value):
-    judged = np.zeros((8, 1500), bool)
-    judged[:, :40] = True
-    sharpness = np.where(judged, np.float32(value), np.float32(0.3))
-    spread = Surroundings.of(sharpness * judged, judged).spread()
+    valid = np.zeros((8, 1500), bool)
+    valid[:, :40] = True
+    sharpness = np.where(valid, np.float32(value), np.float32(0.3))
+    spread = Surroundings.of(sharpness * valid, valid).spread()
     around = at_pixels(spread, (slice(0, 8), slice(0, 1500)))
-    filled = np.where(judged, sharpness, around)
+    filled = np.where(valid, sharpness, around)
     lean = np.abs(filled - 0.5).mean(axis=0)
     assert (filled[:, :40] == value).all()
     assert (np.diff(lean) < 1e-6).all()

@@ -13,19 +13,19 @@ SHAPES = st.tuples(st.integers(1, 150), st.integers(1, 150))
 def plane(shape, seed, share=0.5):
     """Sharpness, 0 where not judged, and what is judged, in patches."""
     dice = np.random.default_rng(seed)
-    judged = ndimage.uniform_filter(dice.random(shape), 9, mode="wrap") < share
-    return np.where(judged, dice.random(shape), 0).astype(np.float32), judged
+    valid = ndimage.uniform_filter(dice.random(shape), 9, mode="wrap") < share
+    return np.where(valid, dice.random(shape), 0).astype(np.float32), valid
 
 
-def by_the_book(sharpness, judged):
+def by_the_book(sharpness, valid):
     """The same, cell by cell and in double precision."""
-    rows, columns = (-(-size // CELL) for size in judged.shape)
+    rows, columns = (-(-size // CELL) for size in valid.shape)
     share, known = np.zeros((rows, columns)), np.zeros((rows, columns))
     for i in range(rows):
         for j in range(columns):
             cell = slice(i * CELL, (i + 1) * CELL), slice(j * CELL, (j + 1) * CELL)
-            share[i, j] = judged[cell].mean()
-            known[i, j] = np.where(judged[cell], sharpness[cell], 0).mean(dtype=np.float64)
+            share[i, j] = valid[cell].mean()
+            known[i, j] = np.where(valid[cell], sharpness[cell], 0).mean(dtype=np.float64)
     spread = np.full((rows, columns), 0.5)
     for sigma in sorted(SIGMAS, reverse=True):
         near, level = (
@@ -39,22 +39,22 @@ def by_the_book(sharpness, judged):
 @settings(max_examples=25)
 @given(shape=SHAPES, seed=st.integers(0, 99), share=st.floats(0.4, 0.6))
 def test_sums_and_spread_are_as_by_the_book(shape, seed, share):
-    sharpness, judged = plane(shape, seed, share)
-    found = Surroundings.of(sharpness, judged)
+    sharpness, valid = plane(shape, seed, share)
+    found = Surroundings.of(sharpness, valid)
     assert found.shape == shape
-    np.testing.assert_allclose(found.spread(), by_the_book(sharpness, judged), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.spread(), by_the_book(sharpness, valid), rtol=0, atol=1e-4)
 
 
 @settings(max_examples=40)
 @given(shape=SHAPES, seed=st.integers(0, 99), side=st.integers(1, 6))
 def test_parts_give_the_same_bytes_as_the_whole(shape, seed, side):
-    sharpness, judged = plane(shape, seed)
-    at_once = Surroundings.of(sharpness, judged)
+    sharpness, valid = plane(shape, seed)
+    at_once = Surroundings.of(sharpness, valid)
     joined = Surroundings.empty(shape)
     for tile in plan_tiles(shape, side * CELL):
-        joined.put(Surroundings.of(sharpness[tile.region], judged[tile.region]), tile.region)
+        joined.put(Surroundings.of(sharpness[tile.region], valid[tile.region]), tile.region)
     np.testing.assert_array_equal(joined.sharpness, at_once.sharpness)
-    np.testing.assert_array_equal(joined.judged, at_once.judged)
+    np.testing.assert_array_equal(joined.valid, at_once.valid)
     np.testing.assert_array_equal(joined.spread(), at_once.spread())
 
 
@@ -84,19 +84,19 @@ def test_values_at_pixels_are_interpolated():
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
 def test_what_is_undecided_takes_what_lies_around_it(level):
-    judged = np.ones((160, 160), bool)
-    judged[40:120, 40:120] = False
-    sharpness = np.where(judged, np.float32(level), np.float32(0))
-    spread = Surroundings.of(sharpness, judged).spread()
+    valid = np.ones((160, 160), bool)
+    valid[40:120, 40:120] = False
+    sharpness = np.where(valid, np.float32(level), np.float32(0))
+    spread = Surroundings.of(sharpness, valid).spread()
     np.testing.assert_allclose(spread, level, rtol=0, atol=1e-3)
 
 
 def test_nearer_regions_count_more():
-    judged = np.zeros((64, 960), bool)
-    judged[:, :64] = judged[:, -64:] = True
+    valid = np.zeros((64, 960), bool)
+    valid[:, :64] = valid[:, -64:] = True
     sharpness = np.zeros((64, 960), np.float32)
     sharpness[:, :64] = 1
-    middle = Surroundings.of(sharpness, judged).spread()[1]
+    middle = Surroundings.of(sharpness, valid).spread()[1]
     assert (np.diff(middle) < 1e-6).all()
     assert middle[5] > 0.95
     assert middle[-6] < 0.05

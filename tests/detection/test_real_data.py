@@ -20,7 +20,7 @@ from napari_defocus.evaluate.scores import score_set
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.raster import find_images, read_image
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.metric.response import probability, sharpness_odds
+from napari_defocus.metric.response import predict_log_odds, probability
 
 DATA = Path(
     os.environ.get("NAPARI_DEFOCUS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -140,8 +140,8 @@ def test_scribbles_cover_less_than_a_twentieth(photos):
 
 def test_short_cut_of_the_refinement_equals_the_literal_loop_on_photos(metric, photos):
     for photo in photos[:3]:
-        odds, _ = sharpness_odds(prepare_plane(photo.image), metric)
-        start = probability(odds)[:200, :200]
+        log_odds, _ = predict_log_odds(prepare_plane(photo.image), metric)
+        start = probability(log_odds)[:200, :200]
         config = RefinementConfig()
         assert np.abs(refine(start, config) - literal_refinement(start, config)).max() < 1e-6
 

@@ -10,7 +10,7 @@ from skimage import data
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.api import DetectionConfig, detect
-from napari_defocus.detection.refinement import RefinementConfig, reach, refine
+from napari_defocus.detection.refinement import RefinementConfig, halo, refine
 from napari_defocus.filters import _numba as compiled
 
 PAPER = {"keep": 0.0}
@@ -256,14 +256,14 @@ def test_weights_that_sum_to_more_than_1_give_no_more_than_1():
 )
 def test_each_iteration_reaches_half_a_neighbourhood_further(side, iterations, pixels):
     config = RefinementConfig(iterations, (1 / len(iterations),) * len(iterations), side)
-    assert reach(config) == pixels
+    assert halo(config) == pixels
 
 
 @given(smooth_maps, st.integers(0, 2**32 - 1))
 def test_nothing_beyond_the_reach_counts(sharpness, seed):
     config = RefinementConfig(iterations=(1, 2), weights=(0.5, 0.5))
     other = sharpness.copy()
-    far = slice(sharpness.shape[0] // 2 + reach(config), None)
+    far = slice(sharpness.shape[0] // 2 + halo(config), None)
     other[far] = np.random.default_rng(seed).random(other[far].shape)
     near = sharpness.shape[0] // 2
     np.testing.assert_array_equal(refine(other, config)[:near], refine(sharpness, config)[:near])

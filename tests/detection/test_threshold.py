@@ -11,8 +11,8 @@ from napari_defocus.detection.threshold import (
     MaskConfig,
     count_sharpness,
     cut_mask,
+    halo,
     mask_threshold,
-    reach,
 )
 
 maps = hnp.arrays(
@@ -31,7 +31,7 @@ def shown(mask):
     return ["".join("?.#"[value] for value in row) for row in mask]
 
 
-def judged(sharpness):
+def valid(sharpness):
     return np.zeros(sharpness.shape, bool)
 
 
@@ -72,7 +72,7 @@ def test_a_fixed_threshold_is_not_clamped(threshold):
 
 def test_a_pixel_at_the_threshold_is_sharp():
     sharpness = np.array([[0.25, 0.5, 0.75]], np.float32)
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=0))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=0))
     assert mask.dtype == np.uint8
     assert shown(mask) == [".##"]
 
@@ -81,7 +81,7 @@ def test_a_pixel_at_the_threshold_is_sharp():
 @pytest.mark.parametrize("rule", ["otsu", "mean"])
 def test_a_constant_map_is_not_cut_in_two(value, expected, rule):
     sharpness = np.full((20, 20), value, np.float32)
-    assert (make_mask(sharpness, judged(sharpness), MaskConfig(threshold=rule)) == expected).all()
+    assert (make_mask(sharpness, valid(sharpness), MaskConfig(threshold=rule)) == expected).all()
 
 
 def test_undecided_pixels_are_zero_whatever_their_value():
@@ -106,9 +106,9 @@ def test_small_spots_go_and_small_holes_are_filled():
         "......####",
         "......####",
     ]
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=4))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=4))
     assert shown(mask) == cleaned
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=3))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=3))
     assert shown(mask) == [
         "..........",
         ".##...####",
@@ -122,20 +122,20 @@ def test_small_spots_go_and_small_holes_are_filled():
 def test_no_clean_up(smallest):
     rows = ["#.#.", ".#..", "...#"]
     sharpness = drawn(*rows)
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
     assert shown(mask) == rows
 
 
 def test_pixels_that_touch_at_a_corner_are_two_spots():
     sharpness = drawn("#....", ".#...", ".....")
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=2))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=2))
     assert shown(mask) == ["....."] * 3
 
 
 @pytest.mark.parametrize("rows", [["#..", "..."], ["##.", "###"]])
 def test_a_small_spot_goes_though_it_is_the_only_one(rows):
     sharpness = drawn(*rows)
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=2))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=2))
     assert len(np.unique(mask)) == 1
     assert mask[-1, 0] == (sharpness[-1, 0] > 0.5) + 1
 
@@ -143,12 +143,12 @@ def test_a_small_spot_goes_though_it_is_the_only_one(rows):
 def test_a_region_smaller_than_the_smallest_spot_survives_where_it_is_everything():
     for rows in (["##", "##"], ["..", ".."]):
         sharpness = drawn(*rows)
-        assert shown(make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5))) == rows
+        assert shown(make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5))) == rows
 
 
 @given(maps, st.integers(2, 30))
 def test_no_small_spot_is_left(sharpness, smallest):
-    mask = make_mask(sharpness, judged(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
+    mask = make_mask(sharpness, valid(sharpness), MaskConfig(threshold=0.5, smallest=smallest))
     assert set(np.unique(mask)) <= {1, 2}
     areas = np.bincount(label(mask == 1, connectivity=1).ravel())[1:]
     assert len(areas) == 0 or areas.min() >= min(smallest, mask.size)
@@ -158,16 +158,16 @@ def test_no_small_spot_is_left(sharpness, smallest):
 def test_a_spot_of_just_as_many_pixels_stays_wherever_it_lies(rows):
     sharpness = drawn(*rows)
     config = MaskConfig(threshold=0.5, smallest=2)
-    assert shown(make_mask(sharpness, judged(sharpness), config)) == rows
+    assert shown(make_mask(sharpness, valid(sharpness), config)) == rows
 
 
 @given(maps, st.integers(2, 9), st.integers(1, 30))
 def test_masks_are_the_same_however_many_pixels_are_counted_at_once(sharpness, smallest, at_once):
     config = MaskConfig(threshold=0.5, smallest=smallest)
-    whole = make_mask(sharpness, judged(sharpness), config)
+    whole = make_mask(sharpness, valid(sharpness), config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("napari_defocus.detection.threshold.AT_ONCE", at_once)
-        parts = make_mask(sharpness, judged(sharpness), config)
+        parts = make_mask(sharpness, valid(sharpness), config)
     np.testing.assert_array_equal(parts, whole)
 
 
@@ -219,13 +219,13 @@ def test_pixels_beyond_reach_do_not_count(seed):
     sharpness = np.random.default_rng(seed).random((60, 60)).astype(np.float32).round()
     other = sharpness.copy()
     other[30, 30] = 1 - other[30, 30]
-    differ = make_mask(sharpness, judged(sharpness), config) != make_mask(
-        other, judged(other), config
+    differ = make_mask(sharpness, valid(sharpness), config) != make_mask(
+        other, valid(other), config
     )
     distance = np.abs(np.argwhere(differ) - 30).max(initial=0)
-    assert distance <= reach(config)
+    assert distance <= halo(config)
 
 
 def test_reach_is_twice_the_smallest_spot():
-    assert reach(MaskConfig()) == 200
-    assert [reach(MaskConfig(smallest=n)) for n in (-3, 0, 1, 7)] == [0, 0, 2, 14]
+    assert halo(MaskConfig()) == 200
+    assert [halo(MaskConfig(smallest=n)) for n in (-3, 0, 1, 7)] == [0, 0, 2, 14]

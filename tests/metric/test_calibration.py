@@ -6,10 +6,10 @@ from scipy import ndimage, signal
 
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.labels.annotation import BLURRED, SHARP
-from napari_defocus.metric.calibration import calibrate, patch_levels
+from napari_defocus.metric.calibration import calibrate, patch_scores
 from napari_defocus.metric.local_metric import Calibration
 from napari_defocus.metric.patches import split_patch_set
-from napari_defocus.metric.response import sharpness_odds
+from napari_defocus.metric.response import predict_log_odds
 from napari_defocus.simulate.optics import defocus
 
 QUIET = 1e-8
@@ -53,20 +53,20 @@ def test_levels_by_another_way(patch_set, metric):
             for values in (response, gradient)
         ]
         expected.append(np.log(pooled[0]) - pooling.contrast_exponent * np.log(pooled[1]))
-    levels = patch_levels(some, metric)
-    assert levels.shape == (5,)
-    assert levels.dtype == np.float32
-    np.testing.assert_allclose(levels, expected, atol=1e-3)
+    scores = patch_scores(some, metric)
+    assert scores.shape == (5,)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
 
 
 def test_a_patch_has_the_level_of_its_centre_in_the_image(scenes, patch_set, metric):
     own, there = [], []
     for index, (_, image, _) in enumerate(scenes):
-        odds, _ = sharpness_odds(prepare_plane(image), metric, coarser=0)
+        log_odds, _ = predict_log_odds(prepare_plane(image), metric, coarser=0)
         some = patch_set.take(patch_set.source == index)
         y, x = some.corner.T + 16
-        there.append(odds[y, x])
-        own.append(patch_levels(some, metric))
+        there.append(log_odds[y, x])
+        own.append(patch_scores(some, metric))
     own, there = np.concatenate(own), np.concatenate(there)
     own = metric.calibration.slope * (own - metric.calibration.threshold)
     assert np.corrcoef(own, there)[0, 1] > 0.9
@@ -78,7 +78,7 @@ def test_blurred_patches_lie_below_their_sharp_selves(patch_set, metric, radius)
     sharp = patch_set.take(patch_set.labels == SHARP)
     sharp = replace(sharp, noise=np.full_like(sharp.noise, QUIET))
     blurred = replace(sharp, patches=np.stack([defocus(p, radius) for p in sharp.patches]))
-    assert (patch_levels(blurred, metric) < patch_levels(sharp, metric)).all()
+    assert (patch_scores(blurred, metric) < patch_scores(sharp, metric)).all()
 
 
 def test_patches_of_noise_lie_below_all_textured_ones(patch_set, metric):
@@ -90,14 +90,14 @@ def test_patches_of_noise_lie_below_all_textured_ones(patch_set, metric):
         patches=rng.normal(0.5, 0.02, few.patches.shape).astype(np.float32),
         noise=np.full_like(few.noise, 0.02**2),
     )
-    sharp = patch_levels(patch_set, metric)[patch_set.labels == SHARP]
-    assert np.median(patch_levels(noise, metric)) < np.percentile(sharp, 5)
+    sharp = patch_scores(patch_set, metric)[patch_set.labels == SHARP]
+    assert np.median(patch_scores(noise, metric)) < np.percentile(sharp, 5)
 
 
 def test_the_threshold_lies_between_the_classes(halves, calibrated):
     training, _ = halves
-    levels = patch_levels(training, calibrated)
-    blurred, sharp = (levels[training.labels == label].mean() for label in (BLURRED, SHARP))
+    scores = patch_scores(training, calibrated)
+    blurred, sharp = (scores[training.labels == label].mean() for label in (BLURRED, SHARP))
     assert blurred < calibrated.calibration.threshold < sharp
     assert calibrated.calibration.slope > 0.1
 
@@ -105,15 +105,15 @@ def test_the_threshold_lies_between_the_classes(halves, calibrated):
 def test_no_shift_of_the_scale_fits_better(halves, calibrated):
     """The likelihood of the training labels falls as the threshold moves."""
     training, _ = halves
-    levels = patch_levels(training, calibrated).astype(np.float64)
+    scores = patch_scores(training, calibrated).astype(np.float64)
     sign = np.where(training.labels == SHARP, 1, -1)
     share = {label: (training.labels == label).sum() for label in (BLURRED, SHARP)}
     weight = np.array([1 / share[label] for label in training.labels])
 
     def loss(shift):
         calibration = calibrated.calibration
-        odds = calibration.slope * (levels - calibration.threshold - shift)
-        return (weight * np.logaddexp(0, -sign * odds)).sum()
+        log_odds = calibration.slope * (scores - calibration.threshold - shift)
+        return (weight * np.logaddexp(0, -sign * log_odds)).sum()
 
     assert loss(0) < loss(0.05)
     assert loss(0) < loss(-0.05)
@@ -121,9 +121,9 @@ def test_no_shift_of_the_scale_fits_better(halves, calibrated):
 
 def test_held_out_scores_are_recorded(halves, calibrated):
     training, validation = halves
-    levels = patch_levels(validation, calibrated)
-    sharp = levels[validation.labels == SHARP]
-    blurred = levels[validation.labels == BLURRED]
+    scores = patch_scores(validation, calibrated)
+    sharp = scores[validation.labels == SHARP]
+    blurred = scores[validation.labels == BLURRED]
     threshold = calibrated.calibration.threshold
     right = (sharp > threshold).sum() + (blurred <= threshold).sum()
     wins = (sharp[:, None] > blurred).mean() + (sharp[:, None] == blurred).mean() / 2

@@ -29,7 +29,7 @@ from napari_defocus.metric.fitting import (
 from napari_defocus.metric.local_metric import Pooling, load_metric, save_metric
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.patches import PatchConfig, build_patch_set, split_patch_set
-from napari_defocus.metric.response import sharpness_odds
+from napari_defocus.metric.response import predict_log_odds
 from napari_defocus.metric.training import train
 from napari_defocus.simulate.optics import Camera, render_layers
 
@@ -193,8 +193,8 @@ def test_tells_sharp_from_blurred_in_a_fresh_scene(metrics, method, components):
     for picture in ("coins", "stereo_motorcycle"):
         scene = fresh_scene(picture)
         truth = textured_annotation(scene, 0.02)
-        odds, _ = sharpness_odds(prepare_plane(scene.image), metrics[method, components])
-        assert roc_auc_score(truth[truth > 0] == 2, odds[truth > 0]) > 0.85
+        log_odds, _ = predict_log_odds(prepare_plane(scene.image), metrics[method, components])
+        assert roc_auc_score(truth[truth > 0] == 2, log_odds[truth > 0]) > 0.85
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -21,8 +21,8 @@ from napari_defocus.metric.response import (
     halve,
     local_contrast,
     pool,
+    predict_log_odds,
     probability,
-    sharpness_odds,
     without_noise,
 )
 from napari_defocus.simulate.optics import defocus
@@ -80,10 +80,10 @@ def test_constant_planes_do_not_answer(metric, value):
 
 
 @pytest.mark.parametrize("shape", [(6, 100), (100, 6), (1, 1)])
-@pytest.mark.parametrize("judge", [filter_response, sharpness_odds])
-def test_an_image_smaller_than_a_filter_is_refused(metric, judge, shape):
+@pytest.mark.parametrize("judge", [filter_response, predict_log_odds])
+def test_an_image_smaller_than_a_filter_is_refused(metric, predict, shape):
     with pytest.raises(DefocusError) as caught:
-        judge(random_plane(shape), metric)
+        predict(random_plane(shape), metric)
     assert str(shape) in str(caught.value)
     assert "7 x 7" in str(caught.value)
 
@@ -252,17 +252,17 @@ def test_halving_quarters_the_noise():
 def test_combine_by_hand():
     response = np.array([[0.0, 0.1, 0.1]], np.float32)
     contrast = np.array([[0.0, 0.01, 0.1]], np.float32)
-    level = combine(response, contrast, Pooling(contrast_exponent=0.5))
+    score = combine(response, contrast, Pooling(contrast_exponent=0.5))
     expected = [[np.log(1e-3) / 2, np.log(0.101) - np.log(0.011) / 2, np.log(0.101) / 2]]
-    np.testing.assert_allclose(level, expected, rtol=1e-5)
-    assert level.dtype == np.float32
+    np.testing.assert_allclose(score, expected, rtol=1e-5)
+    assert score.dtype == np.float32
 
 
 @given(st.floats(-50, 50, width=32))
-def test_probability_is_the_logistic_function(odds):
-    value = probability(np.array([odds], np.float32))
+def test_probability_is_the_logistic_function(log_odds):
+    value = probability(np.array([log_odds], np.float32))
     assert value.dtype == np.float32
-    assert value[0] == pytest.approx(1 / (1 + np.exp(-np.float64(odds))), rel=1e-5)
+    assert value[0] == pytest.approx(1 / (1 + np.exp(-np.float64(log_odds))), rel=1e-5)
 
 
 @pytest.mark.parametrize("picture", [BRICK, GRAVEL], ids=["brick", "gravel"])
@@ -272,9 +272,9 @@ def test_the_more_blurred_the_lower_the_odds(metric, picture, noise):
     means = []
     for radius in (0, 1, 2, 4):
         seen = defocus(picture, radius) + rng.normal(0, noise, picture.shape)
-        odds, judged = sharpness_odds(prepare_plane(seen), metric)
-        assert judged.mean() > 0.9
-        means.append(odds.mean())
+        log_odds, valid = predict_log_odds(prepare_plane(seen), metric)
+        assert valid.mean() > 0.9
+        means.append(log_odds.mean())
     assert (np.diff(means) < -0.1).all(), means
 
 
@@ -283,9 +283,9 @@ def test_the_sharp_half_has_the_higher_odds(metric, sharp_left):
     seen = defocus(GRAVEL, 3).copy()
     side = slice(0, 96) if sharp_left else slice(96, None)
     seen[:, side] = GRAVEL[:, side]
-    odds, judged = sharpness_odds(prepare_plane(seen), metric)
-    assert judged.all()
-    left, right = odds[:, :84], odds[:, 108:]
+    log_odds, valid = predict_log_odds(prepare_plane(seen), metric)
+    assert valid.all()
+    left, right = log_odds[:, :84], log_odds[:, 108:]
     sharp, blurred = (left, right) if sharp_left else (right, left)
     assert sharp.min() > blurred.max()
 
@@ -293,11 +293,11 @@ def test_the_sharp_half_has_the_higher_odds(metric, sharp_left):
 @pytest.mark.parametrize("shape", [(7, 7), (7, 50), (13, 14), (61, 83), (64, 33), (101, 100)])
 @pytest.mark.parametrize("noise", [QUIET, (0.01, 0.0), (1.0, 0.0)])
 def test_shapes_are_kept(metric, shape, noise):
-    odds, judged = sharpness_odds(random_plane(shape, noise=noise), metric)
-    assert odds.shape == judged.shape == shape
-    assert odds.dtype == np.float32
-    assert judged.dtype == np.bool_
-    assert np.isfinite(odds).all()
+    log_odds, valid = predict_log_odds(random_plane(shape, noise=noise), metric)
+    assert log_odds.shape == valid.shape == shape
+    assert log_odds.dtype == np.float32
+    assert valid.dtype == np.bool_
+    assert np.isfinite(log_odds).all()
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.2, 1.0])
@@ -305,24 +305,24 @@ def test_shapes_are_kept(metric, shape, noise):
 def test_noise_over_a_gentle_ramp_is_not_judged_sharp(metric, sigma, seed):
     noise = np.random.default_rng(seed).normal(0, sigma, (200, 240))
     plane = prepare_plane(np.linspace(0, 1, 240) + noise)
-    odds, judged = sharpness_odds(plane, metric)
-    assert (judged & (odds > 0)).mean() < 0.01
+    log_odds, valid = predict_log_odds(plane, metric)
+    assert (valid & (log_odds > 0)).mean() < 0.01
 
 
 def test_a_smooth_region_is_not_judged(metric):
     picture = np.full((192, 300), 0.5, np.float32)
     picture[:, :80] = GRAVEL[:, :80]
-    odds, judged = sharpness_odds(prepare_plane(picture), metric)
-    assert judged[:, :70].all()
-    assert odds[:, :70].min() > 0
-    assert not judged[:, 180:].any()
+    log_odds, valid = predict_log_odds(prepare_plane(picture), metric)
+    assert valid[:, :70].all()
+    assert log_odds[:, :70].min() > 0
+    assert not valid[:, 180:].any()
 
 
 def test_without_contrast_nothing_is_judged(metric):
     # Responses taken as they are stand for a sharpness, however little there is to be sharp.
     pooling = replace(metric.pooling, contrast_exponent=0.0)
     plane = plane_of(np.full((60, 60), 0.5), (1e-9, 0.0))
-    assert not sharpness_odds(plane, replace(metric, pooling=pooling))[1].any()
+    assert not predict_log_odds(plane, replace(metric, pooling=pooling))[1].any()
 
 
 def test_stripes_too_fine_for_the_coarser_scale_are_judged(metric):
@@ -330,8 +330,8 @@ def test_stripes_too_fine_for_the_coarser_scale_are_judged(metric):
     # Halved, a period of 4 alternates from pixel to pixel, which the gradient does not see.
     stripes[:, :96] += 0.05 * np.sin(2 * np.pi * np.arange(96) / 4)
     plane = plane_of(stripes, (0.005**2, 0.0))
-    assert sharpness_odds(halve(plane), metric, 0)[1].mean() < 0.1  # beside the borders alone
-    assert sharpness_odds(plane, metric, 1)[1][:, :70].all()
+    assert predict_log_odds(halve(plane), metric, 0)[1].mean() < 0.1  # beside the borders alone
+    assert predict_log_odds(plane, metric, 1)[1][:, :70].all()
 
 
 def noisy_gravel(sigma):
@@ -343,8 +343,8 @@ def noisy_gravel(sigma):
 
 def test_little_noise_leaves_texture_its_finest_scale(metric):
     # What the gravel answers lies well below the noise of a pixel, but pooling sees it.
-    _, judged = sharpness_odds(noisy_gravel(0.01), metric, 0)
-    assert judged[:, 90:].mean() > 0.95
+    _, valid = predict_log_odds(noisy_gravel(0.01), metric, 0)
+    assert valid[:, 90:].mean() > 0.95
 
 
 def test_coarser_scales_judge_what_noise_hides(metric):
@@ -352,22 +352,22 @@ def test_coarser_scales_judge_what_noise_hides(metric):
     shares = []
     before = np.zeros(plane.grey.shape, bool)
     for coarser in range(COARSER + 1):
-        odds, judged = sharpness_odds(plane, metric, coarser)
-        assert judged[before].all()  # what was judged still is
-        before = judged
-        shares.append(judged[:, 90:].mean())
+        log_odds, valid = predict_log_odds(plane, metric, coarser)
+        assert valid[before].all()  # what was judged still is
+        before = valid
+        shares.append(valid[:, 90:].mean())
     assert shares[0] < 0.05
     assert shares[-1] > 0.95
-    assert odds[:, 90:].min() > 0
+    assert log_odds[:, 90:].min() > 0
 
 
 def test_each_halving_costs_the_same_log_odds(metric):
     hidden = replace(noisy_gravel(0.05), noise=(0.1, 0.0))
     once, twice = halve(hidden), halve(halve(hidden))
     for plane in (hidden, once):
-        assert not sharpness_odds(plane, metric, 0)[1].any()
-    coarsest, _ = sharpness_odds(twice, metric, 0)
-    found, _ = sharpness_odds(hidden, metric, 2)
+        assert not predict_log_odds(plane, metric, 0)[1].any()
+    coarsest, _ = predict_log_odds(twice, metric, 0)
+    found, _ = predict_log_odds(hidden, metric, 2)
     doubled = enlarge(enlarge(coarsest, 2), 2)
     np.testing.assert_allclose(found, doubled - 2 * HALVING_COST, atol=1e-4)
     assert HALVING_COST > 0
@@ -375,9 +375,9 @@ def test_each_halving_costs_the_same_log_odds(metric):
 
 def test_a_halving_costs_only_as_far_as_the_fine_scale_is_not_trusted(metric, monkeypatch):
     plane = replace(prepare_plane(GRAVEL), noise=(4e-5, 0.0))
-    fine, coarse = (sharpness_odds(plane, metric, coarser)[0] for coarser in (0, 1))
+    fine, coarse = (predict_log_odds(plane, metric, coarser)[0] for coarser in (0, 1))
     monkeypatch.setattr("napari_defocus.metric.response.HALVING_COST", HALVING_COST + 3)
-    dearer = sharpness_odds(plane, metric, 1)[0]
+    dearer = predict_log_odds(plane, metric, 1)[0]
     share = (coarse - dearer) / 3
     trusted = share < 1e-4
     np.testing.assert_allclose(coarse[trusted], fine[trusted], atol=1e-3)
@@ -388,24 +388,24 @@ def test_a_halving_costs_only_as_far_as_the_fine_scale_is_not_trusted(metric, mo
 
 def test_coarser_scales_do_not_touch_what_is_trusted(metric):
     quiet = replace(prepare_plane(GRAVEL), noise=(1e-6, 0.0))
-    fine, _ = sharpness_odds(quiet, metric, 0)
-    np.testing.assert_array_equal(sharpness_odds(quiet, metric)[0], fine)
+    fine, _ = predict_log_odds(quiet, metric, 0)
+    np.testing.assert_array_equal(predict_log_odds(quiet, metric)[0], fine)
 
 
 def test_odds_follow_the_calibration(metric):
     plane = replace(prepare_plane(GRAVEL), noise=(1e-9, 0.0))
     calibration = metric.calibration
     changed = replace(metric, calibration=replace(calibration, slope=3 * calibration.slope))
-    one, two = (sharpness_odds(plane, m, 0)[0] for m in (metric, changed))
+    one, two = (predict_log_odds(plane, m, 0)[0] for m in (metric, changed))
     np.testing.assert_allclose(two, 3 * one, rtol=1e-4, atol=1e-4)
     threshold = calibration.threshold + 0.5
     changed = replace(metric, calibration=replace(calibration, threshold=threshold))
-    two = sharpness_odds(plane, changed, 0)[0]
+    two = predict_log_odds(plane, changed, 0)[0]
     np.testing.assert_allclose(two, one - 0.5 * calibration.slope, atol=1e-4)
 
 
 def test_the_plane_is_not_changed(metric):
     plane = noisy_gravel(0.05)
     before = plane.grey.copy()
-    sharpness_odds(plane, metric)
+    predict_log_odds(plane, metric)
     np.testing.assert_array_equal(plane.grey, before)

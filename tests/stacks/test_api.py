@@ -37,30 +37,30 @@ def test_the_sample_is_mapped_to_its_true_height():
 
     sample = read_sample("z_stack")
     found = analyse_stack(sample.image)
-    error = np.abs(found.altitude - sample.height / Z_STEP_UM)
+    error = np.abs(found.depth_map - sample.height / Z_STEP_UM)
     assert np.median(error) < 0.1
     assert np.quantile(error, 0.99) < 0.5
 
 
 def test_maps_are_of_the_planes_size_and_of_the_told_types(tilted, found):
     planes = tilted.planes
-    assert found.altitude.shape == found.confidence.shape == planes.shape[1:]
-    assert found.altitude.dtype == found.confidence.dtype == np.float32
-    assert found.altitude.min() >= 0
-    assert found.altitude.max() <= len(planes) - 1
+    assert found.depth_map.shape == found.confidence.shape == planes.shape[1:]
+    assert found.depth_map.dtype == found.confidence.dtype == np.float32
+    assert found.depth_map.min() >= 0
+    assert found.depth_map.max() <= len(planes) - 1
     assert found.confidence.min() >= 0
     assert found.confidence.max() <= 1
     assert found.fused.dtype == planes.dtype
     assert found.fused.shape == planes.shape[1:]
-    assert found.provenance.dtype == np.uint8
-    np.testing.assert_array_equal(found.provenance, np.floor(found.altitude + 0.5))
+    assert found.source_plane.dtype == np.uint8
+    np.testing.assert_array_equal(found.source_plane, np.floor(found.depth_map + 0.5))
     assert found.transforms is None
     assert found.phase_share < 0.1
     assert found.warnings == ()
 
 
 def test_where_the_confidence_is_high_the_altitude_is_right(tilted, found):
-    error = np.abs(found.altitude - tilted.depth)
+    error = np.abs(found.depth_map - tilted.depth)
     assert (found.confidence > 0.5).mean() > 0.2
     assert error[found.confidence > 0.5].max() < 0.75
 
@@ -71,7 +71,7 @@ def test_flat_ground_takes_the_altitude_around_it_with_little_confidence(tilted)
     found = analyse_stack(planes)
     inside = np.s_[52:68, 52:68]
     assert found.confidence[inside].max() < 0.1
-    assert np.abs(found.altitude - tilted.depth)[inside].max() < 1.0
+    assert np.abs(found.depth_map - tilted.depth)[inside].max() < 1.0
 
 
 def test_no_halo_is_left_around_a_bright_edge(tilted):
@@ -94,7 +94,7 @@ def test_number_types_hold_the_same_picture(tilted, found, dtype):
     scaled = tilted.planes.astype(dtype) * dtype(100)
     other = analyse_stack(scaled)
     assert other.fused.dtype == dtype
-    np.testing.assert_allclose(other.altitude, found.altitude, atol=0.01)
+    np.testing.assert_allclose(other.depth_map, found.depth_map, atol=0.01)
     np.testing.assert_allclose(other.fused / 100, found.fused, atol=1)
 
 
@@ -108,7 +108,7 @@ def test_bool_planes_are_fused():
 
 def test_negative_and_shifted_values_do_not_matter(tilted, found):
     other = analyse_stack(tilted.planes.astype(np.float32) * 2 - 1000)
-    np.testing.assert_allclose(other.altitude, found.altitude, atol=0.01)
+    np.testing.assert_allclose(other.depth_map, found.depth_map, atol=0.01)
     np.testing.assert_allclose((other.fused + 1000) / 2, found.fused, atol=1)
 
 
@@ -118,16 +118,16 @@ def test_holes_are_filled(tilted):
     planes[2] = np.where(planes[2] > 240, np.inf, planes[2])
     found = analyse_stack(planes)
     assert np.isfinite(found.fused).all()
-    assert np.isfinite(found.altitude).all()
-    error = np.abs(found.altitude - tilted.depth)
+    assert np.isfinite(found.depth_map).all()
+    error = np.abs(found.depth_map - tilted.depth)
     assert np.median(error) < 0.15
 
 
 def test_mirrored_and_reversed_stacks_give_mirrored_and_reversed_maps(tilted, found):
     flipped = analyse_stack(tilted.planes[:, ::-1])
-    assert np.median(np.abs(flipped.altitude[::-1] - found.altitude)) < 0.02
+    assert np.median(np.abs(flipped.depth_map[::-1] - found.depth_map)) < 0.02
     backwards = analyse_stack(tilted.planes[::-1])
-    np.testing.assert_allclose(5 - backwards.altitude, found.altitude, atol=0.02)
+    np.testing.assert_allclose(5 - backwards.depth_map, found.depth_map, atol=0.02)
 
 
 @settings(max_examples=8)
@@ -139,7 +139,7 @@ def test_axes_may_come_in_any_order(order):
     expected = analyse_stack(planes)
     moved = planes.transpose(["ZYXS".index(letter) for letter in order])
     found = analyse_stack(moved, axes="".join(order))
-    np.testing.assert_array_equal(found.altitude, expected.altitude)
+    np.testing.assert_array_equal(found.depth_map, expected.depth_map)
     np.testing.assert_array_equal(found.fused, expected.fused)
 
 
@@ -148,7 +148,7 @@ def test_lists_lazy_arrays_and_arrays_give_the_same(tilted, found):
 
     for stack in (list(tilted.planes), dask.from_array(tilted.planes, chunks=(1, 64, 64))):
         other = analyse_stack(stack)
-        np.testing.assert_array_equal(other.altitude, found.altitude)
+        np.testing.assert_array_equal(other.depth_map, found.depth_map)
         np.testing.assert_array_equal(other.fused, found.fused)
 
 
@@ -157,7 +157,7 @@ def test_small_and_odd_planes_and_two_planes_do():
     for shape in ((2, 1, 1), (2, 3, 50), (5, 33, 47), (2, 64, 65)):
         planes = rng.integers(0, 255, shape).astype(np.uint8)
         found = analyse_stack(planes)
-        assert found.altitude.shape == shape[1:]
+        assert found.depth_map.shape == shape[1:]
         assert found.fused.min() >= planes.min()
 
 
@@ -177,11 +177,11 @@ def test_phase_objects_are_told_and_found_as_a_minimum():
     assert plain.phase_share > 0.9
     assert len(plain.warnings) == 1
     assert "extremum min" in plain.warnings[0]
-    assert np.median(np.abs(plain.altitude - depth)) > 2
+    assert np.median(np.abs(plain.depth_map - depth)) > 2
     found = analyse_stack(planes, StackConfig(extremum="min"))
     assert found.warnings == ()
     assert found.scores.best == 4
-    assert np.median(np.abs(found.altitude - depth)) < 0.25
+    assert np.median(np.abs(found.depth_map - depth)) < 0.25
 
 
 def test_a_best_plane_at_the_end_is_told(tilted):

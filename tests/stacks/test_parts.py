@@ -14,8 +14,8 @@ from napari_defocus.core.progress import Stopped
 from napari_defocus.filters.pyramid import collapse, gaussian_pyramid, laplacian_pyramid, levels_of
 from napari_defocus.simulate.optics import Camera, defocus, expose
 from napari_defocus.stacks.api import StackConfig, analyse_stack
-from napari_defocus.stacks.depth_map import enlarge, find_altitude, highest_peak, pool_widely
-from napari_defocus.stacks.fusion import fuse, plane_weight, provenance
+from napari_defocus.stacks.depth_map import enlarge, estimate_depth, highest_peak, pool_widely
+from napari_defocus.stacks.fusion import fuse, plane_weight, source_plane
 from napari_defocus.stacks.plane_scores import best_position, blocks_of, phase_share, score_samples
 from napari_defocus.stacks.planes import as_type, open_stack
 from napari_defocus.stacks.registration import register_planes
@@ -75,7 +75,7 @@ def test_the_top_of_a_gaussian_is_found_exactly(true):
     z = np.arange(6)[:, np.newaxis, np.newaxis]
     pooled = np.exp(-0.5 * ((z - true) / 1.2) ** 2) * np.ones((1, 4, 5))
     found = highest_peak(pooled.astype(np.float32), np.full((4, 5), 1e-6, np.float32))
-    np.testing.assert_allclose(found.altitude, true, atol=0.02)
+    np.testing.assert_allclose(found.depth_map, true, atol=0.02)
 
 
 def test_single_errors_are_outvoted_and_steps_stay():
@@ -84,9 +84,9 @@ def test_single_errors_are_outvoted_and_steps_stay():
     wrong = true.copy()
     wrong[20, 10] = 5
     energy = np.exp(-((z - wrong) ** 2)).astype(np.float32)
-    found = find_altitude(energy, np.full((64, 64), 1e-4, np.float32))
-    assert np.abs(found.altitude[:, :28] - 1).max() < 0.3
-    assert np.abs(found.altitude[:, 36:] - 4).max() < 0.3
+    found = estimate_depth(energy, np.full((64, 64), 1e-4, np.float32))
+    assert np.abs(found.depth_map[:, :28] - 1).max() < 0.3
+    assert np.abs(found.depth_map[:, 36:] - 4).max() < 0.3
 
 
 def test_steps_are_enlarged_without_planes_between():
@@ -102,10 +102,10 @@ def test_steps_are_enlarged_without_planes_between():
 
 
 @given(arrays(np.float32, (6, 7), elements=st.floats(0, 4, width=32)))
-def test_weights_of_all_planes_sum_to_one_and_the_largest_is_told(altitude):
-    weights = np.stack([plane_weight(altitude, z) for z in range(5)])
+def test_weights_of_all_planes_sum_to_one_and_the_largest_is_told(depth_map):
+    weights = np.stack([plane_weight(depth_map, z) for z in range(5)])
     np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
-    chosen = np.take_along_axis(weights, provenance(altitude, 5).astype(int)[np.newaxis], 0)
+    chosen = np.take_along_axis(weights, source_plane(depth_map, 5).astype(int)[np.newaxis], 0)
     np.testing.assert_allclose(chosen[0], weights.max(axis=0), atol=1e-5)
 
 
@@ -118,8 +118,8 @@ def test_a_single_plane_is_given_back(z, dtype):
 
 
 def test_more_planes_than_a_byte_counts_have_a_provenance():
-    assert provenance(np.full((2, 2), 299.6, np.float32), 400).dtype == np.uint16
-    assert provenance(np.full((2, 2), 299.4, np.float32), 400)[0, 0] == 299
+    assert source_plane(np.full((2, 2), 299.6, np.float32), 400).dtype == np.uint16
+    assert source_plane(np.full((2, 2), 299.4, np.float32), 400)[0, 0] == 299
 
 
 @given(
@@ -217,7 +217,7 @@ def test_registered_stacks_are_mapped_as_if_nothing_had_moved():
     reference = next(z for z in range(4) if np.allclose(found.transforms[z], np.eye(3)))
     depth = warp(stack.depth, np.linalg.inv(moves[reference]), order=1, mode="edge")
     inside = np.s_[30:-30, 30:-30]
-    assert np.median(np.abs(found.altitude - depth)[inside]) < 0.15
+    assert np.median(np.abs(found.depth_map - depth)[inside]) < 0.15
     sharp = warp(stack.sharp, np.linalg.inv(moves[reference]), preserve_range=True, order=3)
     loose = analyse_stack(planes)
     registered, unregistered = (
@@ -234,7 +234,7 @@ def test_planes_out_of_view_are_not_chosen():
     for z in range(4):
         # Maps are made at every second pixel, so that their rim is uncertain by so much.
         hidden = ndimage.binary_erosion(~view.seen(z, (256, 256), 1), iterations=2, border_value=1)
-        assert not (found.provenance[hidden] == z).any()
+        assert not (found.source_plane[hidden] == z).any()
 
 
 def test_planes_of_different_scenes_are_not_registered():

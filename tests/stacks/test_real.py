@@ -35,8 +35,8 @@ def detail(image):
 def test_a_board_is_far_at_the_top_and_near_at_the_bottom(tmp_path):
     data = folder("stack_pcb")
     assert run(tmp_path, data, "--register")[0] == 0
-    altitude = read_image(tmp_path / "stack_pcb.altitude.tif").data
-    rows = np.median(altitude, axis=1)
+    depth_map = read_image(tmp_path / "stack_pcb.altitude.tif").data
+    rows = np.median(depth_map, axis=1)
     assert stats.spearmanr(rows, np.arange(len(rows))).statistic <= -0.95
     fused = read_image(tmp_path / "stack_pcb.fused.tif").data
     planes = [read_image(path).data for path in sorted(data.glob("*.jpg"))]

@@ -285,8 +285,8 @@ class TestGoingOn:
         self.stopped(source, tmp_path / "image", 20)
         store = tmp_path / ".image.partial"
         kept = {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")}
-        judged = sum(path.parent.name == "judge" for path in kept)
-        assert judged > 2
+        valid = sum(path.parent.name == "judge" for path in kept)
+        assert valid > 2
         seen = {}
 
         def look(event):
@@ -295,7 +295,7 @@ class TestGoingOn:
 
         run = run_tiles(source, tmp_path / "image", on_event=look)
         assert seen == kept
-        assert run.worked["judge"] == 12 - judged
+        assert run.worked["judge"] == 12 - valid
 
     @pytest.mark.parametrize("form", FORMATS)
     @pytest.mark.parametrize("named", [1, 2, 3])

@@ -14,7 +14,7 @@ from napari_defocus.core.progress import Stopped
 from napari_defocus.dense import detector as dense
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.fill import CELL
-from napari_defocus.detection.inference import judge_plane
+from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.io.base import array_source
@@ -118,14 +118,14 @@ def test_stacks_are_judged_plane_by_plane(tmp_path):
 @pytest.mark.parametrize("side", [16, 48, 112])
 def test_regions_are_judged_as_the_whole(side):
     from napari_defocus.core.tiling import plan_tiles
-    from napari_defocus.detection.inference import judge_region
+    from napari_defocus.detection.inference import predict_region
     from napari_defocus.filters.noise import measure_plane
 
     image = HOLED[:, :160]
-    whole = judge_plane(image, load_metric(), METRIC)
+    whole = predict_plane(image, load_metric(), METRIC)
     statistics = measure_plane(image)
     for tile in plan_tiles(image.shape, side)[:12]:
-        part = judge_region(
+        part = predict_region(
             lambda rows, columns: image[rows, columns],
             tile.region,
             image.shape,
@@ -133,8 +133,8 @@ def test_regions_are_judged_as_the_whole(side):
             load_metric(),
             METRIC,
         )
-        np.testing.assert_allclose(part.level, whole.level[tile.region], rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(part.judged, whole.judged[tile.region])
+        np.testing.assert_allclose(part.score, whole.score[tile.region], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(part.valid, whole.valid[tile.region])
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path):

@@ -242,14 +242,14 @@ def test_preview_of_a_megapixel_is_quick(viewer, widget, qtbot):
 
 
 def test_preview_follows_the_detector_and_judges_once(viewer, widget, qtbot, monkeypatch, packaged):
-    judged = []
+    valid = []
 
-    def judge(image, metric, config, should_stop):
-        judged.append(config.detector)
-        return judge_plane(image, metric, config, should_stop)
+    def predict(image, metric, config, should_stop):
+        valid.append(config.detector)
+        return predict_plane(image, metric, config, should_stop)
 
-    judge_plane = preview_module.judge_plane
-    monkeypatch.setattr(preview_module, "judge_plane", judge)
+    predict_plane = preview_module.predict_plane
+    monkeypatch.setattr(preview_module, "predict_plane", predict)
     # So few pixels that the preview leaves some out.
     monkeypatch.setattr(preview_module, "MOST_PIXELS", CAMERA.size // 2)
     source = viewer.add_image(CAMERA)
@@ -264,7 +264,7 @@ def test_preview_follows_the_detector_and_judges_once(viewer, widget, qtbot, mon
         for caution in (3.5, 1.0):
             with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
                 widget.settings.caution.setValue(caution)
-    assert judged == ["metric", "dense", "metric"]
+    assert valid == ["metric", "dense", "metric"]
     assert (shown[0] != shown[1]).any()
     np.testing.assert_array_equal(preview_of(viewer, source).data, shown[0])
     with qtbot.waitSignal(widget._preview.ready, timeout=20_000):

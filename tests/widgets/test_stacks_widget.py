@@ -98,9 +98,9 @@ def test_the_whole_path(viewer, open_widget, click, settle):
     settle(widget)
     found = analyse_stack(small())
     for role, expected in (
-        ("altitude", found.altitude),
+        ("altitude", found.depth_map),
         ("all in focus", found.fused),
-        ("provenance", found.provenance),
+        ("provenance", found.source_plane),
         ("altitude confidence", found.confidence),
     ):
         layer = viewer.layers[f"z {role}"]
@@ -110,8 +110,8 @@ def test_the_whole_path(viewer, open_widget, click, settle):
         np.testing.assert_allclose(layer.translate, (5, 6))
         assert [str(unit) for unit in layer.units] == ["micrometer"] * 2
         assert layer.visible == (role in ("altitude", "all in focus"))
-    altitude = viewer.layers["z altitude"]
-    assert (altitude.colormap.name, tuple(altitude.contrast_limits)) == ("viridis", (0, 5))
+    depth_map = viewer.layers["z altitude"]
+    assert (depth_map.colormap.name, tuple(depth_map.contrast_limits)) == ("viridis", (0, 5))
     assert viewer.layers["z all in focus"].gamma == 0.8
     assert viewer.layers.selection.active == source
     best = found.scores.best
@@ -121,14 +121,14 @@ def test_the_whole_path(viewer, open_widget, click, settle):
     viewer.dims.set_current_step(0, 0)
     click(widget.results.best_button)
     assert plane_on_screen(viewer, source) == best
-    assert not altitude.visible
+    assert not depth_map.visible
     assert source.visible
     # A second analysis takes the place of the first, with what the user chose to see.
-    altitude.colormap = "magma"
+    depth_map.colormap = "magma"
     click(widget.jobs.run_button)
     settle(widget)
-    assert viewer.layers["z altitude"] == altitude
-    assert altitude.colormap.name == "magma"
+    assert viewer.layers["z altitude"] == depth_map
+    assert depth_map.colormap.name == "magma"
     assert len(viewer.layers) == 5
 
 
@@ -213,7 +213,7 @@ def test_settings_are_those_of_the_library(viewer, open_widget, click, settle):
     click(widget.jobs.run_button)
     settle(widget)
     expected = analyse_stack(Z_STACK[::2], StackConfig("min", True))
-    np.testing.assert_array_equal(viewer.layers["z altitude"].data, expected.altitude)
+    np.testing.assert_array_equal(viewer.layers["z altitude"].data, expected.depth_map)
 
 
 def test_warnings_are_shown(viewer, open_widget, click, settle):
@@ -257,7 +257,7 @@ def test_planes_of_lazy_data_are_read_one_at_a_time(viewer, open_widget, click, 
     settle(widget)
     assert max(read) == 96 * 96
     expected = analyse_stack(small())
-    np.testing.assert_array_equal(viewer.layers["z altitude"].data, expected.altitude)
+    np.testing.assert_array_equal(viewer.layers["z altitude"].data, expected.depth_map)
 
 
 def test_other_layers_take_the_focus(viewer, open_widget, click, settle):
@@ -287,7 +287,7 @@ def test_the_stack_on_screen_of_many(viewer, open_widget, click, settle):
     click(widget.jobs.run_button)
     settle(widget)
     layer = viewer.layers["tz altitude, t 1"]
-    np.testing.assert_array_equal(layer.data, analyse_stack(small()[::-1]).altitude)
+    np.testing.assert_array_equal(layer.data, analyse_stack(small()[::-1]).depth_map)
     assert "t 1: plane" in widget.results.summary.text()
     viewer.dims.set_current_step(0, 0)
     click(widget.results.best_button)
@@ -359,7 +359,7 @@ def test_the_focus_of_one_channel_for_all(viewer, open_widget, click, settle):
     click(widget.jobs.run_button)
     settle(widget)
     np.testing.assert_array_equal(viewer.layers["cz all in focus"].data[1], follower.data)
-    np.testing.assert_array_equal(viewer.layers["cz altitude"].data[1], focus.altitude)
+    np.testing.assert_array_equal(viewer.layers["cz altitude"].data[1], focus.depth_map)
 
 
 @pytest.fixture
@@ -474,9 +474,9 @@ def test_a_registered_annotation_lies_on_the_planes(viewer):
     for z in (1, 4):
         moved = np.roll(wanted[z], 2 * z, axis=1)[20:-20, 20:-20]
         inside = found[z][20:-20, 20:-20]
-        judged = (moved > 0) & (inside > 0)
-        assert judged.mean() > 0.3
-        assert (moved == inside)[judged].mean() > 0.99
+        valid = (moved > 0) & (inside > 0)
+        assert valid.mean() > 0.3
+        assert (moved == inside)[valid].mean() > 0.99
 
 
 def test_fits_a_metric_in_one_step(viewer, open_widget, click, settle):

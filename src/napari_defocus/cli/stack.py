@@ -27,7 +27,13 @@ from napari_defocus.stacks.planes import stacks_in
 from napari_defocus.stacks.stack_patches import patches_from_planes
 from napari_defocus.stacks.timelapse import score_frames
 
-MAPS = ("altitude", "confidence", "fused", "provenance")
+# Of each file, the field of `FocusStack` that it holds.
+MAPS = {
+    "altitude": "depth_map",
+    "confidence": "confidence",
+    "fused": "fused",
+    "provenance": "source_plane",
+}
 
 
 def stack(options: argparse.Namespace) -> int:
@@ -126,8 +132,8 @@ def _analyse(
         if _follows(where, options.channel, source):
             continue
         focus = analyse_stack(planes, config, **listeners)
-        for name in MAPS:
-            maps[name][index] = getattr(focus, name)
+        for name, attribute in MAPS.items():
+            maps[name][index] = getattr(focus, attribute)
         for other in _other_channels(index, found.axes, stacks, options.channel):
             maps["fused"][other] = apply_focus(focus, stacks[other], **listeners)
         found.planes += plane_rows(focus.scores, where)

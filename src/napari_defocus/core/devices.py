@@ -51,7 +51,7 @@ def choose_device(name: str = "auto") -> "torch.device":
     return torch.device(name)
 
 
-def judging_device(name: str, *, dense: bool) -> "torch.device | None":
+def inference_device(name: str, *, dense: bool) -> "torch.device | None":
     """Give the device that judges images, None for the CPU.
 
     Parameters

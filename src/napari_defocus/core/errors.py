@@ -7,7 +7,7 @@ class DefocusError(ValueError):
     """Something the user can mend; the message says what is wrong, where, and what to do."""
 
 
-class NothingToJudgeError(DefocusError):
+class NoDetailError(DefocusError):
     """A plane shows nothing at all: it is constant, or has no finite pixel."""
 
 

@@ -61,12 +61,12 @@ class DenseDetector:
 
 
 @dataclass(frozen=True)
-class DenseJudgement:
+class DensePrediction:
     """What the network says of each pixel.
 
     Parameters
     ----------
-    odds : ndarray of float32, (Y, X)
+    log_odds : ndarray of float32, (Y, X)
         Log odds of being sharp.
     radius : ndarray of float32, (Y, X)
         Radius of the disc of the second moment of the blur, in pixels.
@@ -74,7 +74,7 @@ class DenseJudgement:
         Mean absolute error to expect of it, in pixels.
     """
 
-    odds: Float
+    log_odds: Float
     radius: Float
     radius_error: Float
 
@@ -91,7 +91,7 @@ def save_dense(detector: DenseDetector, path: Path, *, overwrite: bool = True) -
     save_container(path, KIND, halves, {"record": dict(detector.record)}, overwrite=overwrite)
 
 
-def kept_dense(source: str | Path = "default") -> DenseDetector:
+def cached_dense(source: str | Path = "default") -> DenseDetector:
     """Load a detector, or give the last one loaded where its file is the same; see `load_dense`."""
     path = PACKAGED.get(str(source), Path(source))
     try:
@@ -154,7 +154,7 @@ def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
     return np.asarray((values - np.float32(mean)) / np.float32(spread + LEAST_CONTRAST))
 
 
-def judge_dense(
+def predict_dense(
     colours: Float,
     detector: DenseDetector,
     should_stop: ShouldStop = never_stop,
@@ -163,7 +163,7 @@ def judge_dense(
     colours_are: tuple[float, float] | None = None,
     guide: Float | None = None,
     device: Device | None = None,
-) -> DenseJudgement:
+) -> DensePrediction:
     """Apply the network to one image, or to a part of one.
 
     Parameters
@@ -197,36 +197,36 @@ def judge_dense(
         colours_are = float(colours.mean(dtype=np.float64)), float(colours.std(dtype=np.float64))
     tone = colours_are
 
-    def judge(part: Region) -> Float:
+    def predict(part: Region) -> Float:
         outer = widen(part, HALO, colours.shape)
-        found = _judge_window(standardise(colours[outer], *tone), network)
+        found = _predict_window(standardise(colours[outer], *tone), network)
         if guide is not None:
             found[0] = guided_filter(found[0], guide[outer], OUTLINE_RADIUS, OUTLINE_EPSILON)
         return found[:, *within(part, outer)]
 
     if device is not None:
-        from napari_defocus.dense.on_device import judge_tile_on
+        from napari_defocus.dense.on_device import predict_tile_on
 
-        judge = partial(judge_tile_on, device, colours, guide, tone, detector, on_cpu=judge)
+        predict = partial(predict_tile_on, device, colours, guide, tone, detector, on_cpu=predict)
     origin = tuple(part.start for part in region)
-    judged = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
-    for tile in plan_tiles(judged.shape[1:], TILE):
+    predicted = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
+    for tile in plan_tiles(predicted.shape[1:], TILE):
         if should_stop():
             raise Stopped
         rows, columns = (
             slice(s.start + o, s.stop + o) for s, o in zip(tile.region, origin, strict=True)
         )
-        judged[:, *tile.region] = judge((rows, columns))
-    odds, level, log_error = judged
-    radius = np.maximum(np.exp(level) - np.float32(RADIUS_OFFSET), 0)
+        predicted[:, *tile.region] = predict((rows, columns))
+    log_odds, log_radius, log_error = predicted
+    radius = np.maximum(np.exp(log_radius) - np.float32(RADIUS_OFFSET), 0)
     # The error of a logarithm is a share of what the logarithm was taken of.
     error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
     table = detector.record.get("radius")
     if table is None:
-        return DenseJudgement(odds, radius, error)
+        return DensePrediction(log_odds, radius, error)
     wider, narrower = radius + error, np.maximum(radius - error, 0)
     half = (_true_radius(wider, table) - _true_radius(narrower, table)) / np.float32(2)
-    return DenseJudgement(odds, _true_radius(radius, table), half)
+    return DensePrediction(log_odds, _true_radius(radius, table), half)
 
 
 def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> DenseDetector:
@@ -252,7 +252,7 @@ def _true_radius(told: Float, table: Mapping[str, Any]) -> Float:
     )
 
 
-def _judge_window(image: Float, network: "DenseNet") -> Float:
+def _predict_window(image: Float, network: "DenseNet") -> Float:
     """Give log odds, log radius and its log error, (3, Y, X), of a standardised image."""
     import torch
 
@@ -260,15 +260,15 @@ def _judge_window(image: Float, network: "DenseNet") -> Float:
     image = np.pad(image, ((0, -rows % STRIDE), (0, -columns % STRIDE), (0, 0)), mode="symmetric")
     with torch.inference_mode():
         given = torch.from_numpy(image.transpose(2, 0, 1)[np.newaxis])
-        judged = at_full_size(network(given))[0].numpy()
-    return np.array(judged[:, :rows, :columns], np.float32)
+        predicted = at_full_size(network(given))[0].numpy()
+    return np.array(predicted[:, :rows, :columns], np.float32)
 
 
-def at_full_size(judged: "Tensor") -> "Tensor":
+def at_full_size(predicted: "Tensor") -> "Tensor":
     """Enlarge what the network says, (N, C, Y / 2, X / 2), to the size of what it saw."""
     from torch.nn import functional
 
-    return functional.interpolate(judged, scale_factor=2, mode="bilinear", align_corners=False)
+    return functional.interpolate(predicted, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 @lru_cache(maxsize=1)

@@ -195,8 +195,8 @@ class DenseNet(nn.Module):
                 coarse = self.narrow(x) if index == 0 else x
                 level = level + _resize(coarse, level.shape[2:])
             x = self.refine[index](level)
-        judged: Tensor = self.judge(x)
-        return judged
+        predicted: Tensor = self.judge(x)
+        return predicted
 
 
 def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -30,7 +30,7 @@ SMALLER = 512
 SMALLER_HALO = 224
 
 
-def judge_tile_on(
+def predict_tile_on(
     device: Device,
     colours: Float,
     guide: Float | None,
@@ -53,7 +53,7 @@ def judge_tile_on(
     device : Device
         Which.
     colours, guide, detector
-        See `judge_dense`.
+        See `predict_dense`.
     tone : tuple of float
         Mean and standard deviation of the whole image's colours.
     tile : tuple of slice
@@ -74,12 +74,12 @@ def judge_tile_on(
         shown = device.upload(colours[outer])
         # A copy: the one of the CPU is needed where the device fails.
         network = device.keep(detector, lambda: deepcopy(build_network(detector)).to(device.place))
-        judged = _judge(shown, network, tone)
+        predicted = _predict(shown, network, tone)
         if guide is not None:
             edges = device.upload(guide[outer])
-            gain, offset = guided(judged[0], edges, OUTLINE_RADIUS, OUTLINE_EPSILON)
-            judged[0] = gain * edges + offset
-        return device.download(judged[:, *within(part, outer)])
+            gain, offset = guided(predicted[0], edges, OUTLINE_RADIUS, OUTLINE_EPSILON)
+            predicted[0] = gain * edges + offset
+        return device.download(predicted[:, *within(part, outer)])
 
     tries = [
         partial(here, tile, HALO),
@@ -88,12 +88,12 @@ def judge_tile_on(
     return device.work(tries, partial(on_cpu, tile))
 
 
-def _judge(colours: torch.Tensor, network: DenseNet, tone: tuple[float, float]) -> torch.Tensor:
+def _predict(colours: torch.Tensor, network: DenseNet, tone: tuple[float, float]) -> torch.Tensor:
     """Give log odds, log radius and its log error, (3, Y, X), of colours (Y, X, 3)."""
     mean, spread = tone
     rows, columns = colours.shape[:2]
     shown = colours.permute(2, 0, 1)[None].contiguous()
     shown = (shown - mean) / (spread + LEAST_CONTRAST)
     shown = mirrored(mirrored(shown, 0, -rows % STRIDE, 2), 0, -columns % STRIDE, 3)
-    judged = at_full_size(network(shown))[0]
-    return judged[:, :rows, :columns]
+    predicted = at_full_size(network(shown))[0]
+    return predicted[:, :rows, :columns]

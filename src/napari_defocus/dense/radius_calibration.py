@@ -14,7 +14,7 @@ from napari_defocus.core.progress import (
     ignore_event,
     never_stop,
 )
-from napari_defocus.dense.detector import DenseDetector, corrected, judge_dense
+from napari_defocus.dense.detector import DenseDetector, corrected, predict_dense
 from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.simulate.optics import Camera, Scene, defocus, expose
 from napari_defocus.simulate.scenes import PictureBook, open_where_smooth, random_background
@@ -94,5 +94,5 @@ def _told(
         0, rng.uniform(*NOISE), (*light.shape[:2], 1)
     )
     image = np.clip(np.round(seen), 0, 255).astype(np.uint8)
-    found = judge_dense(prepare_colours(image, prepare_plane(image)), detector).radius
+    found = predict_dense(prepare_colours(image, prepare_plane(image)), detector).radius
     return found[np.isfinite(open_where_smooth(crisp).radius)]

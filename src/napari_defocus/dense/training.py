@@ -174,8 +174,8 @@ def _train_once(
             group["lr"] = group["share"] * _learning_rate(step, config)
         images, radii = random_crops(scenes, config, rng)
         with torch.autocast(device, torch.bfloat16):
-            judged = network(images.to(device, memory_format=torch.channels_last))
-        sharp_loss, radius_loss = dense_losses(judged.float(), radii.to(device))
+            predicted = network(images.to(device, memory_format=torch.channels_last))
+        sharp_loss, radius_loss = dense_losses(predicted.float(), radii.to(device))
         loss = sharp_loss + config.radius_weight * radius_loss
         optimiser.zero_grad()
         loss.backward()
@@ -246,12 +246,12 @@ def random_crops(
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(radii))
 
 
-def dense_losses(judged: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
+def dense_losses(predicted: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
     """Compare what the network says with the truth.
 
     Parameters
     ----------
-    judged : Tensor, (N, 3, Y / 2, X / 2)
+    predicted : Tensor, (N, 3, Y / 2, X / 2)
         See `DenseNet`.
     radii : Tensor, (N, Y, X)
         In pixels, NaN where nobody can say.
@@ -262,16 +262,18 @@ def dense_losses(judged: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         Mean cross-entropy where people agree, and mean negative log likelihood of a Laplace
         distribution of the radius' logarithm where it is known.
     """
-    judged = functional.interpolate(judged, scale_factor=2, mode="bilinear", align_corners=False)
-    odds, level, log_error = judged.unbind(dim=1)
+    predicted = functional.interpolate(
+        predicted, scale_factor=2, mode="bilinear", align_corners=False
+    )
+    log_odds, log_radius, log_error = predicted.unbind(dim=1)
     known = ~torch.isnan(radii)
     radii = torch.nan_to_num(radii)
     agreed = known & ((radii <= SHARP_UP_TO) | (radii >= BLURRED_FROM))
     entropy = functional.binary_cross_entropy_with_logits(
-        odds, (radii <= SHARP_UP_TO).float(), reduction="none"
+        log_odds, (radii <= SHARP_UP_TO).float(), reduction="none"
     )
     log_error = log_error.clamp(*ERROR_RANGE)
-    miss = (level - (radii + RADIUS_OFFSET).log()).abs()
+    miss = (log_radius - (radii + RADIUS_OFFSET).log()).abs()
     likelihood = miss * (-log_error).exp() + log_error
     return _mean(entropy, agreed), _mean(likelihood, known)
 

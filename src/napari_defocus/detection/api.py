@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, NothingToJudgeError
+from napari_defocus.core.errors import DefocusError, NoDetailError
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.detection.config import DetectionConfig, check_config
-from napari_defocus.detection.inference import judge_plane, undecided, working_device
-from napari_defocus.detection.postprocess import Detection, decide
+from napari_defocus.detection.inference import predict_plane, undecided, working_device
+from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 
@@ -74,15 +74,15 @@ def detect(
         for done, index in enumerate(np.ndindex(leading), start=1):
             plane = _plane(image, axes, order, index)
             try:
-                judgement = judge_plane(plane, metric, config, should_stop)
-            except NothingToJudgeError:
+                prediction = predict_plane(plane, metric, config, should_stop)
+            except NoDetailError:
                 if math.prod(leading) == 1:
                     raise
-                judgement = undecided(plane.shape[:2], metric, config)
+                prediction = undecided(plane.shape[:2], metric, config)
             except DefocusError as error:
                 where = plane_name(axes, index)
                 raise DefocusError(f"{where}: {error}" if where else str(error)) from error
-            planes.append(decide(judgement, config))
+            planes.append(postprocess(prediction, config))
             on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
@@ -115,4 +115,4 @@ def detect_plane(
     image: npt.NDArray[Any], metric: LocalMetric, config: DetectionConfig
 ) -> Detection:
     """Detect defocus in one plane (Y, X) or (Y, X, C); see `detect`."""
-    return decide(judge_plane(image, metric, config), config)
+    return postprocess(predict_plane(image, metric, config), config)

@@ -30,24 +30,24 @@ class Surroundings:
     ----------
     sharpness : ndarray of float32, (rows, columns)
         Sum of their sharpness as a share of the cell's pixels.
-    judged : ndarray of float32, (rows, columns)
+    valid : ndarray of float32, (rows, columns)
         Their share of the cell's pixels.
     shape : tuple of int
         Rows and columns of pixels.
     """
 
     sharpness: Float
-    judged: Float
+    valid: Float
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, sharpness: Float, judged: Bool) -> "Surroundings":
+    def of(cls, sharpness: Float, valid: Bool) -> "Surroundings":
         """Sum over the cells of a plane (Y, X), or of a part that begins with a cell.
 
         The sharpness of pixels that are not judged is 0.
         """
-        rows, columns = judged.shape
-        return cls(_cell_means(sharpness), _cell_means(judged), (rows, columns))
+        rows, columns = valid.shape
+        return cls(_cell_means(sharpness), _cell_means(valid), (rows, columns))
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "Surroundings":
@@ -59,13 +59,13 @@ class Surroundings:
         """Take over the sums of a part."""
         cells = tuple(slice(s.start // CELL, -(-s.stop // CELL)) for s in region)
         self.sharpness[cells] = part.sharpness
-        self.judged[cells] = part.judged
+        self.valid[cells] = part.valid
 
     def spread(self) -> Float:
         """Give each cell the sharpness of the nearest judged pixels; 0.5 far from any."""
-        spread = np.full(self.judged.shape, 0.5, np.float32)
+        spread = np.full(self.valid.shape, 0.5, np.float32)
         for sigma in reversed(SIGMAS):
-            near = ndimage.gaussian_filter(self.judged, sigma) if sigma else self.judged
+            near = ndimage.gaussian_filter(self.valid, sigma) if sigma else self.valid
             known = ndimage.gaussian_filter(self.sharpness, sigma) if sigma else self.sharpness
             trust = np.clip(10 * near, 0, 1)
             spread += trust * (known / np.maximum(near, 1e-6) - spread)

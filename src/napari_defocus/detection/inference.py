@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import Device, at_work, judging_device
-from napari_defocus.core.errors import NothingToJudgeError
+from napari_defocus.core.devices import Device, at_work, inference_device
+from napari_defocus.core.errors import NoDetailError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
 from napari_defocus.core.threads import free_cores, in_threads, plan_parts
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, whole, widen, within
 from napari_defocus.dense import detector as dense
-from napari_defocus.dense.detector import DenseJudgement, judge_dense, kept_dense
+from napari_defocus.dense.detector import DensePrediction, cached_dense, predict_dense
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.filters.noise import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.filters.plane import Plane, prepare_colours, prepare_part
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
-from napari_defocus.metric.response import alignment, filter_response, halo, pool, sharpness_odds
+from napari_defocus.metric.response import alignment, filter_response, halo, pool, predict_log_odds
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -36,32 +36,32 @@ METRIC_CERTAINTY = 4.0
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Prediction:
     """What the metric says of a plane, before any threshold.
 
     Parameters
     ----------
-    level : ndarray of float32, (Y, X)
+    score : ndarray of float32, (Y, X)
         Log odds of being sharp or, by the paper's scale, the pooled response in [0, 1].
-    judged : ndarray of bool, (Y, X)
+    valid : ndarray of bool, (Y, X)
         False where nothing can be told.
     radius, radius_error : ndarray of float32, (Y, X), or None
         See `Detection`; NaN where the plane shows nothing at all.
     """
 
-    level: Float
-    judged: Bool
+    score: Float
+    valid: Bool
     radius: Float | None = None
     radius_error: Float | None = None
 
 
-def judge_plane(
+def predict_plane(
     image: npt.NDArray[Any],
     metric: LocalMetric,
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
-) -> Judgement:
-    """Judge one plane (Y, X) or (Y, X, C) in memory; see `judge_region`.
+) -> Prediction:
+    """Judge one plane (Y, X) or (Y, X, C) in memory; see `predict_region`.
 
     Large planes are judged part by part, so that what is worked with stays small.
     """
@@ -71,8 +71,8 @@ def judge_plane(
     statistics = measure_plane(image, colours=detector != "metric")
     shape = image.shape[:2]
 
-    def judge(part: Tile) -> Judgement:
-        return judge_region(
+    def predict(part: Tile) -> Prediction:
+        return predict_region(
             lambda rows, columns: image[rows, columns],
             part.region,
             shape,
@@ -87,21 +87,21 @@ def judge_plane(
         parts = plan_tiles(shape, max(shape))  # the metric cuts a plane itself, scale by scale
     if len(parts) == 1:
         with free_cores():
-            return judge(parts[0])
-    names = ["level", "judged"] + ["radius", "radius_error"] * (detector != "metric")
+            return predict(parts[0])
+    names = ["score", "valid"] + ["radius", "radius_error"] * (detector != "metric")
     joined: dict[str, Any] = {
-        name: np.empty(shape, np.bool_ if name == "judged" else np.float32) for name in names
+        name: np.empty(shape, np.bool_ if name == "valid" else np.float32) for name in names
     }
     with working_device(metric, config) as device:
         # The network works on all cores by itself, but on a device it waits for what they prepare.
         alone = detector != "metric" and device is None
-        for part, found in in_threads(judge, parts, alone=alone):
+        for part, found in in_threads(predict, parts, alone=alone):
             for name in names:
                 joined[name][part.region] = getattr(found, name)
-    return Judgement(**joined)
+    return Prediction(**joined)
 
 
-def judge_region(
+def predict_region(
     read: ReadPart,
     region: Region,
     shape: tuple[int, ...],
@@ -109,7 +109,7 @@ def judge_region(
     metric: LocalMetric,
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
-) -> Judgement:
+) -> Prediction:
     """Judge a region of a plane, from as much of its surroundings as counts.
 
     Of the settings only `detector`, `scale` and `device` count here.
@@ -133,21 +133,21 @@ def judge_region(
     Raises
     ------
     DefocusError
-        Where the plane is constant (`NothingToJudgeError`) or smaller than a filter.
+        Where the plane is constant (`NoDetailError`) or smaller than a filter.
     Stopped
         Where it was asked to stop.
     """
     if statistics.constant:
-        raise NothingToJudgeError("the image is constant: there is nothing to judge")
+        raise NoDetailError("the image is constant: there is nothing to judge")
     detector = detector_for(metric, config)
     window, image, plane = _window(read, region, shape, statistics, metric, detector)
     inside = within(region, window)
     holes = plane.part(*inside).holes
     with working_device(metric, config) as device:
-        level, judged = _metric_says(plane, metric, inside, should_stop, device)
+        score, valid = _predict_by_metric(plane, metric, inside, should_stop, device)
         if detector != "metric":
-            network = kept_dense("default" if detector == "dense" else detector)
-            found = judge_dense(
+            network = cached_dense("default" if detector == "dense" else detector)
+            found = predict_dense(
                 prepare_colours(image, plane),
                 network,
                 should_stop,
@@ -156,13 +156,13 @@ def judge_region(
                 guide=plane.grey,
                 device=device,
             )
-            joined = join(Judgement(level, judged), found)
-            return replace(joined, judged=joined.judged & ~holes)
+            joined = join(Prediction(score, valid), found)
+            return replace(joined, valid=joined.valid & ~holes)
     if config.scale == "image":
-        level = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
+        score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
         raise Stopped
-    return Judgement(level, judged & ~holes)
+    return Prediction(score, valid & ~holes)
 
 
 def working_device(
@@ -176,10 +176,10 @@ def working_device(
         Where one that is named is not there.
     """
     dense = detector_for(metric, config) != "metric"
-    return at_work(judging_device(config.device, dense=dense))
+    return at_work(inference_device(config.device, dense=dense))
 
 
-def _metric_says(
+def _predict_by_metric(
     plane: Plane,
     metric: LocalMetric,
     region: Region,
@@ -187,19 +187,19 @@ def _metric_says(
     device: Device | None,
 ) -> tuple[Float, Bool]:
     if device is None:
-        return sharpness_odds(plane, metric, should_stop=should_stop, region=region)
+        return predict_log_odds(plane, metric, should_stop=should_stop, region=region)
     if should_stop():
         raise Stopped
-    from napari_defocus.metric._torch_response import sharpness_odds_on
+    from napari_defocus.metric._torch_response import predict_log_odds_on
 
-    return sharpness_odds_on(device, plane, metric, region, should_stop)
+    return predict_log_odds_on(device, plane, metric, region, should_stop)
 
 
-def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Judgement:
+def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Prediction:
     """Say that nothing can be told of a plane or a part of it, of `shape` rows and columns."""
     unknown = np.full(shape, np.nan, np.float32)
     radius = None if detector_for(metric, config) == "metric" else unknown
-    return Judgement(np.zeros(shape, np.float32), np.zeros(shape, bool), radius, radius)
+    return Prediction(np.zeros(shape, np.float32), np.zeros(shape, bool), radius, radius)
 
 
 def region_step(metric: LocalMetric, config: DetectionConfig) -> int:
@@ -241,18 +241,18 @@ def _default_digest() -> str:
     return load_metric().digest
 
 
-def join(by_metric: Judgement, by_network: DenseJudgement) -> Judgement:
+def join(by_metric: Prediction, by_network: DensePrediction) -> Prediction:
     """Average the log odds of metric and network, which err on different things.
 
     Where nothing shows detail the metric has no say, and the network may call sharp but not
     blurred.
     """
-    odds = by_network.odds
+    log_odds = by_network.log_odds
     # On the metric's scale: the config's defaults leave the joined odds as they are.
     default = DetectionConfig()
-    metric_odds = default.gain * (by_metric.level - default.caution)
-    metric_odds = np.clip(metric_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
-    joined = np.where(by_metric.judged, (odds + metric_odds) / 2, odds)
-    level = np.asarray(joined / default.gain + default.caution, np.float32)
-    judged = by_metric.judged | (odds > 0)
-    return Judgement(level, judged, by_network.radius, by_network.radius_error)
+    metric_log_odds = default.gain * (by_metric.score - default.caution)
+    metric_log_odds = np.clip(metric_log_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
+    joined = np.where(by_metric.valid, (log_odds + metric_log_odds) / 2, log_odds)
+    score = np.asarray(joined / default.gain + default.caution, np.float32)
+    valid = by_metric.valid | (log_odds > 0)
+    return Prediction(score, valid, by_network.radius, by_network.radius_error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import at_work, judging_device
+from napari_defocus.core.devices import at_work, inference_device
 from napari_defocus.core.threads import (
     cores_are_free,
     free_cores,
@@ -20,8 +20,8 @@ from napari_defocus.core.threads import (
 from napari_defocus.core.tiling import Tile, whole, widen, within
 from napari_defocus.detection.config import DetectionConfig, check_config
 from napari_defocus.detection.fill import Surroundings, at_pixels
-from napari_defocus.detection.inference import Judgement
-from napari_defocus.detection.refinement import reach, refine
+from napari_defocus.detection.inference import Prediction
+from napari_defocus.detection.refinement import halo, refine
 from napari_defocus.detection.threshold import count_sharpness, cut_mask, mask_threshold
 from napari_defocus.filters.histogram import Histogram
 from napari_defocus.labels.annotation import Labels
@@ -31,8 +31,8 @@ Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 # Log odds are counted in bins of 1 / 32.
-ODDS_RANGE = (-32.0, 32.0)
-ODDS_BINS = 2048
+LOG_ODDS_RANGE = (-32.0, 32.0)
+LOG_ODDS_BINS = 2048
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,35 @@ class Detection:
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
+class ScoreStatistics:
     """What has to be known of all levels of a plane before any is decided upon.
 
     Parameters
     ----------
-    judged : Histogram
+    valid : Histogram
         Of the levels, log odds, of judged pixels.
     low, high : float
         Least and greatest level of all pixels.
     """
 
-    judged: Histogram
+    valid: Histogram
     low: float
     high: float
 
     @classmethod
-    def of(cls, judgement: Judgement) -> "Levels":
+    def of(cls, prediction: Prediction) -> "ScoreStatistics":
         """Count those of a plane or a part of it."""
-        level = judgement.level
-        counted = Histogram.of(level[judgement.judged], *ODDS_RANGE, ODDS_BINS)
-        return cls(counted, float(level.min()), float(level.max()))
+        score = prediction.score
+        counted = Histogram.of(score[prediction.valid], *LOG_ODDS_RANGE, LOG_ODDS_BINS)
+        return cls(counted, float(score.min()), float(score.max()))
 
-    def __add__(self, other: "Levels") -> "Levels":
+    def __add__(self, other: "ScoreStatistics") -> "ScoreStatistics":
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return Levels(self.judged + other.judged, low, high)
+        return ScoreStatistics(self.valid + other.valid, low, high)
 
 
 @dataclass(frozen=True, eq=False)
-class Refined:
+class RefinedStatistics:
     """What has to be known of a whole refined map before it is filled and cut.
 
     Parameters
@@ -108,45 +108,47 @@ class Refined:
     surroundings: Surroundings
 
     @classmethod
-    def of(cls, blur: Float, judged: Bool) -> "Refined":
+    def of(cls, blur: Float, valid: Bool) -> "RefinedStatistics":
         """Count those of a plane or a part of it."""
         sharpness = np.float32(1) - blur
-        counted = count_sharpness(sharpness[judged])
-        sharpness *= judged
-        return cls(counted, Surroundings.of(sharpness, judged))
+        counted = count_sharpness(sharpness[valid])
+        sharpness *= valid
+        return cls(counted, Surroundings.of(sharpness, valid))
 
 
-def decide(judgement: Judgement, config: DetectionConfig) -> Detection:
+def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
     """Turn a judgement of a whole plane into a blur map and a mask."""
     check_config(config)
-    calibrated = config.scale == "calibrated" or judgement.radius is not None
-    start = start_map(judgement.level, Levels.of(judgement), config, calibrated)
-    confidence = certainty(start, judgement.judged)
+    calibrated = config.scale == "calibrated" or prediction.radius is not None
+    start = initial_sharpness(prediction.score, ScoreStatistics.of(prediction), config, calibrated)
+    confidence = confidence_of(start, prediction.valid)
     with free_cores():
         blur = refined_blur(start, config)
     del start  # large planes fill the memory
-    refined = Refined.of(blur, judgement.judged)
+    refined = RefinedStatistics.of(blur, prediction.valid)
     threshold = mask_threshold(refined.sharpness, config.mask)
-    if not judgement.judged.all():
+    if not prediction.valid.all():
         around = at_pixels(refined.surroundings.spread(), whole(blur.shape))
-        blur = fill(blur, judgement.judged, around)
+        blur = fill(blur, prediction.valid, around)
     return Detection(
         blur=blur,
-        mask=cut_mask(np.float32(1) - blur, ~judgement.judged, threshold, config.mask.smallest),
+        mask=cut_mask(np.float32(1) - blur, ~prediction.valid, threshold, config.mask.smallest),
         confidence=confidence,
-        radius=judgement.radius,
-        radius_error=judgement.radius_error,
+        radius=prediction.radius,
+        radius_error=prediction.radius_error,
     )
 
 
-def start_map(level: Float, levels: Levels, config: DetectionConfig, calibrated: bool) -> Float:
+def initial_sharpness(
+    score: Float, scores: ScoreStatistics, config: DetectionConfig, calibrated: bool
+) -> Float:
     """Give the sharpness of each pixel before refinement.
 
     Parameters
     ----------
-    level : ndarray of float32, (Y, X)
-        See `Judgement`.
-    levels : Levels
+    score : ndarray of float32, (Y, X)
+        See `Prediction`.
+    scores : Levels
         Of the whole plane.
     config : DetectionConfig
         How.
@@ -159,24 +161,24 @@ def start_map(level: Float, levels: Levels, config: DetectionConfig, calibrated:
         In [0, 1].
     """
     if calibrated:
-        threshold = config.caution + _own_threshold(levels.judged, config)
-        return probability(config.gain * (level - np.float32(threshold)))
-    if levels.high <= levels.low:
-        return np.zeros_like(level)
-    return (level - np.float32(levels.low)) / np.float32(levels.high - levels.low)
+        threshold = config.caution + _own_threshold(scores.valid, config)
+        return probability(config.gain * (score - np.float32(threshold)))
+    if scores.high <= scores.low:
+        return np.zeros_like(score)
+    return (score - np.float32(scores.low)) / np.float32(scores.high - scores.low)
 
 
-def _own_threshold(judged: Histogram, config: DetectionConfig) -> float:
-    if config.adapt == 0 or not judged.counts.any():
+def _own_threshold(valid: Histogram, config: DetectionConfig) -> float:
+    if config.adapt == 0 or not valid.counts.any():
         return 0.0
-    return float(np.clip(config.adapt * judged.otsu(), -config.reach, 0))
+    return float(np.clip(config.adapt * valid.otsu(), -config.reach, 0))
 
 
 def refined_blur(start: Float, config: DetectionConfig) -> Float:
     """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
     if not config.refine:
         return np.float32(1) - start
-    with at_work(judging_device(config.device, dense=False)) as device:
+    with at_work(inference_device(config.device, dense=False)) as device:
         if device is not None:
             from napari_defocus.detection._torch_refinement import refine_on
 
@@ -190,7 +192,7 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
     refinement = replace(config.refinement, threshold=threshold)
 
     def blur_of(part: Tile) -> Float:
-        window = widen(part.region, reach(refinement), start.shape)
+        window = widen(part.region, halo(refinement), start.shape)
         return np.float32(1) - refine(start[window], refinement)[within(part.region, window)]
 
     blur = np.empty_like(start)
@@ -199,11 +201,11 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
     return blur
 
 
-def fill(blur: Float, judged: Bool, around: Float) -> Float:
+def fill(blur: Float, valid: Bool, around: Float) -> Float:
     """Let undecided pixels take the sharpness `around` them; what is filled may be filled again."""
-    return np.where(judged, blur, np.float32(1) - around)
+    return np.where(valid, blur, np.float32(1) - around)
 
 
-def certainty(start: Float, judged: Bool) -> Float:
+def confidence_of(start: Float, valid: Bool) -> Float:
     """Give the confidence, 0 undecided to 1 certain, from the map before refinement."""
-    return np.where(judged, np.abs(2 * start - 1), np.float32(0))
+    return np.where(valid, np.abs(2 * start - 1), np.float32(0))

@@ -8,7 +8,7 @@ divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks), and the neighbo
 Short cut. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls, nor does any
 neighbourhood mean, unless a pixel dies. So after the first iteration only neighbours of the pixels
 that died last are looked at, and values are brought up to date where they are asked for.
-A pixel's fate reaches no further than `reach`, which lets parts of an image be refined alone.
+A pixel's fate reaches no further than `halo`, which lets parts of an image be refined alone.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class RefinementConfig:
     keep: float = 0.3
 
 
-def reach(config: RefinementConfig) -> int:
+def halo(config: RefinementConfig) -> int:
     """Give the distance, in pixels, beyond which no pixel changes what becomes of another."""
     return config.neighbourhood // 2 * max(config.iterations)
 

@@ -67,7 +67,7 @@ def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int)
     return mask
 
 
-def reach(config: MaskConfig) -> int:
+def halo(config: MaskConfig) -> int:
     """Give the distance, in pixels, beyond which no pixel changes the class of another."""
     return 2 * max(config.smallest, 0)
 

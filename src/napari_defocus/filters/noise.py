@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, NothingToJudgeError
+from napari_defocus.core.errors import DefocusError, NoDetailError
 from napari_defocus.core.tiling import Region, within
 from napari_defocus.filters.linear import second_difference
 from napari_defocus.filters.luminance import (
@@ -97,7 +97,7 @@ def measure(
     Raises
     ------
     DefocusError
-        Where the plane is no image, is empty, or has no finite pixel (`NothingToJudgeError`).
+        Where the plane is no image, is empty, or has no finite pixel (`NoDetailError`).
     """
     constant = None
     for windows in sample_windows(shape):
@@ -110,7 +110,7 @@ def measure(
                 return statistics
             constant = statistics
     if constant is None:
-        raise NothingToJudgeError("the image has no finite pixel: there is nothing to judge")
+        raise NoDetailError("the image has no finite pixel: there is nothing to judge")
     return constant
 
 

@@ -32,8 +32,8 @@ from napari_defocus.metric.response import (
     block_side,
     gradient_noise,
     halo,
-    reach,
-    sharpness_odds,
+    halo_at_one_scale,
+    predict_log_odds,
 )
 
 Float = npt.NDArray[np.float32]
@@ -43,39 +43,39 @@ Bool = npt.NDArray[np.bool_]
 SMALLER = 512
 
 
-def sharpness_odds_on(
+def predict_log_odds_on(
     device: Device,
     plane: Plane,
     metric: LocalMetric,
     region: Region,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[Float, Bool]:
-    """Judge a region of a plane on a device; as `sharpness_odds`, which does it where that fails.
+    """Judge a region of a plane on a device; as `predict_log_odds`, which does it where that fails.
 
     Returns
     -------
-    odds : ndarray of float32, (Y, X)
-    judged : ndarray of bool, (Y, X)
+    log_odds : ndarray of float32, (Y, X)
+    valid : ndarray of bool, (Y, X)
     """
     if min(plane.grey.shape) < metric.size:
-        return sharpness_odds(plane, metric, region=region)  # which says what is wrong
+        return predict_log_odds(plane, metric, region=region)  # which says what is wrong
 
     def here(part: Region) -> Float:
         window = widen(part, halo(metric), plane.grey.shape, alignment(metric))
         grey = device.upload(plane.grey[window])
-        return device.download(odds_of(grey, plane.noise, metric, within(part, window)))
+        return device.download(log_odds_of(grey, plane.noise, metric, within(part, window)))
 
     def on_cpu() -> Float:
-        odds, judged = sharpness_odds(plane, metric, should_stop=should_stop, region=region)
-        return np.stack([odds, judged.astype(np.float32)])
+        log_odds, valid = predict_log_odds(plane, metric, should_stop=should_stop, region=region)
+        return np.stack([log_odds, valid.astype(np.float32)])
 
-    odds, judged = device.work(
+    log_odds, valid = device.work(
         [partial(here, region), partial(in_tiles, here, region, SMALLER)], on_cpu
     )
-    return odds, judged > 0
+    return log_odds, valid > 0
 
 
-def odds_of(
+def log_odds_of(
     grey: Tensor,
     noise: tuple[float, float],
     metric: LocalMetric,
@@ -89,7 +89,7 @@ def odds_of(
     Parameters
     ----------
     grey : Tensor of float32, (Y, X)
-        The image or, around `region`, as much of it as `sharpness_odds` needs.
+        The image or, around `region`, as much of it as `predict_log_odds` needs.
     noise : tuple of float
         See `Plane`.
     metric : LocalMetric
@@ -100,21 +100,21 @@ def odds_of(
         How many times the image may be halved.
     """
     rows, columns = grey.shape
-    near = widen(region, reach(metric), (rows, columns), block_side(metric.pooling))
-    odds, trust = _at_one_scale(grey[near], noise, metric)[:, *within(region, near)]
+    near = widen(region, halo_at_one_scale(metric), (rows, columns), block_side(metric.pooling))
+    log_odds, trust = _at_one_scale(grey[near], noise, metric)[:, *within(region, near)]
     if not coarser or min((rows + 1) // 2, (columns + 1) // 2) < metric.size:
-        return torch.stack([odds, (trust > 0).float()])
+        return torch.stack([log_odds, (trust > 0).float()])
     halved = (
         slice(region[0].start // 2, -(-region[0].stop // 2)),
         slice(region[1].start // 2, -(-region[1].stop // 2)),
     )
     half = block_mean(grey, 2)
     around = widen(halved, 2, tuple(half.shape))
-    coarse = odds_of(half, (noise[0] / 4, noise[1] / 4), metric, around, coarser - 1)
+    coarse = log_odds_of(half, (noise[0] / 4, noise[1] / 4), metric, around, coarser - 1)
     doubled = within(region, (slice(2 * around[0].start, None), slice(2 * around[1].start, None)))
-    coarse_odds, coarse_judged = (enlarge(found, 2)[doubled] for found in coarse)
-    odds = trust * odds + (1 - trust) * (coarse_odds - HALVING_COST)
-    return torch.stack([odds, ((trust > 0) | (coarse_judged > 0.5)).float()])
+    coarse_log_odds, coarse_valid = (enlarge(found, 2)[doubled] for found in coarse)
+    log_odds = trust * log_odds + (1 - trust) * (coarse_log_odds - HALVING_COST)
+    return torch.stack([log_odds, ((trust > 0) | (coarse_valid > 0.5)).float()])
 
 
 def _at_one_scale(grey: Tensor, noise: tuple[float, float], metric: LocalMetric) -> Tensor:
@@ -127,9 +127,9 @@ def _at_one_scale(grey: Tensor, noise: tuple[float, float], metric: LocalMetric)
     energy = gaussian(grey, sigma, (1, 0)).square() + gaussian(grey, sigma, (0, 1)).square()
     gradient = _without_noise(energy, variance * gradient_noise(pooling), pooling)
     contrast = _pool(gradient, grey, pooling)
-    level = (response + LEAST).log() - pooling.contrast_exponent * (contrast + LEAST).log()
-    odds = calibration.slope * (level - calibration.threshold)
-    return torch.stack([odds, _trust(gradient, variance, metric)])
+    score = (response + LEAST).log() - pooling.contrast_exponent * (contrast + LEAST).log()
+    log_odds = calibration.slope * (score - calibration.threshold)
+    return torch.stack([log_odds, _trust(gradient, variance, metric)])
 
 
 def _noise_variance(grey: Tensor, noise: tuple[float, float]) -> Tensor:

@@ -23,7 +23,7 @@ BASE_WEIGHT = 100.0
 RIDGE = 0.01
 
 
-def patch_levels(patch_set: PatchSet, metric: LocalMetric) -> Float:
+def patch_scores(patch_set: PatchSet, metric: LocalMetric) -> Float:
     """Level of sharpness of each whole patch, (N,): its odds at the centre before calibration."""
     pooling = metric.pooling
     x = patch_set.patches
@@ -91,19 +91,19 @@ def calibrate(
     parts = [(training, image_weight(training))]
     if base is not None:
         parts.append((base, BASE_WEIGHT))
-    levels = np.concatenate([patch_levels(part, metric) for part, _ in parts])
+    scores = np.concatenate([patch_scores(part, metric) for part, _ in parts])
     labels = np.concatenate([part.labels for part, _ in parts])
     weights = np.concatenate([np.full(len(part), weight / len(part)) for part, weight in parts])
     model = LogisticRegression(C=1 / RIDGE, class_weight="balanced")
-    model.fit(levels[:, np.newaxis], labels == SHARP, sample_weight=weights)
+    model.fit(scores[:, np.newaxis], labels == SHARP, sample_weight=weights)
     # A slope that is not positive would turn the metric upside down; keep it weak instead.
     slope = max(float(model.coef_[0, 0]), 0.1)
     calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
-    levels, sharp = patch_levels(validation, metric), validation.labels == SHARP
+    scores, sharp = patch_scores(validation, metric), validation.labels == SHARP
     held_out = {
         "patches": len(validation),
-        "accuracy": round(float(((levels > calibration.threshold) == sharp).mean()), 4),
-        "auc": round(float(roc_auc_score(sharp, levels)), 4),
+        "accuracy": round(float(((scores > calibration.threshold) == sharp).mean()), 4),
+        "auc": round(float(roc_auc_score(sharp, scores)), 4),
     }
     record: dict[str, Any] = {
         **metric.record,

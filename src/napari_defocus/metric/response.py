@@ -21,7 +21,7 @@ from napari_defocus.metric.local_metric import LocalMetric, Pooling
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-OddsAndJudged = tuple[Float, Bool]
+LogOddsAndValid = tuple[Float, Bool]
 
 # Sides of the blocks that pooling works on.
 BLOCKS = (1, 2, 4)
@@ -146,7 +146,7 @@ def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
     return int(2**coarser) * block_side(metric.pooling)
 
 
-def reach(metric: LocalMetric) -> int:
+def halo_at_one_scale(metric: LocalMetric) -> int:
     """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
     pooling = metric.pooling
     answer = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
@@ -157,12 +157,12 @@ def reach(metric: LocalMetric) -> int:
 
 
 def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
-    """Give the same distance for `sharpness_odds`, with all its halvings."""
-    at_one_scale = reach(metric)
+    """Give the same distance for `predict_log_odds`, with all its halvings."""
+    at_one_scale = halo_at_one_scale(metric)
     return max(at_one_scale, 2 * (halo(metric, coarser - 1) + 2)) if coarser else at_one_scale
 
 
-def sharpness_odds(
+def predict_log_odds(
     plane: Plane,
     metric: LocalMetric,
     coarser: int = COARSER,
@@ -191,9 +191,9 @@ def sharpness_odds(
 
     Returns
     -------
-    odds : ndarray of float32, (Y, X)
+    log_odds : ndarray of float32, (Y, X)
         By the metric's calibration, for the region.
-    judged : ndarray of bool, (Y, X)
+    valid : ndarray of bool, (Y, X)
         False where no scale shows enough contrast above the noise.
 
     Raises
@@ -204,66 +204,68 @@ def sharpness_odds(
         Where it was asked to stop.
     """
     region = region or whole(plane.grey.shape)
-    odds, trust = _at_one_scale(plane, metric, region, should_stop)
+    log_odds, trust = _at_one_scale(plane, metric, region, should_stop)
     half = halve(plane) if coarser and trust.min() < 1 else None
     if half is None or min(half.grey.shape) < metric.size:
-        return odds, trust > 0
+        return log_odds, trust > 0
     halved = (
         slice(region[0].start // 2, -(-region[0].stop // 2)),
         slice(region[1].start // 2, -(-region[1].stop // 2)),
     )
     around = widen(halved, 2, half.grey.shape)
-    coarse = sharpness_odds(half, metric, coarser - 1, should_stop, around)
+    coarse = predict_log_odds(half, metric, coarser - 1, should_stop, around)
     top, left = (2 * inner.start for inner in around)
     inside = within(region, (slice(top, None), slice(left, None)))
-    return _blend(odds, trust, coarse, inside)
+    return _blend(log_odds, trust, coarse, inside)
 
 
-def _blend(odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region) -> OddsAndJudged:
+def _blend(
+    log_odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region
+) -> LogOddsAndValid:
     """Trust coarser odds, of twice the pixels, `inside` their window, where one's own are not.
 
     Works in place, band by band: large planes fill the memory.
     """
-    judged = np.empty(odds.shape, np.bool_)
+    valid = np.empty(log_odds.shape, np.bool_)
     rows, columns = inside
     for start in range(rows.start, rows.stop, BAND):
         stop = min(start + BAND, rows.stop)
         # With a row to each side, for the interpolation.
         first = max(start // 2 - 1, 0)
         cut, doubled = slice(first, stop // 2 + 2), slice(start - 2 * first, stop - 2 * first)
-        coarse_odds, coarse_judged = (
+        coarse_log_odds, coarse_valid = (
             enlarge(found[cut].astype(np.float32), 2)[doubled, columns] for found in coarse
         )
         band = slice(start - rows.start, stop - rows.start)
         own = trust[band]
-        odds[band] = own * odds[band] + (1 - own) * (coarse_odds - HALVING_COST)
-        judged[band] = (own > 0) | (coarse_judged > 0.5)
-    return odds, judged
+        log_odds[band] = own * log_odds[band] + (1 - own) * (coarse_log_odds - HALVING_COST)
+        valid[band] = (own > 0) | (coarse_valid > 0.5)
+    return log_odds, valid
 
 
 def _at_one_scale(
     plane: Plane, metric: LocalMetric, region: Region, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
-    """Give `_odds_and_trust` of a region; of a large one part by part."""
+    """Give `_log_odds_and_trust` of a region; of a large one part by part."""
 
-    def judge(part: Tile) -> tuple[Float, Float]:
+    def predict(part: Tile) -> tuple[Float, Float]:
         own = shifted(part.region, region)
-        near = widen(own, reach(metric), plane.grey.shape, block_side(metric.pooling))
+        near = widen(own, halo_at_one_scale(metric), plane.grey.shape, block_side(metric.pooling))
         inside = within(own, near)
-        odds, trust = _odds_and_trust(plane.part(*near), metric, should_stop)
-        return odds[inside], trust[inside]
+        log_odds, trust = _log_odds_and_trust(plane.part(*near), metric, should_stop)
+        return log_odds[inside], trust[inside]
 
     shape = [side.stop - side.start for side in region]
     parts = plan_parts(shape, 1)
     if len(parts) == 1:
-        return judge(parts[0])
-    odds, trust = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for part, found in in_threads(judge, parts, alone=not cores_are_free()):
-        odds[part.region], trust[part.region] = found
-    return odds, trust
+        return predict(parts[0])
+    log_odds, trust = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for part, found in in_threads(predict, parts, alone=not cores_are_free()):
+        log_odds[part.region], trust[part.region] = found
+    return log_odds, trust
 
 
-def _odds_and_trust(
+def _log_odds_and_trust(
     plane: Plane, metric: LocalMetric, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
     """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""
@@ -279,8 +281,8 @@ def _odds_and_trust(
     response, (contrast, trust) = side_by_side(respond, contrast_and_trust)
     if should_stop():
         raise Stopped
-    level = combine(response, contrast, pooling)
-    return calibration.slope * (level - calibration.threshold), trust
+    score = combine(response, contrast, pooling)
+    return calibration.slope * (score - calibration.threshold), trust
 
 
 def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
@@ -314,10 +316,10 @@ def halve(plane: Plane) -> Plane:
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
     """Compare pooled responses with pooled contrasts of the same shape, in log units."""
-    level = np.log(response + LEAST) - pooling.contrast_exponent * np.log(contrast + LEAST)
-    return np.asarray(level, np.float32)
+    score = np.log(response + LEAST) - pooling.contrast_exponent * np.log(contrast + LEAST)
+    return np.asarray(score, np.float32)
 
 
-def probability(odds: Float) -> Float:
+def probability(log_odds: Float) -> Float:
     """Turn log odds into values in [0, 1]."""
-    return np.asarray(special.expit(odds), np.float32)
+    return np.asarray(special.expit(log_odds), np.float32)

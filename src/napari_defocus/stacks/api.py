@@ -20,14 +20,14 @@ from napari_defocus.core.progress import (
     never_stop,
 )
 from napari_defocus.filters.noise import PlaneStatistics, measure_plane
-from napari_defocus.stacks.depth_map import STEP_PLANES, Altitude, enlarge, find_altitude
+from napari_defocus.stacks.depth_map import STEP_PLANES, DepthMap, enlarge, estimate_depth
 from napari_defocus.stacks.focus_measure import (
     StackScale,
     block_means,
     common_scale,
     measure_detail,
 )
-from napari_defocus.stacks.fusion import fuse, provenance
+from napari_defocus.stacks.fusion import fuse, source_plane
 from napari_defocus.stacks.plane_scores import PlaneScores, phase_share, score_planes
 from napari_defocus.stacks.planes import StackLike, StackPlanes, check_same, open_stack
 from napari_defocus.stacks.registration import register_planes
@@ -70,13 +70,13 @@ class FocusStack:
 
     Parameters
     ----------
-    altitude : ndarray of float32, (Y, X)
+    depth_map : ndarray of float32, (Y, X)
         Where each pixel is in focus, in planes from 0 to Z - 1, with fractions.
     confidence : ndarray of float32, (Y, X)
         Of the altitude, in [0, 1]: 0 taken from surroundings wholly, 1 certain.
     fused : ndarray, (Y, X) or (Y, X, S)
         The image that is in focus all over, in the number type of the stack.
-    provenance : ndarray of uint8 or uint16, (Y, X)
+    source_plane : ndarray of uint8 or uint16, (Y, X)
         The plane, from 0, that gave most of each pixel of `fused`.
     scores : PlaneScores
         How much each plane is in focus over the whole field.
@@ -90,10 +90,10 @@ class FocusStack:
         were taken as they are.
     """
 
-    altitude: Float
+    depth_map: Float
     confidence: Float
     fused: npt.NDArray[Any]
-    provenance: npt.NDArray[np.unsignedinteger[Any]]
+    source_plane: npt.NDArray[np.unsignedinteger[Any]]
     scores: PlaneScores
     phase_share: float
     warnings: tuple[str, ...] = ()
@@ -149,18 +149,18 @@ def analyse_stack(
     energy, noise = _details(planes, shape, scale, step, on_event, should_stop)
     scores = score_planes(energy, config.extremum)
     share = _phase_share(energy, noise, step)
-    found = find_altitude(energy, noise, config.extremum, scores.best)
+    found = estimate_depth(energy, noise, config.extremum, scores.best)
     del energy
     if transforms is not None:
         found = _within_view(found, planes, shape, step)
-    altitude = enlarge(found.altitude, step, shape, STEP_PLANES)
+    depth_map = enlarge(found.depth_map, step, shape, STEP_PLANES)
     confidence = enlarge(found.confidence, step, shape)
-    fused = fuse(planes, altitude, on_event=on_event, should_stop=should_stop)
+    fused = fuse(planes, depth_map, on_event=on_event, should_stop=should_stop)
     return FocusStack(
-        altitude,
+        depth_map,
         confidence,
         fused,
-        provenance(altitude, len(planes)),
+        source_plane(depth_map, len(planes)),
         scores,
         share,
         _warnings(config, share, scores),
@@ -243,21 +243,21 @@ def _details(
 
 
 def _within_view(
-    found: Altitude, planes: StackPlanes, shape: tuple[int, ...], step: int
-) -> Altitude:
+    found: DepthMap, planes: StackPlanes, shape: tuple[int, ...], step: int
+) -> DepthMap:
     """Bring altitudes to the nearest plane that shows the place, where drift hid it."""
-    altitude = found.altitude
-    distance = np.full(altitude.shape, np.inf, np.float32)
-    nearest = altitude.copy()
-    inside = np.ones(altitude.shape, bool)
+    depth_map = found.depth_map
+    distance = np.full(depth_map.shape, np.inf, np.float32)
+    nearest = depth_map.copy()
+    inside = np.ones(depth_map.shape, bool)
     for z in range(len(planes)):
         seen = planes.seen(z, shape, step)
-        away = np.abs(altitude - z)
+        away = np.abs(depth_map - z)
         inside &= seen | (away >= 1)
         nearer = seen & (away < distance)
         nearest[nearer], distance[nearer] = z, away[nearer]
-    return Altitude(
-        np.where(inside, altitude, nearest), np.where(inside, found.confidence, np.float32(0))
+    return DepthMap(
+        np.where(inside, depth_map, nearest), np.where(inside, found.confidence, np.float32(0))
     )
 
 
@@ -321,4 +321,4 @@ def apply_focus(
             f"the focus is of {len(focus.scores.score)} planes, this stack has {len(planes)}; "
             "give a channel of the same stack"
         )
-    return fuse(planes, focus.altitude, on_event=on_event, should_stop=should_stop)
+    return fuse(planes, focus.depth_map, on_event=on_event, should_stop=should_stop)

@@ -50,16 +50,16 @@ STEP_PLANES = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Altitude:
+class DepthMap:
     """Altitude (Y, X) in planes from 0, and confidence (Y, X) in [0, 1]."""
 
-    altitude: Float
+    depth_map: Float
     confidence: Float
 
 
-def find_altitude(
+def estimate_depth(
     energy: Float, noise: Float, extremum: str = "max", fallback: int = 0
-) -> Altitude:
+) -> DepthMap:
     """Find where each pixel is in focus.
 
     Parameters
@@ -84,12 +84,12 @@ def find_altitude(
     peak = highest_peak(pooled, noise) if extremum == "max" else deepest_valley(pooled, noise)
     del pooled
     votes = pool_widely(_votes(peak, len(energy)), VOTE_WEIGHTS, VOTE_DECAY)
-    altitude, share = _hill(votes)
-    altitude[votes.sum(axis=0) == 0] = fallback
-    return Altitude(altitude, np.asarray(np.clip(peak.confidence * share, 0, 1), np.float32))
+    depth_map, share = _hill(votes)
+    depth_map[votes.sum(axis=0) == 0] = fallback
+    return DepthMap(depth_map, np.asarray(np.clip(peak.confidence * share, 0, 1), np.float32))
 
 
-def highest_peak(pooled: Float, noise: Float) -> Altitude:
+def highest_peak(pooled: Float, noise: Float) -> DepthMap:
     """Give where detail (Z, Y, X) is most, by a Gaussian through the three planes around it.
 
     S. Nayar, Y. Nakagawa, IEEE PAMI 16(8), 1994. The confidence is how far it stands out of the
@@ -99,13 +99,13 @@ def highest_peak(pooled: Float, noise: Float) -> Altitude:
     best = pooled.argmax(axis=0)
     most = pooled.max(axis=0)
     level = np.log(pooled + 1e-3 * most + 1e-30)
-    altitude = _vertex(level, best)
+    depth_map = _vertex(level, best)
     others = (pooled.sum(axis=0) - most) / (planes - 1)
     stands_out = 1 - others / np.maximum(most, 1e-30)
     trust = stands_out * believed(most, noise)
     trust *= _between(outshining(most), *OUTSHONE)
     trust *= 1 - _between(valley_rise(pooled, noise), *TWO_SIDED)
-    return Altitude(altitude, np.asarray(trust, np.float32))
+    return DepthMap(depth_map, np.asarray(trust, np.float32))
 
 
 def unchanged(energy: Float) -> np.float32:
@@ -149,7 +149,7 @@ def valley_rise(pooled: Float, noise: Float) -> Float:
     return rise
 
 
-def deepest_valley(pooled: Float, noise: Float) -> Altitude:
+def deepest_valley(pooled: Float, noise: Float) -> DepthMap:
     """Give where detail (Z, Y, X) is least between two planes with more, by a parabola.
 
     The confidence is how far it lies below the lower of the two.
@@ -158,9 +158,9 @@ def deepest_valley(pooled: Float, noise: Float) -> Altitude:
     after = np.maximum.accumulate(pooled[::-1], axis=0)[::-1]
     height = np.minimum(before, after)
     depth = np.log((height + noise) / (pooled + noise))
-    altitude = _vertex(-pooled, depth.argmax(axis=0))
+    depth_map = _vertex(-pooled, depth.argmax(axis=0))
     trust = (1 - np.exp(-depth.max(axis=0))) * believed(height.max(axis=0), noise)
-    return Altitude(altitude, np.asarray(trust, np.float32))
+    return DepthMap(depth_map, np.asarray(trust, np.float32))
 
 
 def _vertex(level: Float, best: npt.NDArray[np.intp]) -> Float:
@@ -178,28 +178,28 @@ def _vertex(level: Float, best: npt.NDArray[np.intp]) -> Float:
     return np.asarray(np.clip(found, 0, planes - 1), np.float32)
 
 
-def _votes(peak: Altitude, planes: int) -> Float:
+def _votes(peak: DepthMap, planes: int) -> Float:
     """Share each pixel's confidence out to the planes beside its altitude: (Z, Y, X)."""
-    votes = np.empty((planes, *peak.altitude.shape), np.float32)
+    votes = np.empty((planes, *peak.depth_map.shape), np.float32)
     for z in range(planes):
-        votes[z] = np.maximum(1 - np.abs(peak.altitude - z), 0) * peak.confidence
+        votes[z] = np.maximum(1 - np.abs(peak.depth_map - z), 0) * peak.confidence
     return votes
 
 
 def _hill(votes: Float) -> tuple[Float, Float]:
     """Give the centre of the highest hill of votes (Z, Y, X), and its share of them."""
-    altitude = np.asarray(votes.argmax(axis=0), np.float32)
+    depth_map = np.asarray(votes.argmax(axis=0), np.float32)
     total = np.maximum(votes.sum(axis=0), 1e-30)
-    share = np.ones_like(altitude)
+    share = np.ones_like(depth_map)
     for _ in range(HILL_STEPS):
-        near, moment = np.zeros_like(altitude), np.zeros_like(altitude)
+        near, moment = np.zeros_like(depth_map), np.zeros_like(depth_map)
         for z, vote in enumerate(votes):
-            part = vote * np.exp(-0.5 * np.square((z - altitude) / HILL))
+            part = vote * np.exp(-0.5 * np.square((z - depth_map) / HILL))
             near += part
             moment += z * part
         share = near / total
-        altitude = np.where(near > 0, moment / np.maximum(near, 1e-30), altitude)
-    return altitude.astype(np.float32), share
+        depth_map = np.where(near > 0, moment / np.maximum(near, 1e-30), depth_map)
+    return depth_map.astype(np.float32), share
 
 
 def pool_widely(values: Float, weights: tuple[float, ...], decay: float = 0.0) -> Float:

@@ -34,7 +34,7 @@ SHARE_POWER = 2
 
 def fuse(
     planes: StackPlanes,
-    altitude: Float,
+    depth_map: Float,
     *,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
@@ -45,7 +45,7 @@ def fuse(
     ----------
     planes : StackPlanes
         Z planes (Y, X) or (Y, X, S).
-    altitude : ndarray of float32, (Y, X)
+    depth_map : ndarray of float32, (Y, X)
         In planes, from 0 to Z - 1.
     on_event : callable
         Told after each plane.
@@ -64,43 +64,43 @@ def fuse(
     Stopped
         Where it was asked to stop.
     """
-    levels = levels_of(altitude.shape, LEVELS)
+    levels = levels_of(depth_map.shape, LEVELS)
     sums: list[list[Float]] = []
     fused_as: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))
     for z in range(len(planes)):
         if should_stop():
             raise Stopped
-        weight = plane_weight(altitude, z)
+        weight = plane_weight(depth_map, z)
         if weight.any() or not sums:
             plane = planes[z]
-            if plane.shape[:2] != altitude.shape:
+            if plane.shape[:2] != depth_map.shape:
                 raise DefocusError(
-                    f"plane {z} is {plane.shape[:2]}, the altitude {altitude.shape}; "
+                    f"plane {z} is {plane.shape[:2]}, the altitude {depth_map.shape}; "
                     "give planes of the same field and size"
                 )
             fused_as = (plane.shape, plane.dtype)
             sums = _added(sums, plane, weight, levels)
         on_event(Event("fusing planes", z + 1, len(planes)))
     shape, dtype = fused_as
-    fused = np.empty((*altitude.shape, len(sums)), dtype)
+    fused = np.empty((*depth_map.shape, len(sums)), dtype)
     for channel, pyramid in enumerate(sums):
         fused[..., channel] = as_type(collapse(pyramid), dtype)
         pyramid.clear()
     return fused.reshape(shape)
 
 
-def plane_weight(altitude: Float, z: int) -> Float:
+def plane_weight(depth_map: Float, z: int) -> Float:
     """Weight of plane `z` at each pixel (Y, X), in [0, 1]; those of all planes sum to 1."""
-    share = np.maximum(1 - np.abs(altitude - np.float32(z)), 0)
+    share = np.maximum(1 - np.abs(depth_map - np.float32(z)), 0)
     other = 1 - share
     # Beyond the neighbours the share is 0, and so is its weight.
     return np.asarray(share**SHARE_POWER / (share**SHARE_POWER + other**SHARE_POWER), np.float32)
 
 
-def provenance(altitude: Float, planes: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+def source_plane(depth_map: Float, planes: int) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Give the plane that weighs most at each pixel (Y, X), uint8 or, beyond 256 planes, uint16."""
     kind = np.uint8 if planes <= 256 else np.uint16
-    return np.asarray(np.floor(altitude + np.float32(0.5)).astype(kind))
+    return np.asarray(np.floor(depth_map + np.float32(0.5)).astype(kind))
 
 
 def _added(

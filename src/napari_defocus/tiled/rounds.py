@@ -19,22 +19,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, NothingToJudgeError
+from napari_defocus.core.errors import DefocusError, NoDetailError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, widen, within
 from napari_defocus.detection import refinement
 from napari_defocus.detection import threshold as masking
 from napari_defocus.detection.config import DetectionConfig, check_config
 from napari_defocus.detection.fill import CELL, Surroundings, at_pixels, cells_around
-from napari_defocus.detection.inference import detector_for, judge_region, region_step, undecided
+from napari_defocus.detection.inference import detector_for, predict_region, region_step, undecided
 from napari_defocus.detection.postprocess import (
-    ODDS_RANGE,
-    Levels,
-    Refined,
-    certainty,
+    LOG_ODDS_RANGE,
+    RefinedStatistics,
+    ScoreStatistics,
+    confidence_of,
     fill,
+    initial_sharpness,
     refined_blur,
-    start_map,
 )
 from napari_defocus.detection.threshold import count_sharpness, cut_mask, mask_threshold
 from napari_defocus.filters.histogram import Histogram
@@ -169,8 +169,8 @@ def detect_in_tiles(
     by_mean = _needs_mean(job.config)
     rounds: list[tuple[str, str, Any, Sequence[Any]]] = [
         ("measure", "measuring planes", _measure, planes),
-        ("judge", "judging tiles", _judge, tiles),
-        ("levels", "comparing tiles", _add_levels, planes),
+        ("predict", "judging tiles", _predict, tiles),
+        ("scores", "comparing tiles", _add_scores, planes),
         ("sum", "averaging tiles", _sum, tiles if by_mean else []),
         ("mean", "averaging planes", _mean, planes if by_mean else []),
         ("refine", "refining tiles", _refine, tiles),
@@ -212,14 +212,14 @@ def _measure(job: TiledJob, plane: Plane) -> None:
                 job.source.block,
                 colours=job.detector != "metric",
             )
-        except NothingToJudgeError:
+        except NoDetailError:
             if math.prod(job.source.leading) == 1:
                 raise
             statistics = PlaneStatistics((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
     job.store.put("measure", plane, {n: np.array(v) for n, v in asdict(statistics).items()})
 
 
-def _judge(job: TiledJob, key: TileKey) -> None:
+def _predict(job: TiledJob, key: TileKey) -> None:
     plane, region = key.plane, key.tile.region
     if job.detector != "metric":
         _one_thread()
@@ -229,8 +229,8 @@ def _judge(job: TiledJob, key: TileKey) -> None:
     with _naming(job, plane):
         read = partial(job.source.read, plane)
         try:
-            found = judge_region(read, region, job.shape, statistics, job.metric, job.config)
-        except NothingToJudgeError:
+            found = predict_region(read, region, job.shape, statistics, job.metric, job.config)
+        except NoDetailError:
             if math.prod(job.source.leading) == 1:
                 raise
             size = [part.stop - part.start for part in region]
@@ -238,10 +238,10 @@ def _judge(job: TiledJob, key: TileKey) -> None:
     for name in ("radius", "radius_error"):
         if name in job.maps:
             job.maps[name].write(plane, *region, getattr(found, name))
-    levels = Levels.of(found)
-    ends = np.array([levels.low, levels.high, levels.judged.total])
-    arrays = {"level": found.level, "judged": found.judged}
-    job.store.put("judge", key, arrays | {"counts": levels.judged.counts, "ends": ends})
+    scores = ScoreStatistics.of(found)
+    ends = np.array([scores.low, scores.high, scores.valid.total])
+    arrays = {"score": found.score, "valid": found.valid}
+    job.store.put("predict", key, arrays | {"counts": scores.valid.counts, "ends": ends})
 
 
 def _one_thread() -> None:
@@ -251,24 +251,24 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _add_levels(job: TiledJob, plane: Plane) -> None:
-    parts = [_levels(job, "judge", TileKey(plane, tile)) for tile in job.tiles()]
-    levels = reduce(add, parts)
-    ends = np.array([levels.low, levels.high, levels.judged.total])
-    job.store.put("levels", plane, {"counts": levels.judged.counts, "ends": ends})
+def _add_scores(job: TiledJob, plane: Plane) -> None:
+    parts = [_scores(job, "predict", TileKey(plane, tile)) for tile in job.tiles()]
+    scores = reduce(add, parts)
+    ends = np.array([scores.low, scores.high, scores.valid.total])
+    job.store.put("scores", plane, {"counts": scores.valid.counts, "ends": ends})
 
 
-def _levels(job: TiledJob, name: str, key: Any) -> Levels:
+def _scores(job: TiledJob, name: str, key: Any) -> ScoreStatistics:
     counts, ends = job.store.get(name, key, "counts", "ends")
     low, high, total = map(float, ends)
-    return Levels(Histogram(counts, *ODDS_RANGE, total), low, high)
+    return ScoreStatistics(Histogram(counts, *LOG_ODDS_RANGE, total), low, high)
 
 
 def _start(job: TiledJob, plane: Plane, window: Region) -> Float:
     """Give the map before refinement."""
-    level = job.store.window("judge", plane, job.tiles_at(window), "level", window)
+    score = job.store.window("predict", plane, job.tiles_at(window), "score", window)
     calibrated = job.config.scale == "calibrated" or job.detector != "metric"
-    return start_map(level, _levels(job, "levels", plane), job.config, calibrated)
+    return initial_sharpness(score, _scores(job, "scores", plane), job.config, calibrated)
 
 
 def _needs_mean(config: DetectionConfig) -> bool:
@@ -291,16 +291,16 @@ def _refine(job: TiledJob, key: TileKey) -> None:
     if _needs_mean(config):
         mean = float(job.store.get("mean", plane, "mean")[0][0])
         config = replace(config, refinement=replace(config.refinement, threshold=mean))
-    margin = refinement.reach(config.refinement) if config.refine else 0
+    margin = refinement.halo(config.refinement) if config.refine else 0
     window = widen(region, margin, job.shape)
     blur = refined_blur(_start(job, plane, window), config)[within(region, window)]
-    refined = Refined.of(blur, job.store.get("judge", key, "judged")[0])
+    refined = RefinedStatistics.of(blur, job.store.get("predict", key, "valid")[0])
     job.maps["blur"].write(plane, *region, blur)
     arrays = {
         "counts": refined.sharpness.counts,
         "total": np.array([refined.sharpness.total]),
         "sharpness": refined.surroundings.sharpness,
-        "judged": refined.surroundings.judged,
+        "valid": refined.surroundings.valid,
     }
     job.store.put("refine", key, arrays)
 
@@ -309,14 +309,14 @@ def _spread(job: TiledJob, plane: Plane) -> None:
     surroundings = Surroundings.empty(job.shape)
     sharpness = count_sharpness(np.empty(0, np.float32))
     for tile in job.tiles():
-        names = "counts", "total", "sharpness", "judged"
-        counts, total, sums, judged = job.store.get("refine", TileKey(plane, tile), *names)
+        names = "counts", "total", "sharpness", "valid"
+        counts, total, sums, valid = job.store.get("refine", TileKey(plane, tile), *names)
         sharpness += replace(sharpness, counts=counts, total=float(total[0]))
         shape = (
             tile.region[0].stop - tile.region[0].start,
             tile.region[1].stop - tile.region[1].start,
         )
-        surroundings.put(Surroundings(sums, judged, shape), tile.region)
+        surroundings.put(Surroundings(sums, valid, shape), tile.region)
     threshold = np.array([mask_threshold(sharpness, job.config.mask)])
     job.store.put("spread", plane, {"cells": surroundings.spread(), "threshold": threshold})
 
@@ -324,21 +324,21 @@ def _spread(job: TiledJob, plane: Plane) -> None:
 def _finish(job: TiledJob, key: TileKey) -> None:
     plane, region = key.plane, key.tile.region
     smallest = job.config.mask.smallest
-    window = widen(region, masking.reach(job.config.mask), job.shape, CELL)
+    window = widen(region, masking.halo(job.config.mask), job.shape, CELL)
     # Tiles beside this one may be filled already: what is filled is filled again alike.
     blur = job.maps["blur"].read(plane, *window)
-    judged = job.store.window("judge", plane, job.tiles_at(window), "judged", window)
-    if not judged.all():
+    valid = job.store.window("predict", plane, job.tiles_at(window), "valid", window)
+    if not valid.all():
         cells = cells_around(window, [-(-size // CELL) for size in job.shape])
         values = job.store.part("spread", plane, "cells", cells)
-        blur = fill(blur, judged, at_pixels(values, window, cells))
+        blur = fill(blur, valid, at_pixels(values, window, cells))
     threshold = float(job.store.get("spread", plane, "threshold")[0][0])
-    mask = cut_mask(np.float32(1) - blur, ~judged, threshold, smallest)
+    mask = cut_mask(np.float32(1) - blur, ~valid, threshold, smallest)
     inside = within(region, window)
-    if not judged[inside].all():
+    if not valid[inside].all():
         job.maps["blur"].write(plane, *region, blur[inside])
     job.maps["mask"].write(plane, *region, mask[inside])
     if "confidence" in job.maps:
-        confidence = certainty(_start(job, plane, region), judged[inside])
+        confidence = confidence_of(_start(job, plane, region), valid[inside])
         job.maps["confidence"].write(plane, *region, confidence)
     job.store.put("finish", key, {})

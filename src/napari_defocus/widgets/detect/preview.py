@@ -8,8 +8,8 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.inference import Judgement, judge_plane
-from napari_defocus.detection.postprocess import Detection, decide
+from napari_defocus.detection.inference import Prediction, predict_plane
+from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.widgets._shared.latest import Latest
 
@@ -34,7 +34,7 @@ class Preview(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._key: tuple[Any, ...] | None = None
-        self._judgement: Judgement | None = None
+        self._prediction: Prediction | None = None
         self._edition = 0
         self._latest = Latest(self)
         self._latest.ready.connect(self._receive)
@@ -70,43 +70,43 @@ class Preview(QObject):
         """Judge the plane anew next time: the pixels were changed."""
         self._edition += 1
 
-    def _receive(self, key: tuple[Any, ...], result: tuple[Judgement, Detection, int]) -> None:
-        judgement, detection, step = result
-        self._key, self._judgement = key, judgement
+    def _receive(self, key: tuple[Any, ...], result: tuple[Prediction, Detection, int]) -> None:
+        prediction, detection, step = result
+        self._key, self._prediction = key, prediction
         self.ready.emit((key, detection, step))
 
     def _preview(
         self, key: tuple[Any, ...], *arguments: Any, **callbacks: Any
-    ) -> tuple[Judgement, Detection, int]:
+    ) -> tuple[Prediction, Detection, int]:
         """Work in the background, one call at a time: the judgement does not change under it."""
-        judgement = self._judgement if key == self._key else None
-        return _preview(judgement, *arguments, **callbacks)
+        prediction = self._prediction if key == self._key else None
+        return _preview(prediction, *arguments, **callbacks)
 
 
 def _preview(
-    judgement: Judgement | None,
+    prediction: Prediction | None,
     read: Callable[[], Any],
     metric: LocalMetric,
     config: DetectionConfig,
     on_event: OnEvent,
     should_stop: ShouldStop,
-) -> tuple[Judgement, Detection, int]:
-    if judgement is None:
-        judgement = judge_plane(read(), metric, config, should_stop)
-    return judgement, *decide_reduced(judgement, config)
+) -> tuple[Prediction, Detection, int]:
+    if prediction is None:
+        prediction = predict_plane(read(), metric, config, should_stop)
+    return prediction, *postprocess_reduced(prediction, config)
 
 
-def decide_reduced(judgement: Judgement, config: DetectionConfig) -> tuple[Detection, int]:
+def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tuple[Detection, int]:
     """Decide upon at most `MOST_PIXELS` pixels of a plane: every so many, which is told too."""
     step = 1
-    while judgement.level[::step, ::step].size > MOST_PIXELS:
+    while prediction.score[::step, ::step].size > MOST_PIXELS:
         step += 1
     smallest = config.mask.smallest // step**2
     config = replace(config, mask=replace(config.mask, smallest=smallest))
-    return decide(_reduced(judgement, step), config), step
+    return postprocess(_reduced(prediction, step), config), step
 
 
-def _reduced(judgement: Judgement, step: int) -> Judgement:
+def _reduced(prediction: Prediction, step: int) -> Prediction:
     """Take every step-th pixel."""
-    parts = [getattr(judgement, part.name) for part in fields(Judgement)]
-    return Judgement(*(None if part is None else part[::step, ::step] for part in parts))
+    parts = [getattr(prediction, part.name) for part in fields(Prediction)]
+    return Prediction(*(None if part is None else part[::step, ::step] for part in parts))

@@ -18,7 +18,7 @@ FUSED = "all in focus"
 PROVENANCE = "provenance"
 # Not "confidence", which is the layer that Detect makes.
 CONFIDENCE = "altitude confidence"
-MAPS = {ALTITUDE: "altitude", FUSED: "fused", PROVENANCE: "provenance", CONFIDENCE: "confidence"}
+MAPS = {ALTITUDE: "depth_map", FUSED: "fused", PROVENANCE: "source_plane", CONFIDENCE: "confidence"}
 ALTITUDE_OPACITY = 0.6
 # From below.
 ORDER = (CONFIDENCE, PROVENANCE, FUSED, ALTITUDE)
