@@ -14,7 +14,7 @@ from typing import Any
 from dask.distributed import Client
 
 from napari_defocus import DetectionConfig, load_metric
-from napari_defocus.io.base import open_source
+from napari_defocus.io.open import open_source
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
 from napari_defocus.tiled.executors import tasks_on
 

@@ -12,8 +12,9 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from napari_defocus import detect
+from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.raster import read_image
-from napari_defocus.measure.polygons import mask_features, write_geojson
+from napari_defocus.measure.polygons import mask_features
 
 path, folder = map(Path, sys.argv[1:])
 folder.mkdir(parents=True, exist_ok=True)

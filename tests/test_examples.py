@@ -14,7 +14,7 @@ import tifffile
 
 from napari_defocus.cli.main import main
 from napari_defocus.data.samples import FOLDER
-from napari_defocus.io.base import open_source
+from napari_defocus.io.open import open_source
 from napari_defocus.io.raster import read_image, write_png, write_tiff
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

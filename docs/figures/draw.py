@@ -11,8 +11,9 @@ from PIL import Image
 from napari_defocus import detect, load_metric
 from napari_defocus.data.samples import read_sample
 from napari_defocus.detection.refinement import RefinementConfig
+from napari_defocus.labels.annotation import COLOURS
 from napari_defocus.metric.local_metric import principal_components
-from napari_defocus.plot.overview import COLOURS, save_overview
+from napari_defocus.plot.overview import save_overview
 
 SHARP_BLUE, SHARP_ORANGE = COLOURS.values()
 SHOWN = 12

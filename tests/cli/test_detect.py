@@ -17,8 +17,8 @@ import zarr
 
 from napari_defocus.cli.main import main
 from napari_defocus.detection.api import detect
-from napari_defocus.io.base import open_source
 from napari_defocus.io.manifest import NAME
+from napari_defocus.io.open import open_source
 from napari_defocus.io.raster import write_png, write_tiff
 from napari_defocus.metric.local_metric import load_metric, save_metric
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles

@@ -13,7 +13,8 @@ from napari_defocus.cli.main import build_parser, main
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.folder import natural_key, open_stack_source
+from napari_defocus.io.folder import natural_key
+from napari_defocus.io.open import open_stack_source
 from napari_defocus.io.raster import read_image, write_png, write_tiff
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds
@@ -199,7 +200,7 @@ def test_a_minimum_is_warned_of_and_found(run, tmp_path):
 
 
 def test_frames_of_a_time_series_are_flagged(run, tmp_path):
-    from test_stack_parts import series
+    from tests.stacks.test_parts import series
 
     write_tiff(tmp_path / "series.tif", series([0, 0, 3, 0, 0]), axes="TYX")
     status, lines, err = run("stack", tmp_path / "series.tif", "--out", tmp_path)

@@ -31,13 +31,13 @@ from napari_defocus.detection import inference as judging
 from napari_defocus.detection import postprocess as deciding
 from napari_defocus.detection._torch_refinement import refine_on
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import predict_plane, predict_region
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.filters import _torch as device_filters
 from napari_defocus.filters.noise import measure_plane
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.filters.resampling import block_mean, enlarge
-from napari_defocus.io.manifest import result_identity
 from napari_defocus.io.raster import write_png
 from napari_defocus.metric._torch_response import log_odds_of, predict_log_odds_on
 from napari_defocus.metric.local_metric import load_metric

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.io.manifest import NAME, RunRecord, checksum, result_identity
+from napari_defocus.detection.identity import result_identity
+from napari_defocus.io.manifest import NAME, RunRecord, checksum
 from napari_defocus.metric.local_metric import load_metric
 
 IDENTITY = {"input": "abc", "config": {"gain": 2.0, "iterations": (10, 50)}, "axes": None}

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import open_source
 from napari_defocus.io.downsampling import mean, most_frequent
 from napari_defocus.io.ngff_writer import (
     Block,
@@ -23,6 +22,7 @@ from napari_defocus.io.ngff_writer import (
     finish_pyramid,
     open_level,
 )
+from napari_defocus.io.open import open_source
 from napari_defocus.io.unfinished import partial_path
 
 RNG = np.random.default_rng(0)

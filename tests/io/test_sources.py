@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import array_source, location, open_source
+from napari_defocus.io.base import array_source, location
+from napari_defocus.io.open import open_source
 from napari_defocus.io.raster import read_image
 
 RNG = np.random.default_rng(0)
@@ -636,7 +637,7 @@ def test_pickles_are_small(tmp_path):
 
 
 def test_import_is_light():
-    command = "import napari_defocus.io.base, sys; print(*sys.modules)"
+    command = "import napari_defocus.io.open, sys; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True
     )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import open_source
+from napari_defocus.io.open import open_source
 from napari_defocus.io.raster import read_image
 from napari_defocus.io.tiff_writer import create_big_tiff, finish_big_tiff, open_big_tiff
 

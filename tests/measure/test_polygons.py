@@ -12,7 +12,8 @@ from matplotlib.path import Path as Outline
 from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.measure.polygons import NAMES, mask_features, trace_regions, write_geojson
+from napari_defocus.io.geojson import write_geojson
+from napari_defocus.measure.polygons import NAMES, mask_features, trace_regions
 
 MASKS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2]))

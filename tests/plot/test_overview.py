@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.plot.overview import COLOURS, OPACITY, save_overview
+from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.plot.overview import OPACITY, save_overview
 
 SHAPE = (60, 80)
 # Left half blurred, right half sharp, the top row of blocks undecided.

@@ -19,7 +19,8 @@ from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.io import ngff_writer as ome_zarr
-from napari_defocus.io.base import array_source, open_source
+from napari_defocus.io.base import array_source
+from napari_defocus.io.open import open_source
 from napari_defocus.io.unfinished import partial_path
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.tiled import api as tiled_files
@@ -513,7 +514,7 @@ class TestMemory:
 from pathlib import Path
 from napari_defocus.detection.api import DetectionConfig
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.io.base import open_source
+from napari_defocus.io.open import open_source
 from napari_defocus.tiled.executors import Tasks
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
 folder = Path({str(tmp_path)!r})

@@ -13,7 +13,7 @@ import pytest
 from napari_defocus.cli.main import main
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, Stopped
-from napari_defocus.io.base import open_source
+from napari_defocus.io.open import open_source
 from napari_defocus.tiled import executors as tasks_module
 from napari_defocus.tiled.executors import Tasks, tasks_on
 from tests.tiled.test_api import FORMATS, IMAGE, NAMES, SIDE, contents, run_tiles, write_image

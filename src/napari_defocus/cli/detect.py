@@ -21,11 +21,13 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import detector_for
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.axes import check_axes, planes_last
-from napari_defocus.io.base import digest, file_identity, location, open_source
-from napari_defocus.io.manifest import RunRecord, result_identity
+from napari_defocus.io.base import digest, file_identity, location
+from napari_defocus.io.manifest import RunRecord
+from napari_defocus.io.open import is_zarr, open_source
 from napari_defocus.io.raster import find_images, read_image, write_tiff
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 # Files of more pixels, in all planes, are worked tile by tile.
 MOST_PIXELS = 2**28
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _sources(inputs: Sequence[str | Path]) -> tuple[list[str | Path], int]:
 
 
 def _is_zarr(place: str | Path) -> bool:
-    return isinstance(place, str) or any((place / name).exists() for name in ZARR_FILES)
+    return isinstance(place, str) or is_zarr(place)
 
 
 def _stem(source: str | Path) -> str:

@@ -17,12 +17,15 @@ from napari_defocus.cli._options import config_from
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop, Stopped
 from napari_defocus.io.base import ImageSource
-from napari_defocus.io.folder import FolderSource, open_stack_source
+from napari_defocus.io.folder import FolderSource
+from napari_defocus.io.open import open_stack_source
 from napari_defocus.io.raster import read_labels, write_tiff
-from napari_defocus.io.tables import column_rows, plane_rows, save_curve, write_csv
+from napari_defocus.io.tables import column_rows, write_csv
 from napari_defocus.metric.patches import PatchConfig, PatchSet, merge_patch_sets
+from napari_defocus.plot.curves import save_curve
 from napari_defocus.stacks.api import FocusStack, StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import score_labels
+from napari_defocus.stacks.plane_scores import plane_rows
 from napari_defocus.stacks.planes import stacks_in
 from napari_defocus.stacks.stack_patches import patches_from_planes
 from napari_defocus.stacks.timelapse import score_frames

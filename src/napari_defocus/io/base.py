@@ -20,7 +20,6 @@ Array = npt.NDArray[Any]
 Selection = tuple[int | slice, ...]
 Plane = tuple[int, ...]
 
-MISSING = ("error", "fill")
 ALL = slice(None)
 
 
@@ -264,49 +263,6 @@ class WholeFileSource(ArraySource):
         return file_identity(self._path)
 
 
-def open_source(
-    path: str | Path, axes: str | None = None, *, missing: str = "error"
-) -> ImageSource:
-    """Open an image to be read piece by piece.
-
-    Parameters
-    ----------
-    path : str or Path
-        TIFF (BigTIFF, OME-TIFF, ImageJ, pyramids: the full resolution), OME-Zarr 0.1 to 0.5 (the
-        first image, full resolution), a Zarr array, or PNG, JPEG and BMP, which are read whole.
-        Zarr may lie in a folder, in a .zip file, or behind any URL that fsspec knows.
-    axes : str, optional
-        A letter for each dimension as stored, where the file does not say or is wrong. Without,
-        a dimension of size 1 of a TIFF does not count.
-    missing : str
-        What a chunk is that a Zarr does not hold. ``error``: a lost one; reading it raises.
-        ``fill``: one that its writer left out as it holds nothing but the fill value; some writers
-        do so, and no file tells the two apart.
-
-    Returns
-    -------
-    ImageSource
-
-    Raises
-    ------
-    DefocusError
-        Where it is missing, cannot be reached, is damaged, is no image, or has unknown axes.
-    """
-    # Here, as small images need neither.
-    from napari_defocus.io.tiff import open_tiff
-
-    if missing not in MISSING:
-        raise DefocusError(f"missing is {missing!r}; choose one of {', '.join(MISSING)}")
-    place = location(path)
-    if isinstance(place, str) or place.is_dir() or _starts_with(place, b"PK\x03\x04"):
-        from napari_defocus.io.zarr import open_zarr
-
-        return open_zarr(place, axes, missing)
-    if _starts_with(place, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return open_tiff(place, axes)
-    return WholeFileSource(place, axes)
-
-
 def array_source(
     array: Any,
     axes: str | None = None,
@@ -356,14 +312,6 @@ def location(path: str | Path) -> str | Path:
     if url[1] == "file":
         return Path("/" + url[2].lstrip("/"))
     return f"{url[1]}://{url[2]}"
-
-
-def _starts_with(path: Path, *starts: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4).startswith(starts)
-    except OSError:
-        return False  # `read_image` says why
 
 
 def reason(error: Exception) -> str:

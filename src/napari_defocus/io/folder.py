@@ -9,38 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import ImageSource, Selection, file_identity, location, open_source
+from napari_defocus.io.base import ImageSource, Selection, file_identity
 from napari_defocus.io.raster import find_images, read_image
-
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
-
-
-def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource:
-    """Open a stack: a file, a Zarr, or a folder of equally sized images.
-
-    Parameters
-    ----------
-    place : str or Path
-        See `open_source`; of a folder of images, each is a plane, in the order of the numbers in
-        their names.
-    axes : str, optional
-        A letter for each dimension as stored, where the file does not say; of a folder, the first
-        is along the files.
-
-    Raises
-    ------
-    DefocusError
-        Where there is no such file, it cannot be read, or its axes are unknown.
-    """
-    path = location(place)
-    if isinstance(path, Path) and path.is_dir() and not is_zarr(path):
-        return FolderSource(path, axes)
-    return open_source(place, axes)
-
-
-def is_zarr(folder: Path) -> bool:
-    """Tell whether a folder is a Zarr array or group."""
-    return any((folder / name).exists() for name in ZARR_FILES)
 
 
 class FolderSource(ImageSource):

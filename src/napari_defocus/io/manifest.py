@@ -6,18 +6,13 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense.detector import PACKAGED
-from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.inference import detector_for
 from napari_defocus.io.atomic import write_json
 from napari_defocus.io.cards import brief
-from napari_defocus.metric.local_metric import LocalMetric
 
 NAME = "napari-defocus.json"
 VERSION = 1
@@ -181,23 +176,3 @@ def checksum(path: Path) -> str | None:
         return whole.hexdigest()
     except OSError:
         return None
-
-
-def result_identity(
-    fingerprint: str, metric: LocalMetric, config: DetectionConfig
-) -> dict[str, Any]:
-    """Give what the result of an image of this fingerprint depends on."""
-    detector = detector_for(metric, config)
-    if detector != "metric":
-        path = PACKAGED.get(detector, Path(detector))
-        detector = f"{detector} {checksum(path)}"
-    settings = asdict(config)
-    # Rounding apart devices give the same: a run may go on where there is none.
-    del settings["device"]
-    return {
-        "version": __version__,
-        "input": fingerprint,
-        "metric": metric.digest,
-        "detector": detector,
-        "config": settings,
-    }

@@ -35,7 +35,7 @@ _UNITS = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"
 
 
 def open_tiff(path: Path, axes: str | None = None) -> ImageSource:
-    """Open a TIFF; see `napari_defocus.io.base.open_source`."""
+    """Open a TIFF; see `napari_defocus.io.open.open_source`."""
     try:
         with quiet_tifffile(), tifffile.TiffFile(path) as tif:
             check_chain(tif)

@@ -66,7 +66,7 @@ class StrictStore(WrapperStore[Any]):
 
 
 def open_zarr(place: Path | str, axes: str | None, missing: str) -> ImageSource:
-    """Open Zarr; see `napari_defocus.io.base.open_source`."""
+    """Open Zarr; see `napari_defocus.io.open.open_source`."""
     node = _open_node(place)
     if isinstance(node, zarr.Array):
         return ZarrSource(place, "", node, axes or _named_axes(node), missing)

@@ -11,6 +11,8 @@ from napari_defocus.core.errors import DefocusError
 UNLABELLED = 0
 BLURRED = 1
 SHARP = 2
+# Blue and orange are told apart by people who do not see red and green.
+COLOURS = {BLURRED: (0.0, 0.45, 0.70), SHARP: (0.90, 0.62, 0.0)}
 
 Labels = npt.NDArray[np.uint8]
 

@@ -5,10 +5,8 @@ Outlines follow the edges of pixels: the pixel of row y and column x is the squa
 bit.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.atomic import whole_file
-from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED
-from napari_defocus.plot.overview import COLOURS
+from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP, UNLABELLED
 
 Rings = tuple[npt.NDArray[np.int64], ...]
 Integers = npt.NDArray[np.int64]
@@ -318,26 +314,3 @@ def _feature(
             "measurements": measurements,
         },
     }
-
-
-def write_geojson(path: Path, features: list[dict[str, Any]], *, overwrite: bool = True) -> None:
-    """Write features as a GeoJSON collection, a feature a line.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be.
-    features : list of dict
-        See `mask_features`.
-    overwrite : bool
-        Whether an existing `path` may be replaced.
-
-    Raises
-    ------
-    DefocusError
-        Where `path` cannot be written.
-    """
-    lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
-    text = f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n'
-    with whole_file(path, overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -8,10 +8,8 @@ import numpy.typing as npt
 
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP
 
-# Blue and orange are told apart by people who do not see red and green.
-COLOURS = {BLURRED: (0.0, 0.45, 0.70), SHARP: (0.90, 0.62, 0.0)}
 TITLES = {BLURRED: "blurred", SHARP: "sharp"}
 OPACITY = 0.5
 WIDTH_INCHES = 15.0

@@ -5,7 +5,9 @@ from a bootstrap over blocks of the field (B. Efron, Ann. Statist. 7(1), 1979): 
 again would show other blocks of its kind.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,21 @@ class PlaneScores:
     confidence: Values
     best: int
     position: float
+
+
+def plane_rows(scores: PlaneScores, where: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    """Return a row for each plane: where the stack is, plane, score, error, confidence, best."""
+    return [
+        {
+            **(where or {}),
+            "plane": z,
+            "score": float(scores.score[z]),
+            "error": float(scores.error[z]),
+            "confidence": float(scores.confidence[z]),
+            "best": int(z == scores.best),
+        }
+        for z in range(len(scores.score))
+    ]
 
 
 def score_planes(

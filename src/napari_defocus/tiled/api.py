@@ -8,9 +8,9 @@ from pathlib import Path
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import detector_for
 from napari_defocus.io.base import ImageSource
-from napari_defocus.io.manifest import result_identity
 from napari_defocus.io.unfinished import partial_path
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.response import halo

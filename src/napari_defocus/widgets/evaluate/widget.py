@@ -36,7 +36,7 @@ from napari_defocus.evaluate.comparison import (
 from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import PROTOCOLS
 from napari_defocus.labels.annotation import BLURRED, SHARP
-from napari_defocus.plot.overview import COLOURS as CLASS_COLOURS
+from napari_defocus.labels.annotation import COLOURS as CLASS_COLOURS
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import layer_chooser
 from napari_defocus.widgets._shared.controls import set_tips, share_tips

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
 from napari_defocus.metric.local_metric import (
     LocalMetric,
@@ -29,7 +29,6 @@ from napari_defocus.metric.local_metric import (
     save_metric,
 )
 from napari_defocus.metric.nets import PACKAGED, TrainedNets, load_nets
-from napari_defocus.plot.overview import COLOURS
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.controls import set_tips, share_tips
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_metric_to_save

@@ -20,8 +20,9 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.io.tables import BEST, CURVE, column_rows, draw_curve, plane_rows, write_csv
-from napari_defocus.stacks.plane_scores import PlaneScores
+from napari_defocus.io.tables import column_rows, write_csv
+from napari_defocus.plot.curves import BEST, CURVE, draw_curve
+from napari_defocus.stacks.plane_scores import PlaneScores, plane_rows
 from napari_defocus.stacks.timelapse import FrameScores
 from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
 from napari_defocus.widgets._shared.dialogs import ask_to_save
