@@ -19,14 +19,16 @@ import numpy as np
 from matplotlib import pyplot as plt
 from photos import SHOWN, Photo, read_photos
 
-from napari_defocus.dense.detector import DensePrediction, cached_dense, predict_dense
+from napari_defocus.dense.detector import cached_dense
+from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.api import Detection, DetectionConfig
 from napari_defocus.detection.inference import Prediction, join, predict_plane
 from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.evaluate.scores import SetScores, score_map, score_set
+from napari_defocus.filters.contrast import local_contrast
 from napari_defocus.filters.plane import Plane, prepare_colours, prepare_plane
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
-from napari_defocus.metric.response import combine, filter_response, local_contrast, pool
+from napari_defocus.metric.response import combine, filter_response, pool
 
 Judge = Callable[[Photo], Prediction]
 WORST = 3
@@ -92,7 +94,8 @@ def metric_alone(metric: LocalMetric) -> Judge:
         plane = prepare_plane(photo.image)
         silent = Plane(plane.grey, plane.holes, (1e-12, 0.0))
         response = pool(filter_response(silent, metric), plane.grey, metric.pooling)
-        contrast = pool(local_contrast(silent, metric.pooling), plane.grey, metric.pooling)
+        noise = metric.pooling.contrast_sigma, metric.pooling.noise_factor
+        contrast = pool(local_contrast(silent, *noise), plane.grey, metric.pooling)
         level = combine(response, contrast, metric.pooling)
         log_odds = metric.calibration.slope * (level - metric.calibration.threshold)
         return Prediction(log_odds, np.ones(log_odds.shape, bool))

@@ -22,7 +22,8 @@ from skimage import data
 from napari_defocus.core.devices import STREAMS, Device, at_work, choose_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.tiling import whole
-from napari_defocus.dense.detector import cached_dense, predict_dense
+from napari_defocus.dense.detector import cached_dense
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.detection._torch_refinement import refine_tensor
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig

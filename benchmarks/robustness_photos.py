@@ -21,7 +21,7 @@ from robustness_checks import (
 )
 
 from napari_defocus.evaluate.scores import auc
-from napari_defocus.labels.annotation import BLURRED
+from napari_defocus.labels.classes import BLURRED
 from napari_defocus.simulate.optics import through_jpeg
 
 CALIBRATION_BINS = 10

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.classes import BLURRED, SHARP
 
 WIDTH = 9
 STEP = 6

@@ -35,10 +35,11 @@ from napari_defocus.detection.postprocess import ScoreStatistics, initial_sharpn
 from napari_defocus.detection.refinement import refine
 from napari_defocus.detection.threshold import MaskConfig, cut_mask
 from napari_defocus.filters import _numba as compiled
+from napari_defocus.filters.contrast import local_contrast
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.raster import find_images, read_image
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.metric.response import filter_response, local_contrast, pool
+from napari_defocus.metric.response import filter_response, pool
 from napari_defocus.widgets.detect.preview import postprocess_reduced
 
 mpl.use("Agg")
@@ -162,7 +163,8 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     yield "pooled |Laplacian|, scipy", lambda: pooled_laplacian(floats)
     yield "prepare", lambda: prepare_plane(image)
     yield "filter", lambda: filter_response(plane, metric)
-    yield "contrast", lambda: local_contrast(plane, metric.pooling)
+    sigma, factor = metric.pooling.contrast_sigma, metric.pooling.noise_factor
+    yield "contrast", lambda: local_contrast(plane, sigma, factor)
     yield "pool", lambda: pool(response, plane.grey, metric.pooling)
     yield "judge", lambda: predict_plane(image, metric, CONFIG)
     yield "refine, 100 iterations", lambda: refine(start)

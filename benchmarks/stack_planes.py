@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_defocus.dense.detector import DenseDetector, load_dense, predict_dense
+from napari_defocus.dense.detector import DenseDetector, load_dense
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.io.raster import IMAGE_SUFFIXES
-from napari_defocus.labels.annotation import SHARP
+from napari_defocus.labels.classes import SHARP
 from napari_defocus.stacks.training_labels import propose_annotation
 
 SIDE = 800

@@ -15,7 +15,7 @@ from napari_defocus.cli import main as cli
 from napari_defocus.dense.detector import DenseDetector, load_dense, save_dense
 from napari_defocus.io.cards import VERSION
 from napari_defocus.io.raster import write_png
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
 from napari_defocus.metric.fitting import instant_metric
 from napari_defocus.metric.local_metric import save_metric

@@ -18,7 +18,7 @@ import pytest
 from napari_defocus.cli.main import main
 from napari_defocus.data.samples import FOLDER
 from napari_defocus.io.raster import read_image, write_png, write_tiff
-from napari_defocus.labels.annotation import annotation_from_mask
+from napari_defocus.labels.classes import annotation_from_mask
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "mkdocs.yml").exists():

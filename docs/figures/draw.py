@@ -11,7 +11,7 @@ from PIL import Image
 from napari_defocus import detect, load_metric
 from napari_defocus.data.samples import read_sample
 from napari_defocus.detection.refinement import RefinementConfig
-from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.labels.classes import COLOURS
 from napari_defocus.metric.local_metric import principal_components
 from napari_defocus.plot.overview import save_overview
 

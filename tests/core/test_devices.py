@@ -22,9 +22,8 @@ from napari_defocus.core import devices
 from napari_defocus.core.devices import Device, DeviceWarning, at_work, in_tiles, inference_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.tiling import plan_tiles, whole
-from napari_defocus.dense import detector as dense
-from napari_defocus.dense import on_device as device_dense
-from napari_defocus.dense.detector import predict_dense
+from napari_defocus.dense import inference as dense
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.detection import _torch_refinement as device_refinement
 from napari_defocus.detection import inference as judging
@@ -35,13 +34,14 @@ from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import predict_plane, predict_region
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.filters import _torch as device_filters
+from napari_defocus.filters.guided import guided_filter
 from napari_defocus.filters.noise import measure_plane
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.filters.resampling import block_mean, enlarge
 from napari_defocus.io.raster import write_png
 from napari_defocus.metric._torch_response import log_odds_of, predict_log_odds_on
 from napari_defocus.metric.local_metric import load_metric
-from napari_defocus.metric.response import guided_filter, halo, predict_log_odds
+from napari_defocus.metric.response import halo, predict_log_odds
 
 CPU = torch.device("cpu")
 METRIC = load_metric()
@@ -238,7 +238,7 @@ def test_nothing_stays_behind_on_the_cpu():
     assert log_odds_of(grey, (1e-4, 1e-3), METRIC, whole(grey.shape)).shape == (2, 90, 110)
     network = DenseNet(torch.zeros(2, 7, 7)).to("meta")
     shown = torch.empty((90, 110, 3), device="meta")
-    assert device_dense._predict(shown, network, (0.5, 0.2)).shape == (3, 90, 110)
+    assert dense._predict_on(shown, network, (0.5, 0.2)).shape == (3, 90, 110)
 
 
 # The refinement
@@ -366,10 +366,9 @@ def narrow(most, error=OUT_OF_MEMORY):
 @pytest.fixture
 def small_tiles(monkeypatch):
     monkeypatch.setattr(dense, "TILE", 256)
-    monkeypatch.setattr(device_dense, "HALO", 64)
     monkeypatch.setattr(dense, "HALO", 64)
-    monkeypatch.setattr(device_dense, "SMALLER", 128)
-    monkeypatch.setattr(device_dense, "SMALLER_HALO", 96)
+    monkeypatch.setattr(dense, "SMALLER", 128)
+    monkeypatch.setattr(dense, "SMALLER_HALO", 96)
 
 
 def narrowed(device, detector, most, error=OUT_OF_MEMORY):

@@ -8,17 +8,10 @@ from torch import nn
 
 from napari_defocus.cli import main as cli
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense import detector as dense
+from napari_defocus.dense import inference as dense
 from napari_defocus.dense.config import DenseConfig
-from napari_defocus.dense.detector import (
-    DenseDetector,
-    build_network,
-    cached_dense,
-    load_dense,
-    predict_dense,
-    save_dense,
-    standardise,
-)
+from napari_defocus.dense.detector import DenseDetector, cached_dense, load_dense, save_dense
+from napari_defocus.dense.inference import build_network, predict_dense, standardise
 from napari_defocus.dense.network import (
     LEAST,
     Backbone,
@@ -31,7 +24,7 @@ from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.inference import detector_for, predict_plane
 from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.io.raster import read_image, write_tiff
-from napari_defocus.labels.annotation import UNLABELLED
+from napari_defocus.labels.classes import UNLABELLED
 from napari_defocus.metric.local_metric import load_metric, save_metric
 
 RNG = np.random.default_rng(0)
@@ -297,7 +290,7 @@ def test_metric_and_network_have_an_equal_say(detector, monkeypatch):
     config = DetectionConfig()
     metric_log_odds = config.gain * (by_metric.score - config.caution)
     log_odds = config.gain * (both.score - config.caution)
-    expected = np.where(by_metric.predicted, (np.clip(metric_log_odds, -4, 4) + 2) / 2, 2)
+    expected = np.where(by_metric.valid, (np.clip(metric_log_odds, -4, 4) + 2) / 2, 2)
     np.testing.assert_allclose(log_odds, expected, atol=1e-3)
     assert np.abs(metric_log_odds).max() > 4
 

@@ -11,9 +11,9 @@ from napari_defocus.dense.detector import (
     cached_dense,
     corrected,
     load_dense,
-    predict_dense,
     save_dense,
 )
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.dense.radius_calibration import RADII, calibrate_radius
 from napari_defocus.simulate.scenes import read_book
 

@@ -8,8 +8,9 @@ from PIL import Image
 from napari_defocus.cli import main as cli
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ignore_event, never_stop
-from napari_defocus.dense.config import DenseConfig, SceneConfig
-from napari_defocus.dense.detector import RADIUS_OFFSET, load_dense, predict_dense
+from napari_defocus.dense.config import DenseConfig
+from napari_defocus.dense.detector import RADIUS_OFFSET, load_dense
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.dense.training import (
     BLURRED_FROM,
@@ -23,6 +24,7 @@ from napari_defocus.dense.training import (
     train_dense,
 )
 from napari_defocus.metric.local_metric import load_metric
+from napari_defocus.simulate.config import SceneConfig
 from napari_defocus.simulate.optics import disc, spread
 from napari_defocus.simulate.scenes import read_book
 

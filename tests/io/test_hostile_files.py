@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 from trust_fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 
 from napari_defocus.cli.main import main
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.io import cards as container
 from napari_defocus.io import manifest as run_record
-from napari_defocus.io.cards import brief, load_container, read_settings
+from napari_defocus.io.cards import load_container, read_settings
 from napari_defocus.io.manifest import RunRecord
 from napari_defocus.io.raster import MOST_PIXELS_A_BYTE, read_image
 from napari_defocus.metric.local_metric import Calibration, Pooling, load_metric

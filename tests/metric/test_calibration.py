@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage, signal
 
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.calibration import calibrate, patch_scores
 from napari_defocus.metric.local_metric import Calibration
 from napari_defocus.metric.patches import split_patch_set

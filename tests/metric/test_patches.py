@@ -11,7 +11,7 @@ from skimage import data
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.cards import load_container
-from napari_defocus.labels.annotation import centroids, superpixels
+from napari_defocus.labels.superpixels import centroids, superpixels
 from napari_defocus.metric.local_metric import save_metric
 from napari_defocus.metric.patches import (
     KIND,

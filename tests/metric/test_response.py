@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import ndimage, signal
+from scipy import signal
 from skimage import data
 
 from napari_defocus.core.errors import DefocusError
@@ -16,14 +16,10 @@ from napari_defocus.metric.response import (
     HALVING_COST,
     combine,
     filter_response,
-    gradient_noise,
-    guided_filter,
     halve,
-    local_contrast,
     pool,
     predict_log_odds,
     probability,
-    without_noise,
 )
 from napari_defocus.simulate.optics import defocus
 
@@ -80,119 +76,12 @@ def test_constant_planes_do_not_answer(metric, value):
 
 
 @pytest.mark.parametrize("shape", [(6, 100), (100, 6), (1, 1)])
-@pytest.mark.parametrize("judge", [filter_response, predict_log_odds])
+@pytest.mark.parametrize("predict", [filter_response, predict_log_odds])
 def test_an_image_smaller_than_a_filter_is_refused(metric, predict, shape):
     with pytest.raises(DefocusError) as caught:
         predict(random_plane(shape), metric)
     assert str(shape) in str(caught.value)
     assert "7 x 7" in str(caught.value)
-
-
-def test_local_contrast_of_a_ramp_is_its_slope():
-    y, x = np.mgrid[:60, :80]
-    contrast = local_contrast(plane_of(0.03 * x + 0.04 * y), Pooling(noise_factor=0.0))
-    np.testing.assert_allclose(contrast[10:-10, 10:-10], 0.05, rtol=1e-3)
-
-
-@pytest.mark.parametrize("sigma", [1.0, 1.5, 3.0])
-def test_gradient_noise_is_the_variance_of_the_gradient_of_white_noise(sigma):
-    noise = np.random.default_rng(0).normal(0, 0.1, (600, 600))
-    gradient = ndimage.gaussian_gradient_magnitude(noise, sigma)
-    variance = 0.1**2 * gradient_noise(Pooling(contrast_sigma=sigma))
-    assert np.square(gradient).mean() == pytest.approx(variance, rel=0.03)
-
-
-@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0, 3.0])
-def test_what_is_left_of_noise_falls_as_the_exponential_of_the_factor(factor):
-    # The squared gradient of white noise follows the exponential distribution.
-    noise = np.random.default_rng(0).normal(0, 0.1, (600, 600))
-    pooling = Pooling(noise_factor=factor)
-    contrast = local_contrast(plane_of(noise, (0.1**2, 0.0)), pooling)
-    whole = 0.1**2 * gradient_noise(pooling)
-    assert (contrast > 0).mean() == pytest.approx(np.exp(-factor), rel=0.05)
-    assert np.square(contrast).mean() == pytest.approx(whole * np.exp(-factor), rel=0.1)
-
-
-def test_without_noise_by_hand():
-    energy = np.array([[0.0, 0.02, 0.06, 0.29]], np.float32)
-    variance = np.array([[0.0, 0.02, 0.01, 0.02]], np.float32)
-    left = without_noise(energy, variance, Pooling(noise_factor=2.0))
-    np.testing.assert_allclose(left, [[0, 0, 0.2, 0.5]], rtol=1e-6)
-    assert left.dtype == np.float32
-
-
-def test_contrast_of_a_noisy_ramp_is_its_slope():
-    y, x = np.mgrid[:300, :400]
-    noise = np.random.default_rng(0).normal(0, 0.1, x.shape)
-    ramp = plane_of(0.03 * x + 0.04 * y + noise, (0.1**2, 0.0))
-    inner = np.s_[10:-10, 10:-10]
-    with_noise = np.square(local_contrast(ramp, Pooling(noise_factor=0.0))[inner]).mean()
-    left = np.square(local_contrast(ramp, Pooling(noise_factor=1.0))[inner]).mean()
-    assert with_noise > 1.05 * 0.05**2
-    assert left == pytest.approx(0.05**2, rel=0.02)
-
-
-def box(values, radius):
-    """Mean of each pixel's window, mirrored at the border, pixel by pixel."""
-    padded = np.pad(np.asarray(values, np.float64), radius, mode="symmetric")
-    return np.array(
-        [
-            [
-                padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1].mean()
-                for x in range(values.shape[1])
-            ]
-            for y in range(values.shape[0])
-        ]
-    )
-
-
-def literal_guided_filter(values, guide, radius, epsilon):
-    """In each window the line of values over guide; at each pixel the mean of its windows' lines.
-
-    As in the paper's equations (5), (6) and (8).
-    """
-    side = 2 * radius + 1
-    p, i = (np.pad(np.asarray(x, np.float64), radius, mode="symmetric") for x in (values, guide))
-    a, b = np.empty(values.shape), np.empty(values.shape)
-    for y, x in np.ndindex(values.shape):
-        inside = slice(y, y + side), slice(x, x + side)
-        covariance = ((i[inside] - i[inside].mean()) * (p[inside] - p[inside].mean())).mean()
-        a[y, x] = covariance / (i[inside].var() + epsilon)
-        b[y, x] = p[inside].mean() - a[y, x] * i[inside].mean()
-    return box(a, radius) * guide + box(b, radius)
-
-
-@pytest.mark.parametrize("radius", [1, 2, 4])
-@pytest.mark.parametrize("epsilon", [1e-3, 0.1])
-@pytest.mark.parametrize("shape", [(9, 12), (15, 10)])
-def test_guided_filter_is_the_published_one(radius, epsilon, shape):
-    rng = np.random.default_rng(0)
-    guide, noise = rng.uniform(size=(2, *shape))
-    values = (0.7 * guide + 0.3 * noise).astype(np.float32)
-    guide = guide.astype(np.float32)
-    np.testing.assert_allclose(
-        guided_filter(values, guide, radius, epsilon),
-        literal_guided_filter(values, guide, radius, epsilon),
-        atol=1e-4,
-    )
-
-
-@pytest.mark.parametrize("guide", [0.0, 0.5, 1.0])
-def test_a_constant_guide_gives_the_box_mean_twice(guide):
-    values = np.random.default_rng(0).uniform(size=(14, 17)).astype(np.float32)
-    smooth = guided_filter(values, np.full(values.shape, guide, np.float32), 3, 1e-3)
-    np.testing.assert_allclose(smooth, box(box(values, 3), 3), atol=1e-4)
-
-
-def test_the_guided_filter_keeps_an_edge_of_the_guide():
-    guide = np.zeros((30, 40), np.float32)
-    guide[:, 20:] = 1
-    rng = np.random.default_rng(0)
-    values = (guide + rng.normal(0, 0.1, guide.shape)).astype(np.float32)
-    smooth = guided_filter(values, guide, 5, 1e-3)
-    assert smooth[:, 19].max() < 0.15
-    assert smooth[:, 20].min() > 0.85
-    assert np.abs(smooth - guide).std() < 0.03
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 10), st.floats(0.25, 3))

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.labels.classes import COLOURS
 from napari_defocus.plot.overview import OPACITY, save_overview
 
 SHAPE = (60, 80)

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_defocus.dense.config import SceneConfig
 from napari_defocus.simulate import fields
+from napari_defocus.simulate.config import SceneConfig
 from napari_defocus.simulate.fields import DISC_RADIUS, render_field
 from napari_defocus.simulate.scenes import render_scene
 

@@ -6,8 +6,8 @@ from PIL import Image
 from scipy import signal
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense.config import SceneConfig
 from napari_defocus.simulate import scenes
+from napari_defocus.simulate.config import SceneConfig
 from napari_defocus.simulate.scenes import (
     RADII,
     Layer,

@@ -4,7 +4,8 @@ import pytest
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.data.samples import read_sample
-from napari_defocus.labels.annotation import annotation_from_detection, superpixel_outlines
+from napari_defocus.labels.classes import annotation_from_detection
+from napari_defocus.labels.superpixels import superpixel_outlines
 from napari_defocus.simulate.sample_rendering import RADIUS_PER_UM, Z_STEP_UM
 from napari_defocus.stacks.training_labels import propose_annotation
 

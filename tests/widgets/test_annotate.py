@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_defocus.data.samples import read_sample
-from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.labels.classes import COLOURS
 from napari_defocus.metric.patches import build_patch_set, load_patch_set
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.session import session

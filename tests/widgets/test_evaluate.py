@@ -7,7 +7,7 @@ import pytest
 
 from napari_defocus.data.samples import read_sample
 from napari_defocus.evaluate.scores import PROTOCOLS, score_map
-from napari_defocus.labels.annotation import annotation_from_mask
+from napari_defocus.labels.classes import annotation_from_mask
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets.detect.widget import DetectWidget
 from napari_defocus.widgets.evaluate import widget as module

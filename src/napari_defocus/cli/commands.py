@@ -18,7 +18,7 @@ from napari_defocus.cli.detect import Request, detect_file
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.io.raster import read_image, read_labels
-from napari_defocus.labels.annotation import annotation_from_mask
+from napari_defocus.labels.classes import annotation_from_mask
 from napari_defocus.metric.local_metric import PACKAGED as PACKAGED_METRICS
 from napari_defocus.metric.local_metric import LocalMetric, load_metric, save_metric
 from napari_defocus.metric.patches import (

@@ -18,7 +18,7 @@ from napari_defocus.io.base import ImageSource, location
 from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.open import open_source
 from napari_defocus.io.tables import write_csv
-from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED
+from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 from napari_defocus.measure.polygons import check_mask, mask_features
 from napari_defocus.measure.regions import NO_OBJECT
 from napari_defocus.measure.tables import object_rows, share_row

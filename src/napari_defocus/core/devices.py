@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.core.tiling import Region, plan_tiles
-from napari_defocus.io.cards import brief
 
 if TYPE_CHECKING:
     import torch

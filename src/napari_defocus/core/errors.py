@@ -22,3 +22,9 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
     if not low <= value <= high:  # NaN compares as False
         allowed = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
         raise DefocusError(f"{name} is {value}; give {allowed}")
+
+
+def brief(message: object) -> str:
+    """Return a message, or a word out of a file, in one line and not too long."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -2,32 +2,7 @@
 
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What scenes are like.
-
-    Parameters
-    ----------
-    size : int
-        Side in pixels.
-    objects : int
-        At most so many objects.
-    aperture : tuple of float
-        Range of the largest difference of disc radii that the lens would give, in pixels, uniform
-        in its logarithm.
-    wholly_sharp, wholly_blurred : float
-        Shares of scenes without any blur, and without anything in focus.
-    fields : float
-        Share of scenes that are fields of a fluorescence microscope.
-    """
-
-    size: int = 384
-    objects: int = 4
-    aperture: tuple[float, float] = (4.0, 32.0)
-    wholly_sharp: float = 0.1
-    wholly_blurred: float = 0.08
-    fields: float = 0.12
+from napari_defocus.simulate.config import SceneConfig
 
 
 @dataclass(frozen=True)

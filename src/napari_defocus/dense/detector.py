@@ -1,47 +1,23 @@
-"""The dense detector: its file, and what it says of an image.
-
-Loading a detector's file needs no torch; judging an image does.
-"""
+"""The dense detector: its weights, how its radii are corrected, and its file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import Device
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
-from napari_defocus.core.tiling import Region, plan_tiles, whole, widen, within
 from napari_defocus.io.cards import load_container, save_container
-from napari_defocus.metric.response import guided_filter
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from napari_defocus.dense.network import DenseNet
 
 Float = npt.NDArray[np.float32]
 
 KIND = "dense detector"
 PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.dense.safetensors"}
-# Added to an image's standard deviation, in its grey range: a flat image stays flat.
-LEAST_CONTRAST = 2 / 255
 # What the logarithm of the radius is taken of: radius + this.
 RADIUS_OFFSET = 0.5
-# Of the network's strides: sides of what it takes are multiples of it.
-STRIDE = 32
-# Larger images are judged tile by tile, on a grid that does not depend on how they are cut: side of
-# a tile, and what of its surroundings the network sees beside it, both multiples of the stride.
-TILE = 1024
-HALO = 96
-# The map of odds is drawn to the outlines of the image within so many pixels, where their variance
-# is far above the second figure.
-OUTLINE_RADIUS = 6
-OUTLINE_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +34,6 @@ class DenseDetector:
 
     weights: Mapping[str, npt.NDArray[Any]]
     record: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DensePrediction:
-    """What the network says of each pixel.
-
-    Parameters
-    ----------
-    log_odds : ndarray of float32, (Y, X)
-        Log odds of being sharp.
-    radius : ndarray of float32, (Y, X)
-        Radius of the disc of the second moment of the blur, in pixels.
-    radius_error : ndarray of float32, (Y, X)
-        Mean absolute error to expect of it, in pixels.
-    """
-
-    log_odds: Float
-    radius: Float
-    radius_error: Float
 
 
 def save_dense(detector: DenseDetector, path: Path, *, overwrite: bool = True) -> None:
@@ -140,95 +97,6 @@ def _is_table(table: Any) -> bool:
     )
 
 
-def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
-    """Bring colours to mean 0 and variance about 1, all together.
-
-    Parameters
-    ----------
-    colours : ndarray, (..., 3)
-        0 black and 1 white.
-    mean, spread : float
-        Mean and standard deviation of the whole image's colours.
-    """
-    values = np.asarray(colours, np.float32)
-    return np.asarray((values - np.float32(mean)) / np.float32(spread + LEAST_CONTRAST))
-
-
-def predict_dense(
-    colours: Float,
-    detector: DenseDetector,
-    should_stop: ShouldStop = never_stop,
-    *,
-    region: Region | None = None,
-    colours_are: tuple[float, float] | None = None,
-    guide: Float | None = None,
-    device: Device | None = None,
-) -> DensePrediction:
-    """Apply the network to one image, or to a part of one.
-
-    Parameters
-    ----------
-    colours : ndarray of float32, (Y, X, 3)
-        Without holes, 0 black and 1 white: the image or, around `region`, `HALO` pixels of it.
-    detector : DenseDetector
-        The network.
-    should_stop : callable
-        Asked before each tile.
-    region : tuple of slice, optional
-        Rows and columns to judge; all where not given. Its first row and column are, in the image,
-        multiples of `TILE`.
-    colours_are : tuple of float, optional
-        Mean and standard deviation of the image's colours; those of `colours` where not given.
-    guide : ndarray of float32, (Y, X), optional
-        Whose outlines the odds are drawn to.
-    device : Device, optional
-        What to judge on; the CPU where not given, or where it fails.
-
-    Raises
-    ------
-    DefocusError
-        Where torch is missing, or the weights do not fit the network.
-    Stopped
-        Where it was asked to stop.
-    """
-    network = build_network(detector)
-    region = region or whole(colours.shape)
-    if colours_are is None:
-        colours_are = float(colours.mean(dtype=np.float64)), float(colours.std(dtype=np.float64))
-    tone = colours_are
-
-    def predict(part: Region) -> Float:
-        outer = widen(part, HALO, colours.shape)
-        found = _predict_window(standardise(colours[outer], *tone), network)
-        if guide is not None:
-            found[0] = guided_filter(found[0], guide[outer], OUTLINE_RADIUS, OUTLINE_EPSILON)
-        return found[:, *within(part, outer)]
-
-    if device is not None:
-        from napari_defocus.dense.on_device import predict_tile_on
-
-        predict = partial(predict_tile_on, device, colours, guide, tone, detector, on_cpu=predict)
-    origin = tuple(part.start for part in region)
-    predicted = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
-    for tile in plan_tiles(predicted.shape[1:], TILE):
-        if should_stop():
-            raise Stopped
-        rows, columns = (
-            slice(s.start + o, s.stop + o) for s, o in zip(tile.region, origin, strict=True)
-        )
-        predicted[:, *tile.region] = predict((rows, columns))
-    log_odds, log_radius, log_error = predicted
-    radius = np.maximum(np.exp(log_radius) - np.float32(RADIUS_OFFSET), 0)
-    # The error of a logarithm is a share of what the logarithm was taken of.
-    error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
-    table = detector.record.get("radius")
-    if table is None:
-        return DensePrediction(log_odds, radius, error)
-    wider, narrower = radius + error, np.maximum(radius - error, 0)
-    half = (_true_radius(wider, table) - _true_radius(narrower, table)) / np.float32(2)
-    return DensePrediction(log_odds, _true_radius(radius, table), half)
-
-
 def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> DenseDetector:
     """Give a detector whose radii are corrected by a table, or not at all.
 
@@ -243,61 +111,10 @@ def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> Dense
     return DenseDetector(detector.weights, record | ({"radius": dict(table)} if table else {}))
 
 
-def _true_radius(told: Float, table: Mapping[str, Any]) -> Float:
+def true_radius(told: Float, table: Mapping[str, Any]) -> Float:
     """Read the table; beyond its end, a told radius is too small by the last share."""
     known, true = (np.array([0.0, *table[name]], np.float32) for name in ("told", "true"))
     within_table = np.interp(told, known, true)
     return np.asarray(
         np.where(told > known[-1], told * (true[-1] / known[-1]), within_table), np.float32
     )
-
-
-def _predict_window(image: Float, network: "DenseNet") -> Float:
-    """Give log odds, log radius and its log error, (3, Y, X), of a standardised image."""
-    import torch
-
-    rows, columns = image.shape[:2]
-    image = np.pad(image, ((0, -rows % STRIDE), (0, -columns % STRIDE), (0, 0)), mode="symmetric")
-    with torch.inference_mode():
-        given = torch.from_numpy(image.transpose(2, 0, 1)[np.newaxis])
-        predicted = at_full_size(network(given))[0].numpy()
-    return np.array(predicted[:, :rows, :columns], np.float32)
-
-
-def at_full_size(predicted: "Tensor") -> "Tensor":
-    """Enlarge what the network says, (N, C, Y / 2, X / 2), to the size of what it saw."""
-    from torch.nn import functional
-
-    return functional.interpolate(predicted, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-@lru_cache(maxsize=1)
-def build_network(detector: DenseDetector) -> "DenseNet":
-    """Make the network of a detector, ready to judge.
-
-    Raises
-    ------
-    DefocusError
-        Where torch is missing, or the weights do not fit the network.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise DefocusError(
-            "the dense detector needs torch; pip install torch, or detect with the metric"
-        ) from error
-    from napari_defocus.dense.network import DenseNet
-
-    weights = {
-        name: torch.from_numpy(np.asarray(values, np.float32))
-        for name, values in detector.weights.items()
-    }
-    filters = weights.get("response.filters", torch.zeros(1, 1, 1, 1))
-    try:
-        network = DenseNet(torch.zeros_like(filters[:, 0])).eval()
-        network.load_state_dict(weights)
-    except (RuntimeError, IndexError) as error:
-        raise DefocusError(
-            "the dense detector's weights do not fit its network; get or make it anew"
-        ) from error
-    return network

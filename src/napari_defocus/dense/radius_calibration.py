@@ -14,7 +14,8 @@ from napari_defocus.core.progress import (
     ignore_event,
     never_stop,
 )
-from napari_defocus.dense.detector import DenseDetector, corrected, predict_dense
+from napari_defocus.dense.detector import DenseDetector, corrected
+from napari_defocus.dense.inference import predict_dense
 from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.simulate.optics import Camera, Scene, defocus, expose
 from napari_defocus.simulate.scenes import PictureBook, open_where_smooth, random_background

@@ -16,7 +16,8 @@ from torch.nn import functional
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.dense.config import DenseConfig
-from napari_defocus.dense.detector import RADIUS_OFFSET, DenseDetector, standardise
+from napari_defocus.dense.detector import RADIUS_OFFSET, DenseDetector
+from napari_defocus.dense.inference import standardise
 from napari_defocus.dense.network import DenseNet, read_imagenet
 from napari_defocus.io.atomic import whole_file
 from napari_defocus.metric.local_metric import LocalMetric

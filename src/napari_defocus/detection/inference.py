@@ -19,8 +19,9 @@ from napari_defocus.core.errors import NoDetailError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
 from napari_defocus.core.threads import free_cores, in_threads, plan_parts
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, whole, widen, within
-from napari_defocus.dense import detector as dense
-from napari_defocus.dense.detector import DensePrediction, cached_dense, predict_dense
+from napari_defocus.dense import inference as dense
+from napari_defocus.dense.detector import cached_dense
+from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.filters.noise import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.filters.plane import Plane, prepare_colours, prepare_part

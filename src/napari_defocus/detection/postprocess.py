@@ -24,7 +24,7 @@ from napari_defocus.detection.inference import Prediction
 from napari_defocus.detection.refinement import halo, refine
 from napari_defocus.detection.threshold import count_sharpness, cut_mask, mask_threshold
 from napari_defocus.filters.histogram import Histogram
-from napari_defocus.labels.annotation import Labels
+from napari_defocus.labels.classes import Labels
 from napari_defocus.metric.response import probability
 
 Float = npt.NDArray[np.float32]

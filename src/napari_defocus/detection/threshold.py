@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.filters.histogram import Histogram
-from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED, Labels
+from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED, Labels
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]

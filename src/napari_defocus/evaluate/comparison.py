@@ -10,7 +10,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import score_map, score_set, trivial_scores
-from napari_defocus.labels.annotation import (
+from napari_defocus.labels.classes import (
     BLURRED,
     SHARP,
     Labels,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.io.atomic import whole_file
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -141,12 +141,6 @@ def _read_card(path: Path, text: str, kind: str | None) -> Card:
 def _a(kind: str) -> str:
     """Put the article before the name of a kind of file."""
     return kind if kind in PLURAL else f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
-
-
-def brief(told: object) -> str:
-    """Give what an error says, or a word out of a file, in one line and not too long."""
-    text = " ".join(str(told).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def read_settings(kind: type[Settings], values: Any) -> Settings:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.io.atomic import write_json
-from napari_defocus.io.cards import brief
 
 NAME = "napari-defocus.json"
 VERSION = 1

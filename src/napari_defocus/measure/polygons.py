@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP, UNLABELLED
+from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP, UNLABELLED
 
 Rings = tuple[npt.NDArray[np.int64], ...]
 Integers = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ from scipy import ndimage
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED
+from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 
 # Standard deviation, in pixels, of the derivatives that the focus of an object is of.
 FOCUS_SIGMA = 1.0

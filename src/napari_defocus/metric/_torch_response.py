@@ -19,6 +19,7 @@ from napari_defocus.filters._torch import (
     gaussian,
     guided,
 )
+from napari_defocus.filters.contrast import gradient_noise
 from napari_defocus.filters.plane import Plane
 from napari_defocus.metric.local_metric import LocalMetric, Pooling
 from napari_defocus.metric.response import (
@@ -30,7 +31,6 @@ from napari_defocus.metric.response import (
     TRUST_SIGMA,
     alignment,
     block_side,
-    gradient_noise,
     halo,
     halo_at_one_scale,
     predict_log_odds,
@@ -125,7 +125,7 @@ def _at_one_scale(grey: Tensor, noise: tuple[float, float], metric: LocalMetric)
     response = _pool(_without_noise(energy, variance, pooling), grey, pooling)
     sigma = pooling.contrast_sigma
     energy = gaussian(grey, sigma, (1, 0)).square() + gaussian(grey, sigma, (0, 1)).square()
-    gradient = _without_noise(energy, variance * gradient_noise(pooling), pooling)
+    gradient = _without_noise(energy, variance * gradient_noise(pooling.contrast_sigma), pooling)
     contrast = _pool(gradient, grey, pooling)
     score = (response + LEAST).log() - pooling.contrast_exponent * (contrast + LEAST).log()
     log_odds = calibration.slope * (score - calibration.threshold)

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.labels.annotation import SHARP
+from napari_defocus.filters.contrast import gradient_noise, without_noise
+from napari_defocus.labels.classes import SHARP
 from napari_defocus.metric.local_metric import Calibration, LocalMetric
 from napari_defocus.metric.patches import PatchSet
-from napari_defocus.metric.response import combine, gradient_noise, without_noise
+from napari_defocus.metric.response import combine
 
 Float = npt.NDArray[np.float32]
 
@@ -31,11 +32,12 @@ def patch_scores(patch_set: PatchSet, metric: LocalMetric) -> Float:
     for kernel in metric.filters:
         energy += np.square(ndimage.correlate(x, kernel[np.newaxis], mode="reflect"))
     noise = patch_set.noise[:, np.newaxis, np.newaxis]
-    response = without_noise(energy, noise, pooling)
+    response = without_noise(energy, noise, pooling.noise_factor)
     sigma = (0.0, pooling.contrast_sigma, pooling.contrast_sigma)
     gradient = np.square(ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)))
     gradient += np.square(ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)))
-    contrast = without_noise(gradient, noise * gradient_noise(pooling), pooling)
+    gradient_variance = noise * gradient_noise(pooling.contrast_sigma)
+    contrast = without_noise(gradient, gradient_variance, pooling.noise_factor)
     weights = _window(patch_set.config.size, WIDENING * pooling.sigma)
 
     def pooled(values: Float) -> Float:

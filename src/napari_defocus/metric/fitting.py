@@ -10,15 +10,10 @@ from scipy import linalg
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.labels.annotation import BLURRED, SHARP
+from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.calibration import BASE_WEIGHT, calibrate, image_weight
-from napari_defocus.metric.local_metric import (
-    Calibration,
-    KernelPCA,
-    LocalMetric,
-    Pooling,
-    kernel_pca,
-)
+from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca
+from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
 from napari_defocus.metric.patches import PatchSet, require_both_classes, split_patch_set
 from napari_defocus.metric.training import check_kernel_size, check_split, train

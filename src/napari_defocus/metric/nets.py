@@ -10,14 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.devices import DEVICES as DEVICES
-from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.cards import (
-    as_floats,
-    brief,
-    load_container,
-    read_settings,
-    save_container,
-)
+from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.io.cards import as_floats, load_container, read_settings, save_container
 from napari_defocus.metric.patches import PatchSet, pack_patch_set, unpack_patch_set
 
 KIND = "nets"

@@ -12,27 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError, brief, check_range
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.cards import (
-    as_floats,
-    brief,
-    load_container,
-    read_settings,
-    save_container,
-)
-from napari_defocus.labels.annotation import (
-    BLURRED,
-    SHARP,
-    centroids,
-    check_annotation,
-    superpixels,
-)
+from napari_defocus.io.cards import as_floats, load_container, read_settings, save_container
+from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_annotation
+from napari_defocus.labels.superpixels import centroids, superpixels
 
 KIND = "patch set"
 # Far beyond what tells sharp from blurred.
 LARGEST_PATCH = 4096
-CLASS_NAMES = {BLURRED: "blurred", SHARP: "sharp"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
 from napari_defocus.core.threads import cores_are_free, in_threads, plan_parts, side_by_side
 from napari_defocus.core.tiling import Region, Tile, shifted, whole, widen, within
-from napari_defocus.filters.linear import gaussian_radius, squared_gradient, summed_squares
+from napari_defocus.filters.contrast import local_contrast, without_noise
+from napari_defocus.filters.guided import guided_coefficients
+from napari_defocus.filters.linear import gaussian_radius, summed_squares
 from napari_defocus.filters.plane import Plane
 from napari_defocus.filters.resampling import block_mean, enlarge
 from napari_defocus.metric.local_metric import LocalMetric, Pooling
@@ -68,23 +70,7 @@ def filter_response(plane: Plane, metric: LocalMetric) -> Float:
             f"({metric.size} x {metric.size}): there is nothing to judge"
         )
     energy = summed_squares(plane.grey, metric.filters)
-    return without_noise(energy, plane.noise_variance, metric.pooling)
-
-
-def local_contrast(plane: Plane, pooling: Pooling) -> Float:
-    """Gradient magnitude, less that of the noise, in grey ranges a pixel; (Y, X), 0 or more."""
-    energy = squared_gradient(plane.grey, pooling.contrast_sigma)
-    return without_noise(energy, plane.noise_variance * gradient_noise(pooling), pooling)
-
-
-def gradient_noise(pooling: Pooling) -> float:
-    """Variance of the gradient of white noise of variance 1, both directions together."""
-    return float(1 / (4 * np.pi * pooling.contrast_sigma**4))
-
-
-def without_noise(energy: Float, variance: Float, pooling: Pooling) -> Float:
-    """Root of what an energy has above that of noise of `variance`, 0 where it has nothing."""
-    return np.asarray(np.sqrt(np.maximum(energy - pooling.noise_factor * variance, 0)), np.float32)
+    return without_noise(energy, plane.noise_variance, metric.pooling.noise_factor)
 
 
 def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
@@ -95,7 +81,7 @@ def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
     """
     step = block_side(pooling)
     smooth = ndimage.gaussian_filter(block_mean(values**pooling.power, step), pooling.sigma / step)
-    gain, offset = _guided(
+    gain, offset = guided_coefficients(
         smooth, block_mean(guide, step), round(pooling.guide_radius / step), pooling.guide_epsilon
     )
     rows, columns = guide.shape
@@ -107,38 +93,6 @@ def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
 def block_side(pooling: Pooling) -> int:
     """Give the side of the blocks that pooling works on, in pixels: narrow beside its Gaussian."""
     return max(side for side in BLOCKS if side == 1 or 1.5 * side <= pooling.sigma)
-
-
-def guided_filter(values: Float, guide: Float, radius: int, epsilon: float) -> Float:
-    """Smooth `values` with the edges of `guide` (K. He et al., IEEE PAMI 35(6), 2013).
-
-    Parameters
-    ----------
-    values, guide : ndarray of float32, (Y, X)
-        What is smoothed, and what shows the edges.
-    radius : int
-        Of the square window, in pixels.
-    epsilon : float
-        Edges of a variance far above it are kept.
-    """
-    gain, offset = _guided(values, guide, radius, epsilon)
-    return gain * guide + offset
-
-
-def _guided(values: Float, guide: Float, radius: int, epsilon: float) -> tuple[Float, Float]:
-    """Give the gain and offset that make a guided filter of the guide."""
-    # In double precision: differences of running sums must not depend on where a window begins.
-    edges, given = guide.astype(np.float64), values.astype(np.float64)
-
-    def mean(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect")
-
-    guide_mean, values_mean = mean(edges), mean(given)
-    covariance = mean(edges * given) - guide_mean * values_mean
-    variance = mean(edges * edges) - guide_mean * guide_mean
-    gain = covariance / (variance + epsilon)
-    offset = mean(values_mean - gain * guide_mean)
-    return np.asarray(mean(gain), np.float32), np.asarray(offset, np.float32)
 
 
 def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
@@ -275,7 +229,7 @@ def _log_odds_and_trust(
         return pool(filter_response(plane, metric), plane.grey, pooling)
 
     def contrast_and_trust() -> tuple[Float, Float]:
-        gradient = local_contrast(plane, pooling)
+        gradient = local_contrast(plane, pooling.contrast_sigma, pooling.noise_factor)
         return pool(gradient, plane.grey, pooling), _trust(plane, gradient, metric)
 
     response, (contrast, trust) = side_by_side(respond, contrast_and_trust)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_defocus.core.devices import choose_device
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.labels.annotation import SHARP
+from napari_defocus.labels.classes import SHARP
 from napari_defocus.metric.nets import (
     TrainedNet,
     TrainedNets,

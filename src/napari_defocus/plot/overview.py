@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP
+from napari_defocus.labels.classes import CLASS_NAMES, COLOURS
 
-TITLES = {BLURRED: "blurred", SHARP: "sharp"}
 OPACITY = 0.5
 WIDTH_INCHES = 15.0
 HEADING_INCHES = 0.9
@@ -63,7 +62,7 @@ def save_overview(
     right.set_title("mask")
     shares = {label: float((mask == label).mean()) for label in COLOURS}
     handles = [
-        Patch(color=COLOURS[label], label=f"{TITLES[label]} {share:.0%}")
+        Patch(color=COLOURS[label], label=f"{CLASS_NAMES[label]} {share:.0%}")
         for label, share in shares.items()
     ]
     right.legend(handles=handles, loc="lower right", framealpha=0.9)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.dense.config import SceneConfig
+from napari_defocus.simulate.config import SceneConfig
 from napari_defocus.simulate.optics import Scene, defocus
 
 Float = npt.NDArray[np.float32]

@@ -17,10 +17,10 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense.config import SceneConfig
+from napari_defocus.filters.contrast import local_contrast
+from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.metric.local_metric import Pooling
-from napari_defocus.metric.response import local_contrast
+from napari_defocus.simulate.config import SceneConfig
 from napari_defocus.simulate.fields import render_field
 from napari_defocus.simulate.optics import (
     Camera,
@@ -40,12 +40,12 @@ RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0, 12.0, 16.0, 22.0)
 # say which of the two radii a pixel has.
 RIM = (0.1, 0.9)
 # In focus up to this radius; no detail below so much contrast, in grey ranges a pixel, pooled by a
-# Gaussian of so many pixels.
+# Gaussian of `FAR` pixels.
 IN_FOCUS = 1.0
 LEAST_DETAIL = 0.008
+CONTRAST_SIGMA = 1.5
+NOISE_FACTOR = 2.0
 FAR = 10.0
-# Share of red, green and blue light in its brightness (ITU-R BT.709).
-LIGHT_OF_COLOURS = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def open_where_smooth(scene: Scene) -> Scene:
     every smooth backdrop sharp. Inside of things, whose outline is near, stays sharp.
     """
     plane = prepare_plane(scene.image)
-    near = ndimage.gaussian_filter(local_contrast(plane, Pooling()), FAR)
+    near = ndimage.gaussian_filter(local_contrast(plane, CONTRAST_SIGMA, NOISE_FACTOR), FAR)
     smooth = (scene.radius <= IN_FOCUS) & (near < LEAST_DETAIL)
     return Scene(scene.image, np.where(smooth, np.float32(np.nan), scene.radius))
 
@@ -313,7 +313,7 @@ def _develop(light: Float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Expose, perhaps without colours, sharpen, add noise and compress, each by chance."""
     grey = rng.random() < 0.25
     if grey:
-        light = _three(np.asarray(light @ LIGHT_OF_COLOURS, np.float32))
+        light = _three(np.asarray(light @ LUMINANCE, np.float32))
     light = light * np.float32(np.exp(rng.normal(0, 0.35)))
     light = np.maximum(light, 0) ** np.float32(np.exp(rng.normal(0, 0.15)))
     camera = Camera(

@@ -19,7 +19,7 @@ from napari_defocus.core.progress import (
     never_stop,
 )
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.labels.annotation import BLURRED, SHARP, Labels
+from napari_defocus.labels.classes import BLURRED, SHARP, Labels
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.response import LEAST, filter_response, pool
 

@@ -21,7 +21,7 @@ from napari_defocus.io.ngff_writer import (
 )
 from napari_defocus.io.tiff_writer import create_big_tiff, finish_big_tiff, open_big_tiff
 from napari_defocus.io.unfinished import partial_path
-from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.labels.classes import COLOURS
 from napari_defocus.tiled.executors import Tasks
 from napari_defocus.tiled.rounds import MapFile
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_defocus.labels.annotation import COLOURS
+from napari_defocus.labels.classes import COLOURS
 
 LEAST_HEIGHT = 300
 FOLDED, UNFOLDED = "▸ More settings", "▾ More settings"

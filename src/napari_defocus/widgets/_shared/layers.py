@@ -13,7 +13,7 @@ from pint import PintError
 from skimage import draw
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP
+from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP
 from napari_defocus.widgets._shared.axis_names import letters
 
 # The key, in a layer's metadata, under which this plugin writes where the layer comes from.

@@ -11,7 +11,8 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.labels.annotation import COLOURS, superpixel_outlines, superpixels
+from napari_defocus.labels.classes import COLOURS
+from napari_defocus.labels.superpixels import superpixel_outlines, superpixels
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.latest import Latest

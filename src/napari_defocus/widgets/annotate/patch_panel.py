@@ -13,8 +13,8 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
+from napari_defocus.labels.classes import CLASS_NAMES
 from napari_defocus.metric.patches import (
-    CLASS_NAMES,
     PatchSet,
     load_patch_set,
     merge_patch_sets,

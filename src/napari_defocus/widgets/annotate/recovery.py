@@ -22,9 +22,9 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.io.cards import as_floats, brief, load_container, save_container
+from napari_defocus.io.cards import as_floats, load_container, save_container
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
 from napari_defocus.widgets._shared.jobs import JobBar

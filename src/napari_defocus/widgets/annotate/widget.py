@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.labels.annotation import BLURRED, SHARP, annotation_from_detection
+from napari_defocus.labels.classes import BLURRED, SHARP, annotation_from_detection
 from napari_defocus.metric.patches import PatchConfig, PatchSet
 from napari_defocus.stacks.training_labels import propose_annotation
 from napari_defocus.widgets._shared import layers

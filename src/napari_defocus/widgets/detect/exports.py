@@ -15,7 +15,7 @@ from napari_defocus.core.progress import Event, OnEvent, ShouldStop, Stopped
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.tables import write_csv
-from napari_defocus.labels.annotation import BLURRED, SHARP, UNLABELLED
+from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 from napari_defocus.measure.polygons import check_mask, mask_features
 from napari_defocus.measure.regions import NO_OBJECT
 from napari_defocus.measure.tables import object_rows, share_row

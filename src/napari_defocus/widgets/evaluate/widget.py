@@ -35,8 +35,8 @@ from napari_defocus.evaluate.comparison import (
 )
 from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import PROTOCOLS
-from napari_defocus.labels.annotation import BLURRED, SHARP
-from napari_defocus.labels.annotation import COLOURS as CLASS_COLOURS
+from napari_defocus.labels.classes import BLURRED, SHARP
+from napari_defocus.labels.classes import COLOURS as CLASS_COLOURS
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import layer_chooser
 from napari_defocus.widgets._shared.controls import set_tips, share_tips

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.labels.annotation import BLURRED, COLOURS, SHARP
+from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
 from napari_defocus.metric.local_metric import (
     LocalMetric,

@@ -21,10 +21,10 @@ from qtpy.QtWidgets import (
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event
+from napari_defocus.labels.classes import CLASS_NAMES
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import LocalMetric, save_metric
 from napari_defocus.metric.nets import TrainedNets
-from napari_defocus.metric.patches import CLASS_NAMES
 from napari_defocus.widgets._shared.controls import set_tips, wrapped_label
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_save
 from napari_defocus.widgets._shared.fit_jobs import fit_patches, held_out_text, import_torch

@@ -1,4 +1,4 @@
-"""Annotations: which pixels a person called blurred or sharp, and the super-pixels under them."""
+"""The classes of pixels: their labels and colours, and annotations in them."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from napari_defocus.core.errors import DefocusError
 UNLABELLED = 0
 BLURRED = 1
 SHARP = 2
+CLASS_NAMES = {BLURRED: "blurred", SHARP: "sharp"}
 # Blue and orange are told apart by people who do not see red and green.
 COLOURS = {BLURRED: (0.0, 0.45, 0.70), SHARP: (0.90, 0.62, 0.0)}
 
@@ -68,54 +69,6 @@ def annotation_from_mask(mask: npt.NDArray[Any]) -> Labels:
     mask = np.asarray(mask)
     half = 0.5 if mask.dtype == np.bool_ or mask.max(initial=0) <= 1 else 127.5
     return np.where(mask > half, BLURRED, SHARP).astype(np.uint8)
-
-
-def superpixels(grey: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int64]:
-    """Cluster a plane into super-pixels (SLIC, Achanta et al., IEEE PAMI 34(11), 2012).
-
-    Parameters
-    ----------
-    grey : ndarray of float32, (Y, X)
-        Values around [0, 1].
-    size : int
-        Side of a super-pixel if it were square, in pixels; their number follows the area.
-
-    Returns
-    -------
-    ndarray of int, (Y, X)
-        Labels from 1.
-    """
-    from skimage.segmentation import slic
-
-    count = max(1, round(grey.size / size**2))
-    # Smoothing by sigma=1: pixel noise would shatter super-pixels, which are then merged away.
-    segments = slic(
-        np.clip(grey, 0, 1),
-        n_segments=count,
-        compactness=0.1,
-        sigma=1,
-        start_label=1,
-        channel_axis=None,
-    )
-    return np.asarray(segments, np.int64)
-
-
-def superpixel_outlines(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Give the pixels (Y, X) whose lower or right neighbour is of another super-pixel."""
-    outlines = np.zeros(segments.shape, bool)
-    outlines[:-1] |= segments[:-1] != segments[1:]
-    outlines[:, :-1] |= segments[:, :-1] != segments[:, 1:]
-    return outlines
-
-
-def centroids(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Give the rounded centroid (y, x) of each super-pixel, (N, 2)."""
-    label = segments.ravel()
-    area = np.bincount(label)[1:]
-    y, x = np.indices(segments.shape)
-    sums = [np.bincount(label, weights=axis.ravel())[1:] for axis in (y, x)]
-    present = area > 0
-    return np.rint(np.stack(sums, 1)[present] / area[present, np.newaxis]).astype(np.int64)
 
 
 def annotation_from_detection(mask: npt.NDArray[Any], margin: int = 4) -> Labels:
