@@ -1,7 +1,7 @@
 # make demo: install, and detect defocus in the bundled samples.
 # make test: install what tests need, and run all of them.
 # make lowest: the engine's tests with the lowest versions that pyproject.toml allows.
-# make trust: the table of docs/trust.md; some hours.
+# make trust, coverage, mutants: what docs/trust.md tells; some hours.
 # make docs: build the pages into site/, warnings as errors.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ DEBIAN := xvfb xauth libegl1 libgl1 libgl1-mesa-dri libopengl0 libglib2.0-0 libd
 	libfontconfig1 libxkbcommon-x11-0 libx11-xcb1 libxcb-cursor0 libxcb-icccm4 libxcb-image0 \
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xfixes0 libxcb-xkb1
 
-.PHONY: demo test slow lint types docs figures window lowest audit trust clean
+.PHONY: demo test slow lint types docs figures window lowest audit trust coverage mutants clean
 
 demo: $(VENV)/base
 	$(BIN)/napari-defocus demo --out $(OUT) --overwrite
@@ -63,7 +63,16 @@ audit: $(VENV)/test
 	$(BIN)/python -m pip_audit --skip-editable --format json | $(BIN)/python .ci/audited.py
 
 trust: $(VENV)/test window
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.trust.table
+
+coverage: $(VENV)/test window
+	$(BIN)/python -m pytest --cov=napari_defocus --cov-branch --cov-report=term:skip-covered
+
+# Settings stand in pyproject.toml.
+mutants: $(VENV)/test
+	$(BIN)/python -m pip install -q mutmut
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 window:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \

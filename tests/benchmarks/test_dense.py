@@ -1,13 +1,11 @@
 import sys
 
-import ablation
 import numpy as np
 import pytest
-import stack_planes
 from PIL import Image
 from skimage import data
 
-from napari_defocus.dense.detector import cached_dense
+from benchmarks.accuracy import ablation
 from napari_defocus.simulate.optics import defocus, to_light
 
 pytest.importorskip("torch")
@@ -24,19 +22,6 @@ def half_blurred(blurred, radius=5):
 
 
 LEFT = np.broadcast_to(np.arange(160) < 80, (160, 160))
-
-
-def test_stack_planes_tell_a_detector_that_works(tmp_path, monkeypatch):
-    monkeypatch.setattr(stack_planes, "SIDE", 160)
-    for index, blurred in enumerate((LEFT, ~LEFT, LEFT)):
-        Image.fromarray(half_blurred(blurred)).save(tmp_path / f"{index}.png")
-    planes = list(stack_planes.labelled_planes(stack_planes.read_stack(tmp_path)))
-    assert len(planes) == 2
-    for plane in planes:
-        labelled = plane.labels > 0
-        assert ((plane.labels == 1) == LEFT)[labelled].mean() > 0.95
-    assert stack_planes.mean_auc(cached_dense(), planes) > 0.9
-    assert np.isnan(stack_planes.mean_auc(cached_dense(), []))
 
 
 def test_ablation_writes_its_table_and_pictures(tmp_path, monkeypatch):

@@ -3,12 +3,11 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import peer_methods
-import peers
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks.accuracy import peer_methods, peers
 from napari_defocus.evaluate.baselines import BASELINES
 from napari_defocus.evaluate.report import evaluate_folders
 from napari_defocus.evaluate.scores import TRIVIAL_MAPS, auc

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
-import robustness
 import tifffile
-from photos import Photo
 from PIL import Image
-from robustness_checks import (
+from scipy import ndimage
+
+from benchmarks.accuracy import robustness
+from benchmarks.accuracy.photos import Photo
+from benchmarks.accuracy.robustness_checks import (
     Measured,
     Settings,
     Target,
@@ -13,9 +15,7 @@ from robustness_checks import (
     told_defocus,
     whole_rows,
 )
-from robustness_photos import calibration_error, photo_changes
-from scipy import ndimage
-
+from benchmarks.accuracy.robustness_photos import calibration_error, photo_changes
 from napari_defocus.detection.api import Detection
 from napari_defocus.metric.default_recipe import load_picture
 from napari_defocus.simulate.optics import GAMMA

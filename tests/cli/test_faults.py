@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trust_commands
-import trust_faults
 from PIL import Image
-from trust_commands import Command, contents, hidden, kill_at, run_apart
 
+from benchmarks.trust import commands as trust_commands
+from benchmarks.trust import faults as trust_faults
+from benchmarks.trust.commands import Command, contents, hidden, kill_at, run_apart
 from napari_defocus.cli import main as cli
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io import atomic as files
@@ -27,8 +27,8 @@ QUICK = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import trust_faults
-from trust_commands import make_commands
+from benchmarks.trust import faults as trust_faults
+from benchmarks.trust.commands import make_commands
 scratch = Path(sys.argv[2])
 faults = []
 for command in make_commands(scratch / "inputs"):
@@ -44,7 +44,7 @@ sys.exit(bool(faults))
 
 
 def break_commands(scratch, moments, names):
-    folder = str(Path(trust_faults.__file__).parent)
+    folder = str(Path(trust_faults.__file__).parents[2])
     command = [sys.executable, "-c", QUICK, folder, str(scratch), str(moments), ",".join(names)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -3,10 +3,10 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-import stacks as benchmark
 import tifffile
 from PIL import Image
 
+from benchmarks.stacks import rendered as benchmark
 from napari_defocus.cli import stack as stack_commands
 from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser, main

@@ -7,7 +7,6 @@ from functools import partial
 from threading import Barrier, Thread
 from types import SimpleNamespace
 
-import gpu
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from scipy import ndimage
 from skimage import data
 from torch import nn
 
+from benchmarks.speed import gpu
 from napari_defocus.cli.main import build_parser, detection_config, main
 from napari_defocus.core import devices
 from napari_defocus.core.devices import Device, DeviceWarning, at_work, in_tiles, inference_device

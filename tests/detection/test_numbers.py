@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-import trust_golden
 
+from benchmarks.trust import golden as trust_golden
 from napari_defocus.data.samples import read_sample
 from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig

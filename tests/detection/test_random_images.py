@@ -1,11 +1,11 @@
 import dask.array
 import numpy as np
 import pytest
-import trust_images
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from benchmarks.trust import images as trust_images
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import photos as benchmark
 import pytest
 
+from benchmarks.accuracy import photos as benchmark
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.evaluate.report import evaluate_folders

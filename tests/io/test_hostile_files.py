@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trust_files
-import trust_mutations
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from trust_fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 
+from benchmarks.trust import files as trust_files
+from benchmarks.trust import mutations as trust_mutations
+from benchmarks.trust.fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 from napari_defocus.cli.main import main
 from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.dense.detector import load_dense

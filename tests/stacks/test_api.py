@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-import stacks as benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stacks import rendered as benchmark
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.data.samples import read_sample

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import stacks as benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage.transform import SimilarityTransform, warp
 
+from benchmarks.stacks import rendered as benchmark
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.filters.pyramid import collapse, gaussian_pyramid, laplacian_pyramid, levels_of

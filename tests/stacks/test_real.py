@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import stacks as benchmark
 from scipy import stats
 
+from benchmarks.stacks import rendered as benchmark
 from napari_defocus.io.raster import read_image
 from tests.detection.test_real_data import folder
 

@@ -471,7 +471,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
 
 
 class TestMemory:
-    """What `fit_memory` grants is kept; how closely, benchmarks/large.py measures."""
+    """What `fit_memory` grants is kept; how closely, benchmarks/speed/large.py measures."""
 
     @pytest.mark.parametrize("memory", [0.4, 0.7, 1.0, 1.5, 4.0])
     @pytest.mark.parametrize("workers", [1, 2])

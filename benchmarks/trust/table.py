@@ -1,23 +1,20 @@
 """Print the table of docs/trust.md: what faults, hostile files and odd images do.
 
-    python benchmarks/trust.py [--parts files,images,disks,kills,coverage,mutants] [--share 0.01]
+    python -m benchmarks.trust.table [--parts files,images,disks,kills] [--share 0.01]
 
 All of it takes some hours on two cores; a share of 0.01 tries a hundredth of each number. Ends with
 status 1 where a file or image crashed a reader, or a fault left something half written.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import trust_coverage
-import trust_faults
-import trust_files
-import trust_images
+from benchmarks.trust import faults as trust_faults
+from benchmarks.trust import files as trust_files
+from benchmarks.trust import images as trust_images
 
-FILES, IMAGES, MOMENTS, MUTANTS = 20_000, 5_000, 100, 10_000
+FILES, IMAGES, MOMENTS = 20_000, 5_000, 100
 Row = tuple[str, str, str]
 
 
@@ -33,22 +30,7 @@ def parts(share: float) -> dict[str, Callable[[], Iterator[Row]]]:
         "disks": trust_faults.disk_rows,
         "files": lambda: trust_files.rows(most(FILES)),
         "images": lambda: trust_images.rows(most(IMAGES)),
-        "coverage": lambda: trust_coverage.rows(trust_coverage.measure()),
-        "mutants": lambda: apart("trust_mutants.py", "--most", str(most(MUTANTS))),
     }
-
-
-def apart(script: str, *arguments: str) -> Iterator[Row]:
-    """Give the rows that a script prints: it must not have the package loaded already."""
-    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("| "):
-                what, target, measured = line.strip("| \n").split(" | ")
-                yield what, target, measured
-            else:
-                print(line, end="", flush=True)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Write small files of the current format version, from rendered data, for tests to read for ever.
 
-    python benchmarks/trust_fixtures.py [FOLDER]
+    python -m benchmarks.trust.fixtures [FOLDER]
 
 Run it once when `container.VERSION` or `run_record.VERSION` changes: FOLDER, by default
 ``tests/fixtures/format-N``, must not exist. Files of older versions are never written again.
@@ -23,7 +23,7 @@ from napari_defocus.metric.nets import TrainingConfig, save_nets
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, save_patch_set
 from napari_defocus.metric.training import train
 
-FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
 NETS = TrainingConfig(base="none", nets=1, kernels=2, kernel_size=3, epochs=1, learning_rate=2e-3)
 METRIC, NETS_FILE, PATCHES, DENSE = (
     f"{name}.safetensors" for name in ("metric", "nets", "patches", "dense")

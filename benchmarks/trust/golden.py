@@ -1,6 +1,6 @@
 """Write the golden maps: what detection says of the bundled samples, to compare with ever after.
 
-    python benchmarks/trust_golden.py
+    python -m benchmarks.trust.golden
 
 Run it when detection is meant to have changed, and say in the commit why. Blur is kept of every
 fourth row and column in steps of 1/255, the mask as it is.
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from trust_fixtures import FIXTURES
 
+from benchmarks.trust.fixtures import FIXTURES
 from napari_defocus.data.samples import SAMPLES, read_sample
 from napari_defocus.detection.api import Detection, detect
 from napari_defocus.detection.config import DetectionConfig

@@ -1,6 +1,6 @@
 """How time and memory of detection in tiles grow with the image, from 1 to 4,096 megapixels.
 
-    python benchmarks/large.py [--megapixels 1 4 16 64] [--picture FILE.png] [--folder FOLDER]
+    python -m benchmarks.speed.large [--megapixels 1 4 16 64] [--picture FILE.png] [--folder FOLDER]
 
 For each size a square OME-Zarr of 16 bits is made, of a pattern that repeats without seams, sharp
 here and blurred there; chunks that are alike are links to one file, so that 65,536 x 65,536 pixels

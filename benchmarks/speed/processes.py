@@ -1,6 +1,6 @@
 """Time and memory of whole processes: the command line, the instant fit, detection's peak.
 
-    python benchmarks/speed_processes.py [--repeats 5]
+    python -m benchmarks.speed.processes [--repeats 5]
 
 The command line works on rendered pictures of 640 x 457 pixels: once from its start, and once more
 in the same process, everything loaded. Peak memory is
@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scribbles import draw_scribbles
-from speed import picture
 from tifffile import imwrite
+
+from benchmarks.accuracy.scribbles import draw_scribbles
+from benchmarks.speed.stages import picture
 
 SMALL = 640 * 457 / 1e6
 COMMAND = """
@@ -35,8 +36,8 @@ PEAK = """
 import math, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from speed import picture
-from napari_defocus import compiled
+from benchmarks.speed.stages import picture
+from napari_defocus.filters import _numba as compiled
 from napari_defocus.detection.api import DetectionConfig, detect
 
 def peak():
@@ -68,7 +69,7 @@ def main() -> None:
         tell("fit --instant, three pictures", fit, options.repeats)
     for megapixels in (4, 16, 64):
         for way, worth in (("compiled", "0"), ("plain", "inf")):
-            command = [sys.executable, "-c", PEAK, str(Path(__file__).parent)]
+            command = [sys.executable, "-c", PEAK, str(Path(__file__).parents[2])]
             command += [str(megapixels), worth]
             told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             print(f"peak of {megapixels} megapixels, {way}: {float(told):.1f} x the float32 image")

@@ -1,6 +1,6 @@
 """What each part of detection is worth: every part on and off, on photos with hand-made masks.
 
-    python benchmarks/ablation.py PHOTOS --out DIR [--trained NAME=FILE ...]
+    python -m benchmarks.accuracy.ablation PHOTOS --out DIR [--trained NAME=FILE ...]
 
 PHOTOS holds ``images`` and ``masks`` (255 = blurred) of the same stems. Writes ``ablation.md`` and,
 for the three photos with the least AUC, ``worst.png`` (photo, truth, map) and ``errors.png``, which
@@ -17,8 +17,8 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
-from photos import SHOWN, Photo, read_photos
 
+from benchmarks.accuracy.photos import SHOWN, Photo, read_photos
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.api import Detection, DetectionConfig

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from photos import Photo, read_photos
 from PIL import Image
-from robustness_checks import (
+
+from benchmarks.accuracy.photos import Photo, read_photos
+from benchmarks.accuracy.robustness_checks import (
     Detector,
     Image8,
     Measured,
@@ -19,7 +20,6 @@ from robustness_checks import (
     eight_bit,
     resize,
 )
-
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.labels.classes import BLURRED
 from napari_defocus.simulate.optics import through_jpeg

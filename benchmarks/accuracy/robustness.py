@@ -1,6 +1,6 @@
 """Measure how the detectors stand noise, compression, scaling and more, beside targets.
 
-    python benchmarks/robustness.py DATA --out DIR [--detectors metric,dense]
+    python -m benchmarks.accuracy.robustness DATA --out DIR [--detectors metric,dense]
 
 DATA holds some of: ``photos/images`` and ``photos/masks`` (255 = blurred, 8 bit, of the same
 stems), ``lightsheet`` (defocus in the file names), ``pairs_lytro`` (``NAME_1`` and ``NAME_2``),
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustness_checks import (
+from benchmarks.accuracy.robustness_checks import (
     PAIR_RATIO,
     PAIR_SIGMA,
     PAIR_TEXTURE,
@@ -30,8 +30,7 @@ from robustness_checks import (
     pairs,
     rendered_wholes,
 )
-from robustness_photos import calibration, photo_auc
-
+from benchmarks.accuracy.robustness_photos import calibration, photo_auc
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import DetectionConfig, detect

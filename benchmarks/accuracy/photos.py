@@ -1,6 +1,6 @@
 """Score the default metric, and metrics fitted to scribbles, on photos with hand-made masks.
 
-    python benchmarks/photos.py PHOTOS [--out DIR]
+    python -m benchmarks.accuracy.photos PHOTOS [--out DIR]
 
 PHOTOS holds ``images`` and ``masks`` (255 = blurred) of the same stems.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scribbles import draw_scribbles
 
+from benchmarks.accuracy.scribbles import draw_scribbles
 from napari_defocus.detection.api import Detection, DetectionConfig, detect
 from napari_defocus.evaluate.scores import MapScores, SetScores, auc, score_map, score_set
 from napari_defocus.filters.plane import prepare_plane

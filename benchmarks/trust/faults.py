@@ -1,6 +1,6 @@
 """Put faults into the writing commands: SIGKILL at any moment, a full disk, a read-only folder.
 
-    python benchmarks/trust_faults.py [--moments 100] [--only NAME]
+    python -m benchmarks.trust.faults [--moments 100] [--only NAME]
 
 Full disks and read-only folders are small file systems in memory, which only root may mount.
 """
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from trust_commands import (
+
+from benchmarks.trust.commands import (
     Command,
     contents,
     hidden,
@@ -25,7 +26,6 @@ from trust_commands import (
     run_apart,
     without_record,
 )
-
 from napari_defocus.io.manifest import NAME as RECORD
 from napari_defocus.io.manifest import RunRecord
 

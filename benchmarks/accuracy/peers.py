@@ -1,7 +1,7 @@
 """Score the detectors beside peers, classical operators and stored maps, on photos with masks.
 
-    python benchmarks/peers.py PHOTOS --out DIR [--stored DIR ...] [--detectors metric,dense]
-                               [--skip-slow]
+    python -m benchmarks.accuracy.peers PHOTOS --out DIR [--stored DIR ...]
+                                        [--detectors metric,dense] [--skip-slow]
 
 PHOTOS holds ``images`` and ``masks`` (255 = blurred) of the same stems. Stored maps (255 = sharp)
 are read from the folders in PHOTOS/peer_maps, where there are any, and from those given. Peers are
@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peer_methods import Method, methods, said
-from photos import Photo, read_photos
-
+from benchmarks.accuracy.peer_methods import Method, methods, said
+from benchmarks.accuracy.photos import Photo, read_photos
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.report import evaluate_folders
 from napari_defocus.evaluate.scores import (

@@ -1,7 +1,7 @@
 """Time the stages of detection beside what else one might run, at several sizes, as ratios.
 
-    python benchmarks/speed.py --out DIR [--megapixels 0.3 1 4 16 64] [--repeats 20] [--threads 1 2]
-    python benchmarks/speed.py --out DIR --photos FOLDER
+    python -m benchmarks.speed.stages --out DIR [--megapixels 0.3 1] [--repeats 20] [--threads 1 2]
+    python -m benchmarks.speed.stages --out DIR --photos FOLDER
 
 All work on the same rendered picture: scikit-image's photos side by side, the lower half out of
 focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers, where they are installed, and
@@ -25,10 +25,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from peer_methods import methods
 from scipy import ndimage
 from skimage import data
 
+from benchmarks.accuracy.peer_methods import methods
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.postprocess import ScoreStatistics, initial_sharpness, postprocess

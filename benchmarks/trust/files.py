@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image
-from trust_fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
-from trust_mutations import mutate
 
+from benchmarks.trust.fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
+from benchmarks.trust.mutations import mutate
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import detect

@@ -1,6 +1,6 @@
 """Focus stacks: rendered ones whose depth is known, and real ones.
 
-    python benchmarks/stacks.py [FOLDER]
+    python -m benchmarks.stacks.rendered [FOLDER]
 
 FOLDER holds ``stack_pcb``, ``stack_switch`` and ``stack_algae``; without it only rendered stacks
 are measured. Of these the altitude's error, in planes, and the PSNR of the fused image against the

@@ -1,6 +1,6 @@
 """Measure detection on a CUDA device: what the device can move, and what detection makes of it.
 
-    python benchmarks/gpu.py [--device cuda] [--megapixels 64] [--repeats 10]
+    python -m benchmarks.speed.gpu [--device cuda] [--megapixels 64] [--repeats 10]
 
 Prints a table of medians. Where there is no such device it says so and ends. ``--device cpu`` runs
 the same code on torch's CPU: a check that it runs, and no measure of anything.
