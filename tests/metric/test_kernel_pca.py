@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.metric.kernel_pca import kernel_pca
+from napari_defocus.metric.kernel_pca import fixed_directions, kernel_pca
+from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.whitening import whitening_matrix
 
 
@@ -141,3 +142,55 @@ def test_as_many_components_as_there_are(count):
     pca = kernel_pca(random_kernels(), centring(5))
     with pytest.raises(DefocusError, match="give 1 to 25"):
         pca.filters(count)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.sampled_from([1, 1, 2, 2, 3, 5]), min_size=1, max_size=7),
+)
+def test_directions_do_not_depend_on_the_basis_of_equal_values(seed, groups):
+    rng = np.random.default_rng(seed)
+    count = sum(groups)
+    values = np.repeat(np.cumprod(rng.uniform(0.5, 0.99, len(groups))), groups)
+    vectors = np.linalg.qr(rng.normal(size=(49, count)))[0]
+    turned, start = np.empty_like(vectors), 0
+    for size in groups:
+        group = slice(start, start + size)
+        rotation = np.linalg.qr(rng.normal(size=(size, size)))[0]
+        turned[:, group] = vectors[:, group] @ rotation
+        start += size
+    rounded = np.sort(values * (1 + 1e-15 * rng.normal(size=count)))[::-1]
+    found = fixed_directions(vectors, values)
+    np.testing.assert_allclose(fixed_directions(turned, rounded), found, atol=1e-6)
+    np.testing.assert_allclose(found.T @ found, np.eye(count), atol=1e-12)
+    projector = (vectors * values) @ vectors.T
+    np.testing.assert_allclose((found * values) @ found.T, projector, atol=1e-12)
+
+
+def test_a_turned_pair_is_symmetric_and_antisymmetric_about_the_diagonal():
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(7, 7))
+    wave = half - np.rot90(half, 2)  # odd, as the first pair of natural kernels
+    wave = wave + wave.T
+    pair = np.stack([wave.ravel(), np.rot90(wave).ravel()], axis=1)
+    assert abs(pair[:, 0] @ pair[:, 1]) < 1e-9
+    pair /= np.linalg.norm(pair, axis=0)
+    for angle in (0.0, 0.3, 2.0):
+        turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        one, two = fixed_directions(pair @ turn, np.ones(2)).T.reshape(2, 7, 7)
+        np.testing.assert_allclose(one, one.T, atol=1e-12)
+        np.testing.assert_allclose(two, -two.T, atol=1e-12)
+
+
+def test_of_equally_large_values_the_leftmost_is_positive():
+    vector = np.zeros((5, 5))
+    vector[1, 3], vector[3, 1], vector[0, 4] = 1 + 1e-9, -1, -0.5
+    found = fixed_directions(vector.reshape(25, 1), np.ones(1)).reshape(5, 5)
+    assert found[3, 1] == 1
+    assert found[1, 3] == -1 - 1e-9
+
+
+def test_the_packaged_filters_are_the_first_components():
+    metric = load_metric()
+    filters = kernel_pca(metric.kernels, metric.whitening).filters(2)
+    np.testing.assert_allclose(filters, metric.filters, atol=1e-6)

@@ -12,7 +12,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.calibration import BASE_WEIGHT, calibrate, image_weight
-from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca
+from napari_defocus.metric.kernel_pca import KernelPCA, fixed_directions, kernel_pca
 from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
 from napari_defocus.metric.patches import PatchSet, require_both_classes, split_patch_set
@@ -148,8 +148,8 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     )
     ridge = RIDGE * np.trace(sharp) / len(sharp) * np.eye(len(sharp))
     values, vectors = linalg.eigh(sharp, blurred + ridge)
-    best = np.argsort(values)[::-1]
-    values, filters = np.maximum(values[best], 0), vectors[:, best].T.reshape(-1, size, size)
+    values = np.maximum(values[::-1], 0)
+    filters = fixed_directions(vectors[:, ::-1], values).T.reshape(-1, size, size)
     filters = filters - filters.mean(axis=(1, 2), keepdims=True)
     norms = np.sqrt(np.square(filters).sum(axis=(1, 2), keepdims=True))
     filters = filters / np.maximum(norms, 1e-12)

@@ -11,6 +11,12 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError
 
 Float = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+
+# Values this close, as a share of the largest, are equal but for rounding; so are entries of a
+# vector this close to its largest one.
+EQUAL = 1e-10
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,45 @@ def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
     every = np.concatenate(turned + [k[:, ::-1] for k in turned])
     columns = every.reshape(len(every), -1).T.astype(np.float64)
     vectors, values, _ = np.linalg.svd(columns, full_matrices=False)
-    # The sign of a component is free: let its largest value be positive.
-    largest = np.abs(vectors).argmax(axis=0)
-    vectors = vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])
+    vectors = fixed_directions(vectors, values)
     filters = (whitening.astype(np.float64) @ vectors).T.reshape(-1, *kernels.shape[1:])
     filters = filters - filters.mean(axis=(1, 2), keepdims=True)
     variance = np.square(values)
     return KernelPCA(filters.astype(np.float32), (variance / variance.sum()).astype(np.float32))
+
+
+def fixed_directions(vectors: Double, values: Double) -> Double:
+    """Turn and sign eigenvectors in a fixed way, whatever linear algebra found them.
+
+    Eigenvectors of equal values are defined up to a rotation. Kernels with their turned copies make
+    pairs of them: one filter and the same turned by 90 degrees. Such a pair is rotated so that the
+    first is symmetric about the diagonal and the second antisymmetric, which is where LAPACK puts
+    them on most machines. Larger groups take a coincidence; there, filters of the same symmetry are
+    ordered by where their weight lies.
+
+    Parameters
+    ----------
+    vectors : ndarray of float64, (size^2, N)
+        Eigenvectors in columns.
+    values : ndarray of float64, (N,)
+        Their values, falling.
+
+    Returns
+    -------
+    ndarray of float64, (size^2, N)
+        Of the largest values of each, the leftmost is positive.
+    """
+    pixels, count = vectors.shape
+    size = round(pixels**0.5)
+    across_diagonal = np.arange(pixels).reshape(size, size).T.ravel()
+    y, x = np.divmod(np.arange(pixels), size)
+    place = ((y + x) / (2 * size)) ** 2
+    fixed = np.empty_like(vectors)
+    ends = np.flatnonzero(np.diff(values) < -EQUAL * values[0]) + 1
+    for group in np.split(np.arange(count), ends):
+        found = vectors[:, group]
+        operator = found.T @ (found[across_diagonal] + place[:, np.newaxis] * found)
+        fixed[:, group] = found @ np.linalg.eigh(operator)[1][:, ::-1]
+    by_columns = np.abs(fixed[across_diagonal])
+    leftmost = across_diagonal[(by_columns > (1 - TIE) * by_columns.max(axis=0)).argmax(axis=0)]
+    return np.asarray(fixed * np.sign(fixed[leftmost, np.arange(count)]))
