@@ -28,7 +28,7 @@ def plan_parts(shape: Sequence[int], step: int, side: int = SIDE) -> list[Tile]:
 
 
 def side_in_proportion(shape: Sequence[int]) -> int:
-    """Give a side for parts that need a wide margin: parts of larger planes may take more room."""
+    """Return the side of parts that need a wide margin: larger for larger planes."""
     return max(SIDE, max(shape) // 4)
 
 
@@ -55,7 +55,7 @@ def in_threads(
 
 
 def cores_are_free() -> bool:
-    """Tell whether this thread was told that nothing else is worked on, see `free_cores`."""
+    """Return whether this thread was told that nothing else is worked on, see `free_cores`."""
     return _cores_are_free.get()
 
 

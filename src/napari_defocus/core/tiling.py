@@ -39,7 +39,7 @@ def plan_tiles(shape: Sequence[int], side: int) -> list[Tile]:
 
 
 def whole(shape: Sequence[int]) -> Region:
-    """Give all of a plane of `shape`."""
+    """Return all of a plane of `shape`."""
     return slice(0, shape[0]), slice(0, shape[1])
 
 
@@ -59,7 +59,7 @@ def widen(region: Region, margin: int, shape: Sequence[int], step: int = 1) -> R
 
 
 def within(region: Region, window: Region) -> Region:
-    """Give where `region` lies in what was cut out at `window`."""
+    """Return where `region` lies in what was cut out at `window`."""
     rows, columns = (
         slice(part.start - outer.start, part.stop - outer.start)
         for part, outer in zip(region, window, strict=True)
@@ -68,7 +68,7 @@ def within(region: Region, window: Region) -> Region:
 
 
 def shifted(region: Region, window: Region) -> Region:
-    """Give where a region of what was cut out at `window` lies in the plane."""
+    """Return where a region of what was cut out at `window` lies in the plane."""
     rows, columns = (
         slice(outer.start + part.start, outer.start + part.stop)
         for part, outer in zip(region, window, strict=True)
@@ -77,7 +77,7 @@ def shifted(region: Region, window: Region) -> Region:
 
 
 def overlap(one: Region, other: Region) -> Region | None:
-    """Give what two regions share; None where they share nothing."""
+    """Return what two regions share; None where they share nothing."""
     rows, columns = (
         slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
     )

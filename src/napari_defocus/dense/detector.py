@@ -82,7 +82,7 @@ def load_dense(source: str | Path = "default") -> DenseDetector:
 
 
 def _is_table(table: Any) -> bool:
-    """Tell whether this corrects radii; none at all is one that corrects nothing."""
+    """Return whether this corrects radii; none at all is one that corrects nothing."""
     if table is None:
         return True
     try:
@@ -98,7 +98,7 @@ def _is_table(table: Any) -> bool:
 
 
 def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> DenseDetector:
-    """Give a detector whose radii are corrected by a table, or not at all.
+    """Return a detector whose radii are corrected by a table, or not at all.
 
     Parameters
     ----------

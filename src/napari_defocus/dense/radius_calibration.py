@@ -88,7 +88,7 @@ def _told(
     radius: float,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
-    """Give what is told of a picture blurred by a disc, where the picture has detail."""
+    """Return what is told of a picture blurred by a disc, where the picture has detail."""
     camera = Camera(softness=0, electrons=1e5, read_noise=0)
     crisp = Scene(expose(light, camera, rng), np.zeros(light.shape[:2], np.float32))
     seen = expose(defocus(light, radius), camera, rng) + rng.normal(

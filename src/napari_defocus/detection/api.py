@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError, NoDetailError
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.detection.config import DetectionConfig, check_config
-from napari_defocus.detection.inference import predict_plane, undecided, working_device
+from napari_defocus.detection.inference import predict_plane, undecided
 from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
@@ -70,20 +70,19 @@ def detect(
     axes, order = planes_last(axes)
     leading = tuple(image.shape[place] for place in order[: len(axes.removesuffix("S")) - 2])
     planes = []
-    with working_device(metric, config):
-        for done, index in enumerate(np.ndindex(leading), start=1):
-            plane = _plane(image, axes, order, index)
-            try:
-                prediction = predict_plane(plane, metric, config, should_stop)
-            except NoDetailError:
-                if math.prod(leading) == 1:
-                    raise
-                prediction = undecided(plane.shape[:2], metric, config)
-            except DefocusError as error:
-                where = plane_name(axes, index)
-                raise DefocusError(f"{where}: {error}" if where else str(error)) from error
-            planes.append(postprocess(prediction, config))
-            on_event(Event("detecting", done, math.prod(leading)))
+    for done, index in enumerate(np.ndindex(leading), start=1):
+        plane = _plane(image, axes, order, index)
+        try:
+            prediction = predict_plane(plane, metric, config, should_stop)
+        except NoDetailError:
+            if math.prod(leading) == 1:
+                raise
+            prediction = undecided(plane.shape[:2], metric, config)
+        except DefocusError as error:
+            where = plane_name(axes, index)
+            raise DefocusError(f"{where}: {error}" if where else str(error)) from error
+        planes.append(postprocess(prediction, config))
+        on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
     return _stack(planes, leading)

@@ -5,7 +5,6 @@ window as much larger as anything counts in it.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import Device, at_work, inference_device
+from napari_defocus.core.devices import inference_device
 from napari_defocus.core.errors import NoDetailError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
 from napari_defocus.core.threads import free_cores, in_threads, plan_parts
@@ -84,7 +83,7 @@ def predict_plane(
         )
 
     parts = plan_parts(shape, region_step(metric, config))
-    if detector == "metric" and config.scale == "calibrated" and config.device in ("auto", "cpu"):
+    if detector == "metric" and config.scale == "calibrated":
         parts = plan_tiles(shape, max(shape))  # the metric cuts a plane itself, scale by scale
     if len(parts) == 1:
         with free_cores():
@@ -93,12 +92,11 @@ def predict_plane(
     joined: dict[str, Any] = {
         name: np.empty(shape, np.bool_ if name == "valid" else np.float32) for name in names
     }
-    with working_device(metric, config) as device:
-        # The network works on all cores by itself, but on a device it waits for what they prepare.
-        alone = detector != "metric" and device is None
-        for part, found in in_threads(predict, parts, alone=alone):
-            for name in names:
-                joined[name][part.region] = getattr(found, name)
+    # The network works on all cores by itself, but on a device it waits for what they prepare.
+    alone = detector != "metric" and inference_device(config.device, dense=True) is None
+    for part, found in in_threads(predict, parts, alone=alone):
+        for name in names:
+            joined[name][part.region] = getattr(found, name)
     return Prediction(**joined)
 
 
@@ -144,56 +142,26 @@ def predict_region(
     window, image, plane = _window(read, region, shape, statistics, metric, detector)
     inside = within(region, window)
     holes = plane.part(*inside).holes
-    with working_device(metric, config) as device:
-        score, valid = _predict_by_metric(plane, metric, inside, should_stop, device)
-        if detector != "metric":
-            network = cached_dense("default" if detector == "dense" else detector)
-            found = predict_dense(
-                prepare_colours(image, plane),
-                network,
-                should_stop,
-                region=inside,
-                colours_are=statistics.colours,
-                guide=plane.grey,
-                device=device,
-            )
-            joined = join(Prediction(score, valid), found)
-            return replace(joined, valid=joined.valid & ~holes)
+    device = inference_device(config.device, dense=detector != "metric")
+    score, valid = predict_log_odds(plane, metric, should_stop=should_stop, region=inside)
+    if detector != "metric":
+        network = cached_dense("default" if detector == "dense" else detector)
+        found = predict_dense(
+            prepare_colours(image, plane),
+            network,
+            should_stop,
+            region=inside,
+            colours_are=statistics.colours,
+            guide=plane.grey,
+            device=device,
+        )
+        joined = join(Prediction(score, valid), found)
+        return replace(joined, valid=joined.valid & ~holes)
     if config.scale == "image":
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
         raise Stopped
     return Prediction(score, valid & ~holes)
-
-
-def working_device(
-    metric: LocalMetric, config: DetectionConfig
-) -> AbstractContextManager[Device | None]:
-    """Hold the device that a config means for the length of a job; None is the CPU.
-
-    Raises
-    ------
-    DefocusError
-        Where one that is named is not there.
-    """
-    dense = detector_for(metric, config) != "metric"
-    return at_work(inference_device(config.device, dense=dense))
-
-
-def _predict_by_metric(
-    plane: Plane,
-    metric: LocalMetric,
-    region: Region,
-    should_stop: ShouldStop,
-    device: Device | None,
-) -> tuple[Float, Bool]:
-    if device is None:
-        return predict_log_odds(plane, metric, should_stop=should_stop, region=region)
-    if should_stop():
-        raise Stopped
-    from napari_defocus.metric._torch_response import predict_log_odds_on
-
-    return predict_log_odds_on(device, plane, metric, region, should_stop)
 
 
 def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Prediction:

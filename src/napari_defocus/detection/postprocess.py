@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import at_work, inference_device
 from napari_defocus.core.threads import (
     cores_are_free,
     free_cores,
@@ -178,11 +177,6 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
     """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
     if not config.refine:
         return np.float32(1) - start
-    with at_work(inference_device(config.device, dense=False)) as device:
-        if device is not None:
-            from napari_defocus.detection._torch_refinement import refine_on
-
-            return np.float32(1) - refine_on(device, start, config.refinement)
     parts = plan_parts(start.shape, 1, side_in_proportion(start.shape))
     if len(parts) == 1:
         return np.float32(1) - refine(start, config.refinement)

@@ -14,7 +14,7 @@ _asked = 0
 
 
 def loops(pixels: int) -> ModuleType | None:
-    """Give `napari_defocus.filters._numba_loops`, or None where NumPy has to do.
+    """Return `napari_defocus.filters._numba_loops`, or None where NumPy has to do.
 
     Parameters
     ----------

@@ -280,7 +280,7 @@ def iterations_lived(
 
 @njit(nogil=True, cache=True)
 def _below(values: Double, half: int, limit: float) -> Places:
-    """Give the flat places of living pixels whose mean over a square is below a limit."""
+    """Return the flat places of living pixels whose mean over a square is below a limit."""
     rows, columns = values.shape
     least = limit * (2 * half + 1) ** 2
     line = np.empty(columns + 2 * half)
@@ -307,7 +307,7 @@ def _below(values: Double, half: int, limit: float) -> Places:
 
 @njit(nogil=True, cache=True)
 def _beside(died: Places, values: Double, named: npt.NDArray[np.bool_], half: int) -> Places:
-    """Give the living pixels whose squares hold one that died last, each once."""
+    """Return the living pixels whose squares hold one that died last, each once."""
     rows, columns = values.shape
     beside = np.empty(min(died.size * (2 * half + 1) ** 2, values.size), np.intp)
     count = 0
@@ -335,7 +335,7 @@ def _dies(
     now: int,
     settled: float,
 ) -> bool:
-    """Tell whether the neighbourhood of a pixel is too dark after iteration `now`."""
+    """Return whether the neighbourhood of a pixel is too dark after iteration `now`."""
     # Values that were not brought up to date are too small: they may be enough already.
     if _mean(values, place, half) >= limit:
         return False

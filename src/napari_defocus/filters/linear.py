@@ -81,12 +81,12 @@ def second_difference(values: Float) -> Float:
 
 
 def gaussian_radius(sigma: float) -> int:
-    """Give the pixels to each side that a Gaussian counts."""
+    """Return the pixels to each side that a Gaussian counts."""
     return int(TRUNCATE * sigma + 0.5)
 
 
 def _gaussian(sigma: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give half of a Gaussian and of its derivative, the centre first."""
+    """Return half of a Gaussian and of its derivative, the centre first."""
     x = np.arange(-gaussian_radius(sigma), gaussian_radius(sigma) + 1)
     weights = np.exp(-0.5 / sigma**2 * x**2)
     weights /= weights.sum()

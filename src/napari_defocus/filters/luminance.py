@@ -17,7 +17,7 @@ LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
 
 def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bool]:
-    """Give luminance, and which pixels have none to give.
+    """Return luminance, and which pixels have none to give.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bo
 
 
 def fill_holes(values: npt.NDArray[Number], holes: Bool) -> npt.NDArray[Number]:
-    """Give holes the value of the nearest pixel that is none."""
+    """Return holes the value of the nearest pixel that is none."""
     if not holes.any() or holes.all():
         return values
     nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
@@ -55,7 +55,7 @@ def fill_holes(values: npt.NDArray[Number], holes: Bool) -> npt.NDArray[Number]:
 
 
 def is_constant(low: float, high: float) -> bool:
-    """Tell whether values from `low` to `high` differ by rounding alone."""
+    """Return whether values from `low` to `high` differ by rounding alone."""
     return high - low <= abs(high) * 1e-12
 
 

@@ -115,7 +115,7 @@ def measure(
 
 
 def sample_windows(shape: Sequence[int]) -> Iterator[list[Region]]:
-    """Give windows that stand for a plane and, for planes mostly of holes, others and others.
+    """Return windows that stand for a plane and, for planes mostly of holes, others and others.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _measure(
 
 
 def _stretch_limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Give the grey values that become 0 and 1."""
+    """Return the grey values that become 0 and 1."""
     low, high = np.percentile(values, STRETCH)
     if high <= low:
         low, high = values.min(), values.max()

@@ -49,7 +49,7 @@ class Plane:
         return np.asarray(a + b * np.clip(brightness, 0, None), np.float32)
 
     def part(self, rows: slice, columns: slice) -> "Plane":
-        """Give a rectangle of the plane."""
+        """Return a rectangle of the plane."""
         return replace(self, grey=self.grey[rows, columns], holes=self.holes[rows, columns])
 
 
@@ -87,7 +87,7 @@ def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
 
 
 def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
-    """Give the colours that belong to a plane, stretched and filled as its grey values are.
+    """Return the colours that belong to a plane, stretched and filled as its grey values are.
 
     Parameters
     ----------

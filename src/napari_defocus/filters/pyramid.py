@@ -34,7 +34,7 @@ def double_smoothly(values: Float, shape: tuple[int, ...]) -> Float:
 
 
 def gaussian_pyramid(values: Float, levels: int) -> list[Float]:
-    """Give `values` (..., Y, X) and its halvings, `levels` + 1 arrays from fine to coarse."""
+    """Return `values` (..., Y, X) and its halvings, `levels` + 1 arrays from fine to coarse."""
     pyramid = [values]
     for _ in range(levels):
         pyramid.append(halve_smoothly(pyramid[-1]))
@@ -60,7 +60,7 @@ def collapse(pyramid: list[Float]) -> Float:
 
 
 def levels_of(shape: tuple[int, ...], most: int) -> int:
-    """Give how often (Y, X) may be halved, `most` at most, before a side is a single pixel."""
+    """Return how often (Y, X) may be halved, `most` at most, before a side is a single pixel."""
     return max(min(most, int(np.log2(max(min(shape), 1)))), 0)
 
 

@@ -35,7 +35,7 @@ def superpixels(grey: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int6
 
 
 def superpixel_outlines(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Give the pixels (Y, X) whose lower or right neighbour is of another super-pixel."""
+    """Return the pixels (Y, X) whose lower or right neighbour is of another super-pixel."""
     outlines = np.zeros(segments.shape, bool)
     outlines[:-1] |= segments[:-1] != segments[1:]
     outlines[:, :-1] |= segments[:, :-1] != segments[:, 1:]
@@ -43,7 +43,7 @@ def superpixel_outlines(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_
 
 
 def centroids(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Give the rounded centroid (y, x) of each super-pixel, (N, 2)."""
+    """Return the rounded centroid (y, x) of each super-pixel, (N, 2)."""
     label = segments.ravel()
     area = np.bincount(label)[1:]
     y, x = np.indices(segments.shape)

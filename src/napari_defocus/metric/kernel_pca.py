@@ -35,7 +35,7 @@ class KernelPCA:
     explained_variance_ratio: Float
 
     def filters(self, count: int) -> Float:
-        """Give K1 ... K`count`, their squares summing to 1 over all.
+        """Return K1 ... K`count`, their squares summing to 1 over all.
 
         Raises
         ------

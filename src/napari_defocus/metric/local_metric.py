@@ -125,7 +125,7 @@ class LocalMetric:
 
 
 def principal_components(metric: LocalMetric) -> KernelPCA:
-    """Give all components of a metric; what the instant fit keeps as kernels are its components."""
+    """Return all components of a metric; those of the instant fit are stored as its kernels."""
     if metric.record.get("method") == "instant":
         return KernelPCA(metric.kernels, metric.explained_variance_ratio)
     return kernel_pca(metric.kernels, metric.whitening)
@@ -209,7 +209,7 @@ def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> 
 
 
 def _problem(metric: LocalMetric) -> str | None:
-    """Say what is wrong with the numbers of a metric, None where nothing is."""
+    """Return what is wrong with the numbers of a metric, None where nothing is."""
     filters = metric.filters
     if filters.ndim != 3 or 0 in filters.shape or filters.shape[1] != filters.shape[2]:
         return f"its filters have the shape {filters.shape}"

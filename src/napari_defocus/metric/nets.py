@@ -237,7 +237,7 @@ def load_nets(path: Path) -> TrainedNets:
 
 
 def _numbers(weights: Weights) -> Weights:
-    """Look that all are finite numbers; their types stay."""
+    """Check that all are finite numbers; their types stay."""
     for array in weights.values():
         as_floats(array)
     return weights
@@ -278,7 +278,7 @@ def _fits(trained: TrainedNets) -> bool:
 
 
 def net_shapes(config: TrainingConfig, patch: int) -> dict[str, tuple[int, ...]]:
-    """Give the shapes of a net's weights by name, in the order of the net: see `network`."""
+    """Return the shapes of a net's weights by name, in the order of the net: see `network`."""
     kernels, pixels = config.kernels, config.kernel_size**2
     side = ((patch - config.kernel_size - 1) // 2 - 4) // 2
     return {

@@ -311,7 +311,7 @@ def save_patch_set(patch_set: PatchSet, path: Path, *, overwrite: bool = True) -
 
 
 def pack_patch_set(patch_set: PatchSet) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Give a patch set as tensors and a card, for a file of its own or within another."""
+    """Return a patch set as tensors and a card, for a file of its own or within another."""
     card = {
         "config": asdict(patch_set.config),
         "counts": patch_set.counts(),

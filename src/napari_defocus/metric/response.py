@@ -91,17 +91,17 @@ def pool(values: Float, guide: Float, pooling: Pooling) -> Float:
 
 
 def block_side(pooling: Pooling) -> int:
-    """Give the side of the blocks that pooling works on, in pixels: narrow beside its Gaussian."""
+    """Return the side of the blocks to pool, in pixels: narrow beside the Gaussian."""
     return max(side for side in BLOCKS if side == 1 or 1.5 * side <= pooling.sigma)
 
 
 def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
-    """Give what rows and columns of windows begin at multiples of, so that no block is cut."""
+    """Return what rows and columns of windows begin at multiples of, so that no block is cut."""
     return int(2**coarser) * block_side(metric.pooling)
 
 
 def halo_at_one_scale(metric: LocalMetric) -> int:
-    """Give the distance, in pixels, beyond which nothing counts in an answer at one scale."""
+    """Return the distance, in pixels, beyond which nothing counts in an answer at one scale."""
     pooling = metric.pooling
     answer = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
     step = block_side(pooling)
@@ -111,7 +111,7 @@ def halo_at_one_scale(metric: LocalMetric) -> int:
 
 
 def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
-    """Give the same distance for `predict_log_odds`, with all its halvings."""
+    """Return the same distance for `predict_log_odds`, with all its halvings."""
     at_one_scale = halo_at_one_scale(metric)
     return max(at_one_scale, 2 * (halo(metric, coarser - 1) + 2)) if coarser else at_one_scale
 
@@ -200,7 +200,7 @@ def _blend(
 def _at_one_scale(
     plane: Plane, metric: LocalMetric, region: Region, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
-    """Give `_log_odds_and_trust` of a region; of a large one part by part."""
+    """Return `_log_odds_and_trust` of a region; of a large one part by part."""
 
     def predict(part: Tile) -> tuple[Float, Float]:
         own = shifted(part.region, region)

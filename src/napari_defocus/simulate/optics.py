@@ -209,7 +209,7 @@ def render_layers(
 
 
 def tilted_radius(shape: tuple[int, int], angle: float, focus: float, steepness: float) -> Float:
-    """Give the disc radius of a tilted plane under a lens.
+    """Return the disc radius of a tilted plane under a lens.
 
     Parameters
     ----------
