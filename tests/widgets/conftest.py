@@ -10,6 +10,19 @@ import threading
 import pytest
 
 
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def widget(viewer, request):
+    """The test module's `WIDGET`, docked."""
+    widget = request.module.WIDGET(viewer)
+    viewer.window.add_dock_widget(widget)
+    return widget
+
+
 @pytest.fixture(autouse=True)
 def fresh_session():
     from napari_defocus.widgets._shared.session import session

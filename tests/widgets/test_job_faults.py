@@ -69,11 +69,6 @@ def gate(request, monkeypatch):
     gate.release.set()
 
 
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
 @pytest.fixture(params=[AnnotateWidget, DetectWidget, TrainWidget, EvaluateWidget])
 def prepared(request, viewer, patch_set):
     """Give a widget that is ready to run, its dock, and an annotation."""

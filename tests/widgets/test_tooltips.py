@@ -36,9 +36,8 @@ LONGEST = 300
 
 
 @pytest.fixture(params=WIDGETS)
-def widget(request, make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy()
-    module = importlib.import_module(f"napari_defocus.widgets.{request.param}")
+def widget(request, viewer):
+    module = importlib.import_module(f"napari_defocus.widgets.{request.param}.widget")
     widget = getattr(module, WIDGETS[request.param])(viewer)
     viewer.window.add_dock_widget(widget)
     return widget

@@ -1,4 +1,4 @@
-"""What the labels of a layer's leading axes say: depth, time, channels."""
+"""What a layer's leading axes are, by their labels: depth, time, channels."""
 
 import re
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 DEPTH = ("z", "depth", "plane", "planes", "focus", "slice")
 TIME = ("t", "time", "frame", "frames")
 CHANNEL = ("c", "channel", "channels", "ch", "wavelength")
-# Letters of axes whose labels say nothing, the last axis first; those behind have no meaning.
+# Letters of axes whose labels mean nothing, the last axis first; those behind have no meaning.
 UNNAMED = "ZTCQIABDEFGHJKLMNOPRUVW"
 
 
 def words(label: str) -> set[str]:
-    """Give the words of an axis label; none where napari made it up ("-3", "axis -3")."""
+    """Return the words of an axis label; none where napari made it up ("-3", "axis -3")."""
     found = set(re.findall(r"[a-z]+", label.lower()))
     return set() if re.search(r"-\d", label) else found
 
 
 def letters(labels: Sequence[str]) -> str:
-    """Give a letter for each leading axis: by its label, else the last is Z, then T, then C."""
+    """Return a letter for each leading axis: by its label, else the last is Z, then T, then C."""
     known: list[str | None] = []
     for label in labels:
         meant = (c for c, names in zip("ZTC", (DEPTH, TIME, CHANNEL), strict=True)

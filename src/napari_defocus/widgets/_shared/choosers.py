@@ -1,4 +1,4 @@
-"""Combo boxes that list layers, and follow the layer list."""
+"""Combo boxes that list layers, and follow the layer list; one that lists metrics."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -6,13 +6,16 @@ from typing import Any
 
 from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QComboBox
 
+from napari_defocus.widgets._shared.controls import tipped
 from napari_defocus.widgets._shared.layers import owned
 
 
 def layer_chooser(
     viewer: ViewerModel,
     *kinds: type[Any],
+    tip: str,
     nullable: bool = False,
     results: bool = False,
     keep: Callable[[Any], bool] | None = None,
@@ -25,12 +28,14 @@ def layer_chooser(
         Whose layers.
     kinds : types of layers
         Which of them.
+    tip : str
+        Its tooltip.
     nullable : bool
         Whether none may be chosen.
     results : bool
         Whether layers that this plugin made are listed too.
     keep : callable, optional
-        Says of a layer of these whether it is listed.
+        Whether a layer of these is listed.
     """
 
     def choices(_: Any) -> list[Any]:
@@ -44,6 +49,7 @@ def layer_chooser(
 
     chooser = ComboBox(choices=choices, nullable=nullable)
     chooser.in_step = _InStep(viewer, chooser)
+    tipped(chooser.native, tip)
     return chooser
 
 
@@ -85,3 +91,28 @@ def follow_selection(viewer: ViewerModel, chooser: ComboBox) -> None:
     """Choose the layer that is selected in the layer list, where it may be chosen."""
     viewer.layers.selection.events.active.connect(chooser.in_step.follow)
     chooser.in_step.follow()
+
+
+class MetricChooser(QComboBox):
+    """Names of metrics; files are shown by their last part."""
+
+    @property
+    def name(self) -> str:
+        """The chosen name, of a file its whole path."""
+        return str(self.currentData())
+
+    def show_names(self, names: tuple[str, ...], chosen: str = "") -> None:
+        """List names and choose one; the present choice stays where none is given."""
+        chosen = chosen or self.name
+        self.blockSignals(True)
+        self.clear()
+        for name in names:
+            self.addItem(last_part(name), name)
+        self.blockSignals(False)
+        self.setCurrentIndex(max(self.findData(chosen), 0))
+        self.currentIndexChanged.emit(self.currentIndex())
+
+
+def last_part(name: str) -> str:
+    """Return the last part of a path of any system."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]

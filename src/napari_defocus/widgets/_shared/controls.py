@@ -1,17 +1,20 @@
 """Small controls that several widgets have."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QPushButton,
     QScrollArea,
     QSpinBox,
@@ -24,6 +27,10 @@ from napari_defocus.labels.classes import COLOURS
 
 LEAST_HEIGHT = 300
 FOLDED, UNFOLDED = "▸ More settings", "▾ More settings"
+
+# A label, which may be empty, and what stands beside it.
+Row = tuple[str, QWidget | QLayout]
+Control = TypeVar("Control", bound=QWidget)
 
 
 class Scrolled(QScrollArea):
@@ -54,11 +61,61 @@ class Scrolled(QScrollArea):
         return super().eventFilter(watched, event)
 
 
-def wrapped_label() -> QLabel:
+def tipped(control: Control, tip: str) -> Control:
+    """Return a control with its tooltip, a paragraph that breaks into lines."""
+    control.setToolTip(f"<p>{tip}</p>")
+    return control
+
+
+def wrapped_label(tip: str = "") -> QLabel:
     """Make a label whose text goes on in the next line."""
     label = QLabel()
     label.setWordWrap(True)
-    return label
+    return tipped(label, tip) if tip else label
+
+
+def button(text: str, tip: str, pressed: Callable[[], Any] | None = None) -> QPushButton:
+    """Make a button, and what it does where that is known already."""
+    made = tipped(QPushButton(text), tip)
+    if pressed is not None:
+        made.clicked.connect(pressed)
+    return made
+
+
+def tick_box(text: str, tip: str, on: bool = False) -> QCheckBox:
+    """Make a box to tick."""
+    box = tipped(QCheckBox(text), tip)
+    box.setChecked(on)
+    return box
+
+
+def choice(names: tuple[str, ...], chosen: str, tip: str) -> QComboBox:
+    """Make a box to choose a name from."""
+    box = tipped(QComboBox(), tip)
+    box.addItems(names)
+    box.setCurrentText(chosen)
+    return box
+
+
+def number(
+    low: int, high: int, value: int, tip: str, *, suffix: str = "", step: int = 1
+) -> QSpinBox:
+    """Make a box for a whole number."""
+    box = tipped(QSpinBox(), tip)
+    box.setRange(low, high)
+    box.setSingleStep(step)
+    box.setValue(value)
+    box.setSuffix(suffix)
+    return box
+
+
+def paint_button(text: str, label: int, tip: str, pressed: Callable[[], Any]) -> QPushButton:
+    """Make a button that shows the colour of a class."""
+    swatch = QPixmap(16, 16)
+    swatch.fill(QColor.fromRgbF(*COLOURS[label]))
+    made = button(text, tip, pressed)
+    made.setIcon(QIcon(swatch))
+    return made
 
 
 def row(*controls: QWidget) -> QHBoxLayout:
@@ -69,66 +126,47 @@ def row(*controls: QWidget) -> QHBoxLayout:
     return layout
 
 
-def set_tips(*tips: tuple[QWidget, str]) -> None:
-    """Give controls their tooltips, as paragraphs that break into lines."""
-    for control, tip in tips:
-        control.setToolTip(f"<p>{tip}</p>")
+def column(parent: QWidget, *parts: QWidget | QLayout, margin: bool = False) -> QVBoxLayout:
+    """Put controls and layouts below one another in `parent`."""
+    layout = QVBoxLayout(parent)
+    if not margin:
+        layout.setContentsMargins(0, 0, 0, 0)
+    for part in parts:
+        add = layout.addLayout if isinstance(part, QLayout) else layout.addWidget
+        add(part)
+    return layout
 
 
-def share_tips(widget: QWidget) -> None:
-    """Give the labels of the forms in a widget the tooltips of what they stand beside."""
-    for form in widget.findChildren(QFormLayout):
-        for place in range(form.rowCount()):
-            label = form.itemAt(place, QFormLayout.ItemRole.LabelRole)
-            field = form.itemAt(place, QFormLayout.ItemRole.FieldRole)
-            if label is not None and field is not None:
-                control = field.widget()
-                if control is None:
-                    control = field.layout().itemAt(0).widget()
-                label.widget().setToolTip(control.toolTip())
+def form(*rows: Row, parent: QWidget | None = None) -> QFormLayout:
+    """Put controls beside their labels, which share their tooltips."""
+    layout = QFormLayout(parent)
+    if parent is not None:
+        layout.setContentsMargins(0, 0, 0, 0)
+    for text, field in rows:
+        layout.addRow(text, field)
+        label = layout.labelForField(field)
+        if label is not None:
+            control = field.itemAt(0).widget() if isinstance(field, QLayout) else field
+            label.setToolTip(control.toolTip())
+    return layout
 
 
-def settings_form(
-    first: Mapping[str, QWidget], more: Mapping[str, QWidget], parent: QWidget
-) -> None:
+def settings_form(parent: QWidget, first: list[Row], more: list[Row]) -> None:
     """Lay controls out in `parent` beside their labels, those in `more` folded away."""
     inner = QWidget()
-    rows, folded_rows = QFormLayout(), QFormLayout(inner)
-    folded_rows.setContentsMargins(0, 0, 0, 0)
-    for form, controls in ((rows, first), (folded_rows, more)):
-        for label, control in controls.items():
-            form.addRow(label, control)
+    form(*more, parent=inner)
     # Signs in the text, not icons: those stay black in the dark theme.
     folded = QCollapsible(FOLDED, expandedIcon=QIcon(), collapsedIcon=QIcon())
     folded.toggled.connect(lambda is_open: folded.setText(UNFOLDED if is_open else FOLDED))
-    folded.toggleButton().setToolTip("<p>Settings that seldom need a change.</p>")
+    tipped(folded.toggleButton(), "Settings that seldom need a change.")
     folded.addWidget(inner)
-    layout = QVBoxLayout(parent)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addLayout(rows)
-    layout.addWidget(folded)
+    column(parent, form(*first), folded)
 
 
-def choice(names: tuple[str, ...], chosen: str) -> QComboBox:
-    """Make a box to choose a name from."""
-    box = QComboBox()
-    box.addItems(names)
-    box.setCurrentText(chosen)
-    return box
-
-
-def number(low: int, high: int, value: int, suffix: str = "", step: int = 1) -> QSpinBox:
-    """Make a box for a whole number."""
-    box = QSpinBox()
-    box.setRange(low, high)
-    box.setSingleStep(step)
-    box.setValue(value)
-    box.setSuffix(suffix)
-    return box
-
-
-def paint_button(text: str, label: int) -> QPushButton:
-    """Make a button that shows the colour of a class."""
-    swatch = QPixmap(16, 16)
-    swatch.fill(QColor.fromRgbF(*COLOURS[label]))
-    return QPushButton(QIcon(swatch), text)
+def debounced(parent: QObject, milliseconds: int, call: Callable[[], Any]) -> QTimer:
+    """Make a timer that calls once, so long after its last start."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(call)
+    return timer

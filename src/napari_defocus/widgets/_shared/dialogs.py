@@ -1,33 +1,35 @@
-"""Asking for files; None where the user thinks better of it."""
+"""Asking for files; nothing follows where the user thinks better of it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QWidget
 
-METRICS = "Metrics (*.safetensors)"
+Then = Callable[[Path], Any]
 
 
-def ask_to_open(parent: QWidget, title: str, files: str) -> Path | None:
-    """Ask for a file that is there; `files` says which, such as "Metrics (*.safetensors)"."""
+def ask_to_open(parent: QWidget, title: str, files: str, then: Then) -> None:
+    """Call `then` with a file that is there; `files` are such as "Metrics (*.safetensors)"."""
     path, _ = QFileDialog.getOpenFileName(parent, title, "", files)
-    return Path(path) if path else None
+    if path:
+        then(Path(path))
 
 
-def ask_to_save(parent: QWidget, title: str, name: str, kind: str) -> Path | None:
-    """Ask for a file to be, with the suffix of the suggested `name`; `kind` is "CSV" or so."""
+def ask_to_save(parent: QWidget, title: str, name: str, kind: str, then: Then) -> None:
+    """Call `then` with a file to be, with the suffix of the suggested `name`; `kind`: "CSV"."""
     suffix = Path(name).suffix
     suggested = "".join("_" if letter in '/\\:*?"<>|' else letter for letter in name)
     path, _ = QFileDialog.getSaveFileName(parent, title, suggested, f"{kind} (*{suffix})")
-    if not path:
-        return None
-    return Path(path if path.lower().endswith(suffix) else f"{path}{suffix}")
+    if path:
+        then(Path(path if path.lower().endswith(suffix) else f"{path}{suffix}"))
 
 
-def ask_metric_to_open(parent: QWidget) -> Path | None:
-    """Ask for a metric file that is there."""
-    return ask_to_open(parent, "Open a metric", METRICS)
+def ask_metric_to_open(parent: QWidget, then: Then) -> None:
+    """Call `then` with a metric file that is there."""
+    ask_to_open(parent, "Open a metric", "Metrics (*.safetensors)", then)
 
 
-def ask_metric_to_save(parent: QWidget) -> Path | None:
-    """Ask for a metric file to be."""
-    return ask_to_save(parent, "Save the metric", "metric.safetensors", "Metrics")
+def ask_metric_to_save(parent: QWidget, then: Then) -> None:
+    """Call `then` with a metric file to be."""
+    ask_to_save(parent, "Save the metric", "metric.safetensors", "Metrics", then)

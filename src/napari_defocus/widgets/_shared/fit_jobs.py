@@ -1,47 +1,53 @@
-"""What Train and Stacks do in the background: a metric of patches, by either method."""
+"""What Train and Stacks do in the background: a metric of patches, by either method.
 
-import os
+Nets are trained in another process: torch does not come into that of the window.
+"""
+
 from importlib import import_module
+from typing import Any
 
-from napari_defocus.core.progress import OnEvent, ShouldStop
+from napari_defocus.core.progress import Event, OnEvent, ShouldStop
+from napari_defocus.metric._train_process import train_in_child
 from napari_defocus.metric.fitting import FitConfig, instant_metric, metric_from_nets
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.nets import TrainedNets
 from napari_defocus.metric.patches import PatchSet, merge_patch_sets
-from napari_defocus.metric.training import train
+from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.session import TRAINED, Session
 
 
 def fit_patches(
     patch_sets: list[PatchSet], config: FitConfig, on_event: OnEvent, should_stop: ShouldStop
 ) -> tuple[LocalMetric, TrainedNets | None] | None:
-    """Make a metric by either method, None where it was stopped; gives its nets too."""
+    """Make a metric by either method, with its nets; return None where it was stopped."""
     patches = merge_patch_sets(patch_sets)
     if config.method == "instant":
         return instant_metric(patches, config), None
-    _leave_a_core()
-    nets = train(patches, config.training, on_event=on_event, should_stop=should_stop)
+    on_event(Event("starting the training", 0, 0))
+    listeners: Any = {"on_event": on_event, "should_stop": should_stop}
+    nets = train_in_child(patches, config.training, **listeners)
     if nets is None or should_stop():
         return None
     metric = metric_from_nets(nets, config)
     return None if should_stop() else (metric, nets)
 
 
-def import_torch(on_event: OnEvent, should_stop: ShouldStop) -> None:
-    """Load what training needs before it is wanted."""
-    for name in ("torch.optim", "napari_defocus.metric.network", "sklearn.linear_model"):
-        if not should_stop():
-            import_module(name)
+def import_early() -> None:
+    """Import what calibration needs before it is wanted: that holds the window up for a moment."""
+    import_module("sklearn.linear_model")
 
 
-def _leave_a_core() -> None:
-    """Let torch, on this thread, leave a core to the window."""
-    import torch
-
-    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
+def offer_trained(
+    session: Session, outcome: tuple[LocalMetric, TrainedNets | None], jobs: JobBar
+) -> None:
+    """Offer a trained metric in Detect, and report how well it does."""
+    metric, session.nets = outcome
+    session.add_metric(TRAINED, metric)
+    jobs.report(f"{held_out_text(metric)}; offered in Detect as {TRAINED!r}")
 
 
 def held_out_text(metric: LocalMetric) -> str:
-    """Write how well a metric tells the patches apart that it did not learn from."""
+    """Describe how well a metric tells the patches apart that it did not learn from."""
     scores = metric.record["held_out"]
     return (
         f"held out: AUC {scores['auc']:.3f}, accuracy {scores['accuracy']:.1%} "

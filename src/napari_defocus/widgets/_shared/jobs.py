@@ -1,16 +1,18 @@
-"""Long work in the background: one job at a time, with numbers, a Cancel button and errors told."""
+"""Long work in the background: one job at a time, with progress, a Cancel button and errors."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QProgressBar, QWidget
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, Stopped
+from napari_defocus.widgets._shared.controls import button, column, row, wrapped_label
 
 
 class _Signals(WorkerBaseSignals):
@@ -34,7 +36,7 @@ class Job(WorkerBase):
         self.arguments = arguments
 
     def work(self) -> Any:
-        """Run the call; None where it was stopped."""
+        """Run the call; return None where it was stopped."""
         try:
             return self.function(
                 *self.arguments,
@@ -43,6 +45,15 @@ class Job(WorkerBase):
             )
         except Stopped:
             return None
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a job of a function that neither reports progress nor can be stopped."""
+
+    def call(*arguments: Any, on_event: Any, should_stop: Any) -> Any:
+        return function(*arguments)
+
+    return call
 
 
 class Jobs(QObject):
@@ -83,7 +94,7 @@ class JobBar(QWidget):
     jobs : Jobs
         Shared by all widgets of the plugin.
     label : str
-        What the Run button says.
+        Text of the Run button.
     tip : str
         What it does.
     """
@@ -98,23 +109,16 @@ class JobBar(QWidget):
         self._job: Job | None = None
         self._on_done: Callable[[Any], None] | None = None
         self._began = 0.0
-        self.run_button = QPushButton(label)
-        self.cancel_button = QPushButton("Cancel")
-        self.run_button.setToolTip(f"<p>{tip}</p>")
-        self.cancel_button.setToolTip("<p>Stops at the next step. What was there before stays.</p>")
+        self.run_button = button(label, tip, self.clicked)
+        self.cancel_button = button(
+            "Cancel", "Stops at the next step. What was there before stays.", self.cancel
+        )
         self.bar = QProgressBar()
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 2)
-        buttons.addWidget(self.cancel_button, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(buttons)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.text)
-        self.run_button.clicked.connect(self.clicked)
-        self.cancel_button.clicked.connect(self.cancel)
+        self.text = wrapped_label()
+        buttons = row(self.run_button, self.cancel_button)
+        buttons.setStretch(0, 2)
+        buttons.setStretch(1, 1)
+        column(self, buttons, self.bar, self.text)
         jobs.changed.connect(self._refresh)
         self.bar.hide()
         self._refresh()
@@ -124,13 +128,21 @@ class JobBar(QWidget):
         """Whether this bar's own job runs."""
         return self._job is not None
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Show a line under the buttons."""
         self.text.setText(text)
 
     def refuse(self, error: Exception) -> None:
         """Show why nothing was started."""
-        self.say(f"⚠ {error}")
+        self.report(f"⚠ {error}")
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Show a DefocusError that is raised within as the reason why nothing was started."""
+        try:
+            yield
+        except DefocusError as error:
+            self.refuse(error)
 
     def run(
         self, on_done: Callable[[Any], None], function: Callable[..., Any], *arguments: Any
@@ -155,7 +167,7 @@ class JobBar(QWidget):
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
         self.bar.show()
-        self.say("")
+        self.report("")
         self._refresh()
 
     def cancel(self) -> None:
@@ -168,9 +180,12 @@ class JobBar(QWidget):
     def _progress(self, event: Event) -> None:
         self.bar.setRange(0, event.total)
         self.bar.setValue(event.done)
+        if not event.total:
+            self.report(f"{event.stage}…")
+            return
         values = "".join(f", {name} {value:.3f}" for name, value in event.values.items())
         left = (time.monotonic() - self._began) * (event.total - event.done) / max(event.done, 1)
-        self.say(f"{event.stage}: {event.done} of {event.total}{values}; {left:.0f} s left")
+        self.report(f"{event.stage}: {event.done} of {event.total}{values}; {left:.0f} s left")
         self.progressed.emit(event)
 
     def _receive(self, result: Any) -> None:
@@ -184,12 +199,12 @@ class JobBar(QWidget):
     def _fail(self, error: Exception) -> None:
         advice = "" if isinstance(error, DefocusError) else _advice(error)
         text = f"{str(error) or type(error).__name__}{advice}"
-        self.say(f"⚠ {text}")
+        self.report(f"⚠ {text}")
         show_error(text)
 
     def _finish(self) -> None:
         if self._job is not None and self._job.abort_requested:
-            self.say("cancelled; nothing was changed")
+            self.report("cancelled; nothing was changed")
         self._job = self._on_done = None
         self.bar.hide()
         self._refresh()

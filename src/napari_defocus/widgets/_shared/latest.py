@@ -1,4 +1,4 @@
-"""Answers in the background to questions that come faster than answers: the last one counts."""
+"""Calls in the background that are requested faster than they return: the last one counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from napari_defocus.widgets._shared.jobs import Job
 
 
 class Latest(QObject):
-    """Runs one call at a time; of those asked for meanwhile only the last follows.
+    """Runs one call at a time; of those requested meanwhile only the last follows.
 
     Signals
     -------
     ready : (key, result)
-        What a call gave, with the key it was asked under.
+        What a call returned, with the key of its request.
     failed : Exception
         What it raised.
     """
@@ -33,8 +33,8 @@ class Latest(QObject):
         """Whether a call runs."""
         return self._job is not None
 
-    def ask(self, key: Any, function: Callable[..., Any], *arguments: Any) -> None:
-        """Ask for a call; see `Job` for what the function is given beside its arguments."""
+    def request(self, key: Any, function: Callable[..., Any], *arguments: Any) -> None:
+        """Request a call; see `Job` for the keywords that the function gets."""
         request = (key, function, *arguments)
         if self._job is not None:
             self._waiting = request
@@ -42,7 +42,7 @@ class Latest(QObject):
         self._start(request)
 
     def stop(self) -> None:
-        """Drop what is asked for."""
+        """Drop all requests."""
         self._waiting = None
         if self._job is not None:
             self._job.quit()

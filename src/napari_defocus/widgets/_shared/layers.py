@@ -36,29 +36,29 @@ Index = tuple[int, ...]
 
 
 def full_resolution(layer: Image) -> Any:
-    """Give the layer's array, of a pyramid the finest level; it may be Dask or Zarr."""
+    """Return the layer's array, of a pyramid the finest level; it may be Dask or Zarr."""
     return layer.data[0] if layer.multiscale else layer.data
 
 
 def plane_axes(layer: Image) -> int:
-    """How many trailing axes of the data make one plane: 2, or 3 with colours."""
+    """Return how many trailing axes of the data make one plane: 2, or 3 with colours."""
     return 3 if layer.rgb else 2
 
 
 def leading_shape(layer: Image) -> tuple[int, ...]:
-    """Shape of the stack of planes, empty for a single one."""
+    """Return the shape of the stack of planes, empty for a single one."""
     shape = full_resolution(layer).shape
     return tuple(int(size) for size in shape[: len(shape) - plane_axes(layer)])
 
 
 def axes_of(layer: Image) -> str:
-    """Give a letter for each axis of the data, as `detect` takes them."""
+    """Return a letter for each axis of the data, as `detect` takes them."""
     stack = letters(layer.axis_labels[: len(leading_shape(layer))])
     return stack + ("YXS" if layer.rgb else "YX")
 
 
 def pixel_size_um(layer: Layer) -> float | None:
-    """Edge of a layer's pixels in micrometres; None where unknown, or they are not square."""
+    """Return the edge of a layer's pixels in micrometres; None where unknown, or not square."""
     origin = np.zeros(layer.ndim)
     steps = np.eye(layer.ndim)[-2:]
     start = np.asarray(layer.data_to_world(origin))
@@ -76,7 +76,7 @@ def pixel_size_um(layer: Layer) -> float | None:
 
 
 def describe(layer: Image) -> str:
-    """Say what a layer holds: "12 planes of 512 x 512, RGB"."""
+    """Describe what a layer holds: "12 planes of 512 x 512, RGB"."""
     shape = full_resolution(layer).shape
     rows, columns = shape[len(leading_shape(layer)) :][:2]
     planes = int(np.prod(leading_shape(layer), dtype=int))
@@ -88,7 +88,7 @@ def describe(layer: Image) -> str:
 
 
 def check_image(layer: Image | None) -> Image:
-    """Give the layer back where it holds an image to judge.
+    """Return the layer where it holds an image to detect in.
 
     Raises
     ------
@@ -102,29 +102,22 @@ def check_image(layer: Image | None) -> Image:
     return layer
 
 
-def visible_index(viewer: ViewerModel, layer: Layer, leading: int) -> Index:
-    """Index, along the leading axes, of the plane that the viewer shows of a layer."""
+def visible_index(viewer: ViewerModel, layer: Image) -> Index:
+    """Return the index, along the leading axes, of the plane that the viewer shows of a layer."""
     world = np.asarray(viewer.dims.point, float)[-layer.ndim :]
-    if len(world) < layer.ndim:
-        world = np.concatenate([np.zeros(layer.ndim - len(world)), world])
-    data = np.rint(np.asarray(layer.world_to_data(world)))[:leading].astype(int)
-    shape = layer.data[0].shape if getattr(layer, "multiscale", False) else layer.data.shape
-    return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=False))
-
-
-def visible_plane(viewer: ViewerModel, layer: Image) -> tuple[Index, npt.NDArray[Any]]:
-    """Read the plane of an image layer that the viewer shows, and give its index."""
-    index = visible_index(viewer, layer, len(leading_shape(layer)))
-    return index, np.asarray(full_resolution(layer)[index])
+    world = np.concatenate([np.zeros(layer.ndim - len(world)), world])
+    shape = leading_shape(layer)
+    data = np.rint(np.asarray(layer.world_to_data(world)))[: len(shape)].astype(int)
+    return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=True))
 
 
 def geometry(layer: Layer) -> dict[str, Any]:
-    """Where a layer lies, for another layer of the same axes."""
+    """Return where a layer lies, for another layer of the same axes."""
     return {name: getattr(layer, name) for name in GEOMETRY}
 
 
 def plane_geometry(layer: Layer) -> dict[str, Any]:
-    """Where one plane of a layer lies, for a layer of two axes."""
+    """Return where one plane of a layer lies, for a layer of two axes."""
     if layer.ndim == 2:
         return geometry(layer)
     return {
@@ -139,16 +132,22 @@ def plane_geometry(layer: Layer) -> dict[str, Any]:
 
 
 def owned(layer: Layer) -> Mapping[str, Any]:
-    """Give what this plugin wrote about a layer of its own; empty for others."""
+    """Return what this plugin wrote about a layer of its own; empty for others."""
     note = layer.metadata.get(KEY, {}) if isinstance(layer.metadata, dict) else {}
     return note if isinstance(note, dict) else {}
 
 
-def find_owned(viewer: ViewerModel, source: Layer, role: str) -> Layer | None:
+def note_of(source: Layer, role: str, **more: Any) -> dict[str, dict[str, Any]]:
+    """Return the metadata of a layer that this plugin makes of a source."""
+    return {KEY: {"role": role, "source_id": source.unique_id, "source": source.name, **more}}
+
+
+def find_owned(viewer: ViewerModel, source: Layer, role: str, **more: Any) -> Layer | None:
     """Find the layer of a role ("blur map", "mask") that this plugin made for a source."""
+    wanted = {"role": role, "source_id": source.unique_id, **more}
     for layer in viewer.layers:
         note = owned(layer)
-        if note.get("role") == role and note.get("source_id") == source.unique_id:
+        if all(note.get(name) == value for name, value in wanted.items()):
             return layer
     return None
 
@@ -186,7 +185,7 @@ def put_labels(
     if layer is None:
         where = _geometry_for(data, source)
         labels = viewer.add_labels(data, **_described(source, role, note), **where, opacity=0.5)
-        labels.colormap = two_classes()
+        labels.colormap = label_colours()
         return labels
     changed = np.nonzero(layer.data != data)
     if changed[0].size:
@@ -207,7 +206,7 @@ def put_preview(
     layer = _replaceable(viewer, source, PREVIEW, data.shape)
     if layer is None:
         layer = viewer.add_labels(data, **_described(source, PREVIEW, {}), **where, opacity=0.5)
-        layer.colormap = two_classes()
+        layer.colormap = label_colours()
         return layer
     layer.data[...] = data
     layer.refresh(thumbnail=False, highlight=False, extent=False)
@@ -234,12 +233,11 @@ def _replaceable(
 
 
 def _described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = {KEY: {"role": role, "source_id": source.unique_id, "source": source.name, **note}}
-    return {"name": f"{source.name} {role}", "metadata": metadata}
+    return {"name": f"{source.name} {role}", "metadata": note_of(source, role, **note)}
 
 
 def _update(layer: Layer, source: Layer, role: str, note: Mapping[str, Any]) -> None:
-    layer.metadata = {**layer.metadata, **_described(source, role, note)["metadata"]}
+    layer.metadata = {**layer.metadata, **note_of(source, role, **note)}
     _place(layer, _geometry_for(layer.data, source))
 
 
@@ -254,15 +252,15 @@ def _geometry_for(data: npt.NDArray[Any], source: Layer) -> dict[str, Any]:
     return geometry(source) if data.ndim == source.ndim else plane_geometry(source)
 
 
-def two_classes() -> DirectLabelColormap:
-    """Give the colours of blurred and sharp, and none to all other labels."""
-    colours: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
-    colours |= {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
-    return DirectLabelColormap(color_dict=colours)
+def label_colours(colours: Mapping[int, tuple[float, ...]] | None = None) -> DirectLabelColormap:
+    """Return a colormap of some labels, of blurred and sharp by default; others have no colour."""
+    shown: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
+    shown |= colours or {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
+    return DirectLabelColormap(color_dict=shown)
 
 
 def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Pixels (Y, X) of an image's planes that a Shapes or Labels layer covers.
+    """Return the pixels (Y, X) of an image's planes that a Shapes or Labels layer covers.
 
     Raises
     ------
@@ -278,10 +276,10 @@ def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDAr
                 f"labels {region.name!r} are {labels.shape[-2:]}, the image {shape}; "
                 "draw the region on labels of the image's own size"
             )
-        mask = labels.reshape(-1, *shape).any(axis=0)
+        mask = np.asarray(labels.reshape(-1, *shape).any(axis=0), np.bool_)
     if not mask.any():
         raise DefocusError(f"layer {region.name!r} covers nothing of the image; draw a region")
-    return np.asarray(mask, np.bool_)
+    return mask
 
 
 def _inside_shapes(shapes: Shapes, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -300,7 +298,7 @@ def _inside_shapes(shapes: Shapes, image: Image, shape: tuple[int, int]) -> npt.
 
 
 def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Points of the ellipse within a rectangle given by its corners, in turn."""
+    """Return points of the ellipse within a rectangle given by its corners, in turn."""
     corners = np.asarray(corners)
     centre = corners.mean(axis=0)
     first, second = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2

@@ -28,7 +28,7 @@ class Plot(QWidget):
     Attributes
     ----------
     figure : Figure
-        What is shown.
+        What is drawn.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -61,11 +61,12 @@ class Plot(QWidget):
     def add_lines(self, lines: Iterable[Line2D]) -> None:
         """Show lines that have grown, over what is drawn; far cheaper than to draw it anew."""
         for line in lines:
-            line.axes.draw_artist(line)
+            if line.axes is not None:
+                line.axes.draw_artist(line)
         self._canvas.update()
 
     def _redraw(self, _: Any = None) -> None:
-        colours = _theme_colours(self._viewer.theme)
+        colours: Any = _theme_colours(self._viewer.theme)
         with rc_context(colours):
             self.figure.clear()
             self.figure.set_facecolor(colours["figure.facecolor"])
@@ -78,7 +79,7 @@ def _nothing(figure: Figure) -> None:
 
 
 def _theme_colours(name: str) -> dict[str, Any]:
-    """Give matplotlib settings in the colours of a napari theme."""
+    """Return matplotlib settings in the colours of a napari theme."""
     theme = get_theme(name)
     background, text, line = (
         getattr(theme, part).as_hex("long") for part in ("background", "text", "secondary")

@@ -8,7 +8,7 @@ DEFAULTS = {"metric": "default", "detector": "auto", "device": "auto"}
 
 
 def preferred(name: str) -> str:
-    """Give a preference: ``metric`` (a name or a file), ``detector`` or ``device``."""
+    """Return a preference: ``metric`` (a name or a file), ``detector`` or ``device``."""
     return str(getattr(_page(), name, "") or DEFAULTS[name])
 
 

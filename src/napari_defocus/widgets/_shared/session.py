@@ -14,7 +14,7 @@ TRAINED = "just trained"
 
 
 class Session(QObject):
-    """Shared state; every change is told by a signal.
+    """Shared state; every change emits a signal.
 
     Signals
     -------
@@ -40,7 +40,7 @@ class Session(QObject):
         return tuple(self._metrics)
 
     def metric(self, name: str) -> LocalMetric:
-        """Give a metric by its name; a packaged one is read when first asked for."""
+        """Return a metric by its name; a packaged one is read at the first request."""
         metric = self._metrics[name]
         if metric is None:
             metric = self._metrics[name] = load_metric(name)
@@ -52,7 +52,7 @@ class Session(QObject):
         self.metrics_changed.emit(name)
 
     def open_metric(self, path: Path) -> str:
-        """Read a metric file and offer it under its path; gives the name.
+        """Read a metric file and offer it under its path, which is returned.
 
         Raises
         ------
@@ -80,5 +80,5 @@ class Session(QObject):
 
 @cache
 def session() -> Session:
-    """Give the one session of this process: napari makes widgets one by one, without an owner."""
+    """Return the one session of this process: napari makes widgets one by one, without an owner."""
     return Session()

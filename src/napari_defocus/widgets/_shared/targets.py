@@ -1,7 +1,8 @@
 """What is annotated: a plane of an image layer, and its labels."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ LEAST_BRUSH = 5
 Plane = npt.NDArray[Any]
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Target:
     """A plane of an image, and its labels (Y, X)."""
 
     source: Image
@@ -31,13 +33,13 @@ class Target(NamedTuple):
 
     @property
     def read(self) -> Callable[[], Plane]:
-        """Reads the plane; to be called on another thread."""
+        """A function that reads the plane, for another thread."""
         data, index = layers.full_resolution(self.source), self.index
         return lambda: np.asarray(data[index])
 
 
 def plane_shape(source: Image) -> tuple[int, ...]:
-    """Give (Y, X) of an image's planes."""
+    """Return (Y, X) of an image's planes."""
     leading = len(layers.leading_shape(source))
     return tuple(layers.full_resolution(source).shape[leading : leading + 2])
 
@@ -67,7 +69,7 @@ def plane_name(name: str, index: layers.Index) -> str:
 
 
 def index_text(index: layers.Index) -> str:
-    """Write an index as people do."""
+    """Return an index as people write it."""
     return ", ".join(map(str, index))
 
 
@@ -78,19 +80,24 @@ def may_be_annotation(labels: Labels) -> bool:
 
 def add_annotation(viewer: ViewerModel, source: Image, index: layers.Index, data: Plane) -> Labels:
     """Add a layer with the annotation of a plane of an image."""
-    note = {"role": ANNOTATION, "source_id": source.unique_id, "source": source.name}
-    labels = viewer.add_labels(
+    return add_painted(
+        viewer,
         data,
-        name=plane_name(f"{source.name} {ANNOTATION}", index),
-        metadata={layers.KEY: {**note, "index": index}},
-        opacity=0.6,
-        **layers.plane_geometry(source),
+        plane_name(f"{source.name} {ANNOTATION}", index),
+        layers.note_of(source, ANNOTATION, index=index),
+        layers.plane_geometry(source),
     )
-    labels.colormap = layers.two_classes()
-    labels.brush_size = brush_size(data.shape)
+
+
+def add_painted(
+    viewer: ViewerModel,
+    data: Plane,
+    name: str,
+    metadata: Mapping[str, Any],
+    where: Mapping[str, Any],
+) -> Labels:
+    """Add labels of the two classes, ready to be painted on."""
+    labels = viewer.add_labels(data, name=name, metadata=metadata, opacity=0.6, **where)
+    labels.colormap = layers.label_colours()
+    labels.brush_size = max(LEAST_BRUSH, min(data.shape[-2:]) // 40)
     return labels
-
-
-def brush_size(shape: tuple[int, ...]) -> int:
-    """Give a brush that suits planes of a shape."""
-    return max(LEAST_BRUSH, min(shape[-2:]) // 40)

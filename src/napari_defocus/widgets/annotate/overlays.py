@@ -9,12 +9,12 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
-from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.labels.classes import COLOURS
 from napari_defocus.labels.superpixels import superpixel_outlines, superpixels
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set
 from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.targets import Plane, Target
 
@@ -42,7 +42,7 @@ class Overlays(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._source: Image | None = None
-        self._asked: tuple[Any, ...] | None = None
+        self._last: tuple[Any, ...] | None = None
         self._patches_visible = True
         self._superpixels_wanted = False
         self._patches = Latest(self)
@@ -54,7 +54,7 @@ class Overlays(QObject):
 
     def show_on(self, source: Image | None) -> None:
         """Choose the image; overlays of others are removed."""
-        self._source, self._asked = source, None
+        self._source, self._last = source, None
         for layer in list(self._viewer.layers):
             note = layers.owned(layer)
             foreign = source is None or note.get("source_id") != source.unique_id
@@ -63,20 +63,20 @@ class Overlays(QObject):
 
     # Patches
 
-    def ask_patches(self, target: Target, config: PatchConfig) -> None:
+    def request_patches(self, target: Target, config: PatchConfig) -> None:
         """Cut the patches of a plane, and show them."""
         # Many events, such as a move through the planes of a stack, change nothing.
-        asked = (target.source.unique_id, target.index, config, target.labels)
-        if self._asked is not None and _same(asked, self._asked):
+        request = (target.source.unique_id, target.index, config, target.labels)
+        if self._last is not None and _same(request, self._last):
             return
-        self._asked = asked
+        self._last = request
         arguments = (target.read, target.labels, target.name, config)
-        self._patches.ask(target.source.unique_id, cut, *arguments)
+        self._patches.request(target.source.unique_id, plain(cut), *arguments)
 
     def drop_patches(self) -> None:
-        """Remove the patches: what was asked for last has none."""
+        """Remove the patches: the last request has none."""
         # The next request must not be skipped.
-        self._asked = None
+        self._last = None
         self._patches.stop()
         self._drop(PATCHES)
 
@@ -105,7 +105,7 @@ class Overlays(QObject):
 
     # Super-pixels
 
-    def ask_superpixels(self, index: layers.Index, size: int) -> None:
+    def request_superpixels(self, index: layers.Index, size: int) -> None:
         """Outline the super-pixels of a plane."""
         self._superpixels_wanted = True
         if self._source is None:
@@ -114,7 +114,7 @@ class Overlays(QObject):
         key = (self._source.unique_id, index, size)
         if layer is None or layers.owned(layer).get("key") != key:
             data = layers.full_resolution(self._source)
-            self._outlines.ask(key, _outline_superpixels, data, index, size)
+            self._outlines.request(key, plain(_outline_superpixels), data, index, size)
 
     def drop_superpixels(self) -> None:
         """Remove the super-pixels."""
@@ -140,11 +140,10 @@ class Overlays(QObject):
         self, add: Callable[..., Any], data: Plane, source: Image, role: str, **options: Any
     ) -> Layer:
         active = self._viewer.layers.selection.active
-        note = {"role": role, "source_id": source.unique_id, "source": source.name}
         layer = add(
             data,
             name=f"{source.name} {role}",
-            metadata={layers.KEY: note},
+            metadata=layers.note_of(source, role),
             **layers.plane_geometry(source),
             **options,
         )
@@ -161,34 +160,25 @@ class Overlays(QObject):
             self._viewer.layers.remove(layer)
 
 
-# In the background: each takes `on_event` and `should_stop`, as jobs give them
+# In the background
 
 
-def cut(
-    read: Callable[[], Plane],
-    labels: Plane,
-    name: str,
-    config: PatchConfig,
-    on_event: OnEvent,
-    should_stop: ShouldStop,
-) -> PatchSet:
+def cut(read: Callable[[], Plane], labels: Plane, name: str, config: PatchConfig) -> PatchSet:
     """Cut the patches of one annotated plane."""
     return build_patch_set([(name, read(), labels)], config)
 
 
-def _outline_superpixels(
-    data: Any, index: layers.Index, size: int, on_event: OnEvent, should_stop: ShouldStop
-) -> Plane:
+def _outline_superpixels(data: Any, index: layers.Index, size: int) -> Plane:
     segments = superpixels(prepare_plane(np.asarray(data[index])).grey, size)
     return superpixel_outlines(segments).astype(np.uint8)
 
 
-def _same(asked: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    return asked[:-1] == before[:-1] and np.array_equal(asked[-1], before[-1])
+def _same(request: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return request[:-1] == before[:-1] and np.array_equal(request[-1], before[-1])
 
 
 def _patch_outlines(patch_set: PatchSet) -> tuple[Plane, Plane]:
-    """Give the sides of all patches as (start, direction), (4 N, 2, 2), and their colours."""
+    """Return the sides of all patches as (start, direction), (4 N, 2, 2), and their colours."""
     size = patch_set.config.size
     first = patch_set.corner - 0.5
     down, right = np.array([size, 0]), np.array([0, size])

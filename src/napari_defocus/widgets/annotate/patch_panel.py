@@ -2,17 +2,9 @@
 
 from pathlib import Path
 
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
-    QListWidget,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QLabel, QListWidget, QPushButton, QWidget
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.labels.classes import CLASS_NAMES
 from napari_defocus.metric.patches import (
     PatchSet,
@@ -21,9 +13,9 @@ from napari_defocus.metric.patches import (
     require_both_classes,
     save_patch_set,
 )
-from napari_defocus.widgets._shared.controls import set_tips
+from napari_defocus.widgets._shared.controls import button, column, row, tipped
 from napari_defocus.widgets._shared.dialogs import ask_to_open, ask_to_save
-from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.session import Session
 
 FILES = "Patch sets (*.safetensors)"
@@ -37,37 +29,33 @@ class PatchPanel(QWidget):
     session : Session
         Whose patch set.
     jobs : JobBar
-        Where files are read and written, and told of.
+        Where files are read and written, and reported.
     """
 
     def __init__(self, session: Session, jobs: JobBar) -> None:
         super().__init__()
         self._session = session
         self._jobs = jobs
-        self.list = QListWidget()
+        self.list = tipped(QListWidget(), "The images and files whose patches Train learns from.")
         self.list.setMaximumHeight(110)
-        self.save_button = QPushButton("Save…")
-        self.open_button = QPushButton("Open…")
-        self.remove_button = QPushButton("Remove all")
-        set_tips(
-            (self.list, "The images and files whose patches Train learns from."),
-            (self.save_button, "Writes all patches to a file."),
-            (self.open_button, "Adds the patches of a file."),
-            (self.remove_button, "Empties the patch set; annotations stay."),
+        self.save_button = button(
+            "Save…",
+            "Writes all patches to a file.",
+            lambda: ask_to_save(
+                self, "Save the patch set", "patches.safetensors", "Patch sets", self.save
+            ),
         )
-        buttons = QHBoxLayout()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Patch set"))
-        layout.addWidget(self.list)
-        layout.addLayout(buttons)
-        for button in self._buttons:
-            buttons.addWidget(button)
+        self.open_button = button(
+            "Open…",
+            "Adds the patches of a file.",
+            lambda: ask_to_open(self, "Open a patch set", FILES, self.open),
+        )
+        self.remove_button = button(
+            "Remove all", "Empties the patch set; annotations stay.", session.clear_patches
+        )
+        column(self, QLabel("Patch set"), self.list, row(*self._buttons))
         session.patches_changed.connect(self._show)
         session.jobs.changed.connect(self._enable)
-        self.save_button.clicked.connect(self._choose_file_to_save)
-        self.open_button.clicked.connect(self._choose_file_to_open)
-        self.remove_button.clicked.connect(session.clear_patches)
         self._show()
 
     @property
@@ -75,8 +63,8 @@ class PatchPanel(QWidget):
         return self.save_button, self.open_button, self.remove_button
 
     def _enable(self) -> None:
-        for button in self._buttons:
-            button.setEnabled(self._session.jobs.current is None)
+        for control in self._buttons:
+            control.setEnabled(self._session.jobs.current is None)
 
     def _show(self) -> None:
         self.list.clear()
@@ -94,7 +82,7 @@ class PatchPanel(QWidget):
         if not len(patch_set):
             raise DefocusError(f"{name} gives no patch yet; {shortage(patch_set)}")
         self._session.add_patches(name, patch_set)
-        self._jobs.say(f"{name} is in the patch set")
+        self._jobs.report(f"{name} is in the patch set")
 
     def save(self, path: Path) -> None:
         """Write the whole patch set to a file, in the background."""
@@ -103,46 +91,32 @@ class PatchPanel(QWidget):
             self._jobs.refuse(DefocusError("the patch set is empty; add an annotated image first"))
             return
         path = path if path.suffix else path.with_suffix(".safetensors")
-        self._jobs.run(lambda _: self._jobs.say(f"saved to {path}"), _save, parts, path)
+        self._jobs.run(lambda _: self._jobs.report(f"saved to {path}"), plain(_save), parts, path)
 
     def open(self, path: Path) -> None:
         """Add the patches of a file to the patch set, in the background."""
-        self._jobs.run(lambda patches: self.add(path.name, patches), _load, path)
-
-    def _choose_file_to_save(self) -> None:
-        path = ask_to_save(self, "Save the patch set", "patches.safetensors", "Patch sets")
-        if path is not None:
-            self.save(path)
-
-    def _choose_file_to_open(self) -> None:
-        path = ask_to_open(self, "Open a patch set", FILES)
-        if path is not None:
-            self.open(path)
+        self._jobs.run(lambda patches: self.add(path.name, patches), plain(load_patch_set), path)
 
 
-def _save(parts: list[PatchSet], path: Path, on_event: OnEvent, should_stop: ShouldStop) -> Path:
+def _save(parts: list[PatchSet], path: Path) -> Path:
     save_patch_set(merge_patch_sets(parts), path)
     return path
 
 
-def _load(path: Path, on_event: OnEvent, should_stop: ShouldStop) -> PatchSet:
-    return load_patch_set(path)
-
-
 def counts(patch_set: PatchSet) -> str:
-    """Write how many patches of each class there are."""
+    """Describe how many patches of each class there are."""
     return ", ".join(f"{count} {name}" for name, count in patch_set.counts().items())
 
 
 def counts_text(patch_set: PatchSet, most_shown: int) -> str:
-    """Write the counts, and what lacks."""
+    """Describe the counts, and what lacks."""
     lacking = shortage(patch_set)
     shown = f", {most_shown} of them shown" if len(patch_set) > most_shown else ""
     return f"{counts(patch_set)} patches{shown}" + (f"\n⚠ {lacking}" if lacking else "")
 
 
 def shortage(patch_set: PatchSet) -> str:
-    """Say what to paint where patches of a class lack; empty where none do."""
+    """Describe what to paint where patches of a class lack; empty where none do."""
     for label, name in CLASS_NAMES.items():
         if not patch_set.counts()[name]:
             return f"no {name} patch yet: paint label {label} on {name} regions"

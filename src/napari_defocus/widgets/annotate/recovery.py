@@ -19,17 +19,21 @@ import platformdirs
 import psutil
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_defocus.core.errors import DefocusError, brief
-from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.io.cards import as_floats, load_container, save_container
 from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
-from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.controls import button, column, debounced, row, wrapped_label
+from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.latest import Latest
-from napari_defocus.widgets._shared.targets import ANNOTATION, Target, plane_name, plane_shape
+from napari_defocus.widgets._shared.targets import (
+    ANNOTATION,
+    Target,
+    add_painted,
+    plane_name,
+    plane_shape,
+)
 
 KIND = "annotation"
 # A stroke is on the disk after so many milliseconds, however long one paints.
@@ -38,7 +42,7 @@ PAUSE = 3000
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """An annotated plane, as it is kept.
+    """An annotated plane, as it is copied to a file.
 
     Parameters
     ----------
@@ -61,8 +65,10 @@ class Copy:
     @classmethod
     def of(cls, layer: Labels, target: Target) -> "Copy":
         """Take the plane of a layer that is annotated."""
-        where = [tuple(map(float, values[-2:])) for values in (layer.scale, layer.translate)]
-        return cls(target.labels, target.source.name, tuple(target.index), *where)
+        scale, translate = (
+            (float(values[-2]), float(values[-1])) for values in (layer.scale, layer.translate)
+        )
+        return cls(target.labels, target.source.name, tuple(target.index), scale, translate)
 
 
 def save_copy(copy: Copy, path: Path) -> None:
@@ -101,7 +107,7 @@ def load_copy(path: Path) -> Copy:
 
 
 def all_folders() -> Path:
-    """Give the folder in which each process has its own."""
+    """Return the folder in which each process has its own."""
     return Path(platformdirs.user_state_path("napari-defocus", appauthor=False)) / "recovery"
 
 
@@ -112,7 +118,7 @@ def _name_of(process: psutil.Process) -> str:
 
 @cache
 def own_folder() -> Path:
-    """Give the folder of this process; it goes when the process ends in an orderly way."""
+    """Return the folder of this process; it goes when the process ends in an orderly way."""
     folder = all_folders() / _name_of(psutil.Process())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -158,16 +164,16 @@ def discard(paths: Iterable[Path]) -> None:
 
 
 class Recovery(QWidget):
-    """Keeps copies of what is painted, and offers those of a session that crashed.
+    """Copies what is painted to files, and offers those of a session that crashed.
 
-    Hidden unless there is something to offer or to tell.
+    Hidden unless there is something to offer or to report.
 
     Parameters
     ----------
     jobs : JobBar
         Where copies are read.
     restore : callable
-        Given each copy, adds it to the viewer and gives the layer.
+        Given each copy, adds it to the viewer and returns the layer.
     """
 
     def __init__(self, jobs: JobBar, restore: Callable[[Copy], Labels]) -> None:
@@ -179,25 +185,13 @@ class Recovery(QWidget):
         self._waiting: dict[str, Copy] = {}
         self._kept: dict[str, npt.NDArray[Any]] = {}
         self._writer = Latest(self)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(PAUSE)
+        self._timer = debounced(self, PAUSE, self.write)
         self.text = wrapped_label()
-        self.restore_button = QPushButton("Restore")
-        self.discard_button = QPushButton("Discard")
-        set_tips(
-            (self.restore_button, "Adds these annotations as layers."),
-            (self.discard_button, "Removes these annotations for good."),
-        )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.text)
-        layout.addLayout(row(self.restore_button, self.discard_button))
-        self._timer.timeout.connect(self.write)
+        self.restore_button = button("Restore", "Adds these annotations as layers.", self.restore)
+        self.discard_button = button("Discard", "Removes these annotations for good.", self.discard)
+        column(self, self.text, row(self.restore_button, self.discard_button))
         self._writer.ready.connect(self._written)
         self._writer.failed.connect(self._not_written)
-        self.restore_button.clicked.connect(self.restore)
-        self.discard_button.clicked.connect(self.discard)
         self.offer()
 
     @property
@@ -223,7 +217,7 @@ class Recovery(QWidget):
     def write(self) -> None:
         """Write what is not yet on the disk, in the background."""
         if self._waiting:
-            self._writer.ask(None, _write, own_folder(), dict(self._waiting))
+            self._writer.request(None, plain(_write), own_folder(), dict(self._waiting))
 
     def _written(self, _: Any, written: dict[str, Copy]) -> None:
         for name, copy in written.items():
@@ -256,12 +250,12 @@ class Recovery(QWidget):
             self.hide()
         elif self.parentWidget() is not None:  # else it would be a window
             self.show()
-        for button in (self.restore_button, self.discard_button):
-            button.setEnabled(offers)
+        for control in (self.restore_button, self.discard_button):
+            control.setEnabled(offers)
 
     def restore(self) -> None:
         """Read the copies in the background, and add them to the viewer."""
-        self._jobs.run(self._restored, _read, tuple(self._offered))
+        self._jobs.run(self._restored, plain(_read), tuple(self._offered))
 
     def _restored(self, found: dict[Path, Copy | DefocusError]) -> None:
         errors = []
@@ -287,22 +281,18 @@ class Recovery(QWidget):
         self.offer()
 
 
-# In the background: each takes `on_event` and `should_stop`, as jobs give them
+# In the background
 
 
-def _write(
-    folder: Path, copies: dict[str, Copy], on_event: OnEvent, should_stop: ShouldStop
-) -> dict[str, Copy]:
-    with suppress(OSError):  # which saving tells
+def _write(folder: Path, copies: dict[str, Copy]) -> dict[str, Copy]:
+    with suppress(OSError):  # which saving reports
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, copy in copies.items():
         save_copy(copy, folder / f"{name}.safetensors")
     return copies
 
 
-def _read(
-    paths: tuple[Path, ...], on_event: OnEvent, should_stop: ShouldStop
-) -> dict[Path, Copy | DefocusError]:
+def _read(paths: tuple[Path, ...]) -> dict[Path, Copy | DefocusError]:
     found: dict[Path, Copy | DefocusError] = {}
     for path in paths:
         try:
@@ -327,14 +317,10 @@ def put_back(
         inside = len(leading) == len(copy.index) and all(np.array(copy.index) < leading)
         if source.name == copy.source and inside and plane_shape(source) == copy.labels.shape:
             return add(source, copy.index, copy.labels)
-    note = {"role": ANNOTATION, "source": copy.source, "index": copy.index}
-    labels = viewer.add_labels(
+    return add_painted(
+        viewer,
         copy.labels,
-        name=plane_name(f"{copy.source} {ANNOTATION}", copy.index),
-        scale=copy.scale,
-        translate=copy.translate,
-        metadata={layers.KEY: note},
-        opacity=0.6,
+        plane_name(f"{copy.source} {ANNOTATION}", copy.index),
+        {layers.KEY: {"role": ANNOTATION, "source": copy.source, "index": copy.index}},
+        {"scale": copy.scale, "translate": copy.translate},
     )
-    labels.colormap = layers.two_classes()
-    return labels

@@ -6,14 +6,6 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
@@ -23,15 +15,18 @@ from napari_defocus.stacks.training_labels import propose_annotation
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.controls import (
+    button,
+    column,
+    debounced,
+    form,
     number,
     paint_button,
     row,
-    set_tips,
-    share_tips,
+    tick_box,
     wrapped_label,
 )
-from napari_defocus.widgets._shared.jobs import JobBar
-from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared.jobs import JobBar, plain
+from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.targets import (
     ANNOTATION,
     Plane,
@@ -50,108 +45,108 @@ from napari_defocus.widgets.annotate.recovery import Copy, Recovery, put_back
 DEBOUNCE = 300
 
 
-class AnnotateWidget(QWidget):
-    """Paint label 1 on blurred and 2 on sharp regions of as many images as you like.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Given by napari.
-    """
+class AnnotateWidget(PluginWidget):
+    """Paint label 1 on blurred and 2 on sharp regions of as many images as you like."""
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._session = session()
+        super().__init__(viewer)
         self._listened: Layer | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(DEBOUNCE)
+        self._timer = debounced(self, DEBOUNCE, self._refresh)
         self._overlays = Overlays(viewer, self)
-        self.image = layer_chooser(viewer, Image)
+        self.image = layer_chooser(
+            viewer,
+            Image,
+            tip="The image to annotate: the one that is selected in the layer list, unless you "
+            "choose another.",
+        )
         self.annotation = layer_chooser(
-            viewer, Labels, nullable=True, results=True, keep=may_be_annotation
+            viewer,
+            Labels,
+            nullable=True,
+            results=True,
+            keep=may_be_annotation,
+            tip="The labels layer that is painted on: 0 unlabelled, 1 blurred, 2 sharp.",
         )
         follow_selection(viewer, self.image)
         self.contents = wrapped_label()
         self.place = wrapped_label()
-        self.new = QPushButton("New annotation")
-        self.from_mask = QPushButton("From mask")
-        self.from_stack = QPushButton("From stack")
-        self.paint_blurred = paint_button("Paint blurred", BLURRED)
-        self.paint_sharp = paint_button("Paint sharp", SHARP)
-        self.show_patches = QCheckBox("show the patches that are taken")
-        self.show_patches.setChecked(True)
-        self.show_superpixels = QCheckBox("show super-pixels")
-        self.patch_size = number(8, 256, PatchConfig().size, " pixels")
-        self.superpixel = number(4, 256, PatchConfig().superpixel, " pixels")
+        self._make_buttons()
+        size, superpixel = PatchConfig().size, PatchConfig().superpixel
+        self.patch_size = number(8, 256, size, "Side of a patch.", suffix=" pixels")
+        self.superpixel = number(
+            4,
+            256,
+            superpixel,
+            "Side of a super-pixel if it were square: the smaller, the more patches.",
+            suffix=" pixels",
+        )
         self.counts = wrapped_label()
         self.jobs = JobBar(
             self._session.jobs, "Add to patch set", "Cuts the patches, for Train to learn from."
         )
         self.patch_set = PatchPanel(self._session, self.jobs)
         self.recovery = Recovery(self.jobs, self._recover)
-        self._set_tips()
         self._lay_out()
-        share_tips(self)
         self._connect()
         self._image_changed()
 
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.image.native, "The image to annotate: the one that is selected in the layer "
-                                "list, unless you choose another."),
-            (self.annotation.native, "The labels layer that is painted on: 0 unlabelled, 1 "
-                                     "blurred, 2 sharp."),
-            (self.new, "Adds an empty annotation of the plane on screen, ready to paint."),
-            (self.from_mask, "Turns the mask that Detect made into an annotation to correct."),
-            (self.from_stack, "Proposes an annotation by comparing this plane with the others of "
-                              "its focus stack."),
-            (self.paint_blurred, "Takes the brush for what is out of focus, label 1."),
-            (self.paint_sharp, "Takes the brush for what is in focus, label 2."),
-            (self.show_patches, "Outlines the patches, small windows, that training will see."),
-            (self.show_superpixels, "Outlines the super-pixels, groups of pixels that look alike; "
-                                    "a patch is cut around the centre of each."),
-            (self.patch_size, "Side of a patch."),
-            (self.superpixel, "Side of a super-pixel if it were square: the smaller, the more "
-                              "patches."),
-        )  # fmt: skip
+    def _make_buttons(self) -> None:
+        self.new = button(
+            "New annotation",
+            "Adds an empty annotation of the plane on screen, ready to paint.",
+            self.new_annotation,
+        )
+        self.from_mask = button(
+            "From mask",
+            "Turns the mask that Detect made into an annotation to correct.",
+            self.annotate_from_mask,
+        )
+        self.from_stack = button(
+            "From stack",
+            "Proposes an annotation by comparing this plane with the others of its focus stack.",
+            self.annotate_from_stack,
+        )
+        self.paint_blurred = paint_button(
+            "Paint blurred",
+            BLURRED,
+            "Takes the brush for what is out of focus, label 1.",
+            lambda: self.paint(BLURRED),
+        )
+        self.paint_sharp = paint_button(
+            "Paint sharp",
+            SHARP,
+            "Takes the brush for what is in focus, label 2.",
+            lambda: self.paint(SHARP),
+        )
+        self.show_patches = tick_box(
+            "show the patches that are taken",
+            "Outlines the patches, small windows, that training will see.",
+            True,
+        )
+        self.show_superpixels = tick_box(
+            "show super-pixels",
+            "Outlines the super-pixels, groups of pixels that look alike; a patch is cut around "
+            "the centre of each.",
+        )
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
-        form.addRow("Image", self.image.native)
-        form.addRow("", self.contents)
-        form.addRow("Annotation", self.annotation.native)
-        form.addRow("", self.place)
-        sizes = QFormLayout()
-        sizes.addRow("Patch", self.patch_size)
-        sizes.addRow("Super-pixel", self.superpixel)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.recovery)
-        layout.addLayout(form)
-        layout.addLayout(row(self.new, self.from_mask, self.from_stack))
-        layout.addLayout(row(self.paint_blurred, self.paint_sharp))
-        layout.addWidget(self.show_patches)
-        layout.addWidget(self.show_superpixels)
-        layout.addLayout(sizes)
-        layout.addWidget(self.counts)
-        layout.addWidget(self.jobs)
-        layout.addWidget(self.patch_set)
+        chosen = form(("Image", self.image.native), ("", self.contents),
+                      ("Annotation", self.annotation.native), ("", self.place))  # fmt: skip
+        sizes = form(("Patch", self.patch_size), ("Super-pixel", self.superpixel))
+        starts = row(self.new, self.from_mask, self.from_stack)
+        brushes = row(self.paint_blurred, self.paint_sharp)
+        layout = column(self, self.recovery, chosen, starts, brushes, self.show_patches,
+                        self.show_superpixels, sizes, self.counts, self.jobs, self.patch_set,
+                        margin=True)  # fmt: skip
         layout.addStretch()
 
     def _connect(self) -> None:
         self.image.changed.connect(self._image_changed)
         self.annotation.changed.connect(self._annotation_changed)
-        self.new.clicked.connect(self.new_annotation)
-        self.from_mask.clicked.connect(self.annotate_from_mask)
-        self.from_stack.clicked.connect(self.annotate_from_stack)
-        self.paint_blurred.clicked.connect(lambda: self.paint(BLURRED))
-        self.paint_sharp.clicked.connect(lambda: self.paint(SHARP))
         self.show_patches.toggled.connect(self._overlays.set_patches_visible)
         self.show_superpixels.toggled.connect(self._refresh_superpixels)
         for control in (self.patch_size, self.superpixel):
             control.valueChanged.connect(self._request)
-        self._timer.timeout.connect(self._refresh)
         self._viewer.dims.events.current_step.connect(self._request)
         self._viewer.layers.selection.events.active.connect(self._follow)
         self._viewer.layers.events.removed.connect(self._removed)
@@ -167,15 +162,12 @@ class AnnotateWidget(QWidget):
         """How patches are cut."""
         return PatchConfig(size=self.patch_size.value(), superpixel=self.superpixel.value())
 
-    def _visible_index(self, source: Image) -> layers.Index:
-        return layers.visible_index(self._viewer, source, len(layers.leading_shape(source)))
-
     def _index(self, source: Image, labels: Layer | None) -> layers.Index:
-        """Index of the plane that is annotated: the one on screen, or the annotation's own."""
+        """Return the index of the plane on screen, or the annotation's own."""
         note = layers.owned(labels) if labels is not None else {}
         if note.get("source_id") == source.unique_id and "index" in note:
             return tuple(note["index"])
-        return self._visible_index(source)
+        return layers.visible_index(self._viewer, source)
 
     def _target(self) -> Target:
         source, labels = layers.check_image(self.image.value), self.annotation.value
@@ -189,14 +181,14 @@ class AnnotateWidget(QWidget):
         self.contents.setText(layers.describe(source) if source is not None else "no image layer")
         self._overlays.show_on(source)
         if source is not None and self._annotated_id() != source.unique_id:
-            self.annotation.value = self._find(source, self._visible_index(source))
+            self.annotation.value = self._find(source, layers.visible_index(self._viewer, source))
         self._enable()
         self._request()
 
     def _removed(self, _: Any = None) -> None:
         # Qt may have deleted this widget, as it is closed, before Python has; so below.
         with suppress(RuntimeError):
-            # A chooser does not tell when its last layer goes.
+            # A chooser emits nothing when its last layer goes.
             for chooser in (self.image, self.annotation):
                 chooser.reset_choices()
             if self.image.value is None:
@@ -239,25 +231,22 @@ class AnnotateWidget(QWidget):
         self.from_mask.setEnabled(free and source is not None)
         is_stack = source is not None and bool(layers.leading_shape(source))
         self.from_stack.setEnabled(free and is_stack)
-        for button in (self.paint_blurred, self.paint_sharp):
-            button.setEnabled(self.annotation.value is not None)
+        for control in (self.paint_blurred, self.paint_sharp):
+            control.setEnabled(self.annotation.value is not None)
 
     # Annotations
 
     def new_annotation(self) -> None:
         """Choose the annotation of the plane on screen, a new one where there is none."""
-        try:
+        with self.jobs.refusing():
             source = layers.check_image(self.image.value)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        index = self._visible_index(source)
-        labels = self._find(source, index)
-        if labels is None:
-            self._add_annotation(source, index, np.zeros(plane_shape(source), np.uint8))
-        else:
-            self._choose(labels)
-            self.jobs.say("this plane has an annotation already; it is chosen now")
+            index = layers.visible_index(self._viewer, source)
+            labels = self._find(source, index)
+            if labels is None:
+                self._add_annotation(source, index, np.zeros(plane_shape(source), np.uint8))
+            else:
+                self._choose(labels)
+                self.jobs.report("this plane has an annotation already; it is chosen now")
 
     def paint(self, label: int) -> None:
         """Take the brush of a class."""
@@ -271,38 +260,38 @@ class AnnotateWidget(QWidget):
 
     def annotate_from_mask(self) -> None:
         """Turn the mask of the plane on screen into a new annotation, in the background."""
-        try:
+        with self.jobs.refusing():
             source = layers.check_image(self.image.value)
             mask, index = self._mask_plane(source)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        self.jobs.run(lambda data: self._propose(source, index, data), _from_mask, mask)
+            self.jobs.run(
+                lambda data: self._propose(source, index, data),
+                plain(annotation_from_detection),
+                mask,
+            )
 
     def _mask_plane(self, source: Image) -> tuple[Plane, layers.Index]:
         mask = layers.find_owned(self._viewer, source, layers.MASK)
         if mask is None:
             raise DefocusError(f"{source.name!r} has no mask yet; run Detect on it first")
         plane = layers.owned(mask).get("plane")
-        index = self._visible_index(source) if plane is None else tuple(plane)
+        shown = layers.visible_index(self._viewer, source)
+        index = shown if plane is None else tuple(plane)
         return plane_of(mask, source, index), index
 
     def annotate_from_stack(self) -> None:
         """Propose an annotation of the plane on screen from its stack, in the background."""
-        try:
+        with self.jobs.refusing():
             source = layers.check_image(self.image.value)
             if not layers.leading_shape(source):
                 raise DefocusError(f"{source.name!r} is one plane; choose a focus stack")
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        index, data = self._visible_index(source), layers.full_resolution(source)
+            index, data = layers.visible_index(self._viewer, source), layers.full_resolution(source)
 
-        def call(on_event: OnEvent, should_stop: ShouldStop) -> Plane:
-            stack = data[index[:-1]] if index[:-1] else data
-            return propose_annotation(stack, index[-1], on_event=on_event, should_stop=should_stop)
+            def call(on_event: OnEvent, should_stop: ShouldStop) -> Plane:
+                stack = data[index[:-1]] if index[:-1] else data
+                listeners: Any = {"on_event": on_event, "should_stop": should_stop}
+                return propose_annotation(stack, index[-1], **listeners)
 
-        self.jobs.run(lambda found: self._propose(source, index, found), call)
+            self.jobs.run(lambda found: self._propose(source, index, found), call)
 
     def _propose(self, source: Image, index: layers.Index, data: Plane) -> None:
         if source not in self._viewer.layers:
@@ -310,7 +299,7 @@ class AnnotateWidget(QWidget):
         if not data.any():
             raise DefocusError("nothing can be told blurred or sharp there; paint by hand")
         self._add_annotation(source, index, data)
-        self.jobs.say("correct it with the brush; label 0, or the eraser, takes back")
+        self.jobs.report("correct it with the brush; label 0, or the eraser, takes back")
 
     def _find(self, source: Image, index: layers.Index) -> Labels | None:
         """Find the annotation of a plane, the newest of several."""
@@ -347,14 +336,14 @@ class AnnotateWidget(QWidget):
         except DefocusError as error:
             self._warn(error)
             return
-        self._overlays.ask_patches(target, self.config)
+        self._overlays.request_patches(target, self.config)
         self.recovery.keep(self.annotation.value, target)
 
     def _refresh_superpixels(self, _: Any = None) -> None:
         source = self.image.value
         if source is not None and self.show_superpixels.isChecked():
             index = self._index(source, self.annotation.value)
-            self._overlays.ask_superpixels(index, self.superpixel.value())
+            self._overlays.request_superpixels(index, self.superpixel.value())
         else:
             self._overlays.drop_superpixels()
 
@@ -367,7 +356,7 @@ class AnnotateWidget(QWidget):
         self.place.setVisible(needed)
         if not needed:
             return
-        index, shown = self._index(source, labels), self._visible_index(source)
+        index, shown = self._index(source, labels), layers.visible_index(self._viewer, source)
         text = f"of plane {index_text(index)}"
         elsewhere = f"⚠ {text}, while plane {index_text(shown)} is on screen"
         self.place.setText(text if index == shown else elsewhere)
@@ -380,17 +369,9 @@ class AnnotateWidget(QWidget):
 
     def add(self) -> None:
         """Add the patches of the annotated plane to the patch set, in the background."""
-        try:
+        with self.jobs.refusing():
             target = self._target()
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        arguments = (target.read, target.labels, target.name, self.config)
-        self.jobs.run(lambda found: self.patch_set.add(target.name, found), cut, *arguments)
-
-
-# In the background: each takes `on_event` and `should_stop`, as jobs give them
-
-
-def _from_mask(mask: Plane, on_event: OnEvent, should_stop: ShouldStop) -> Plane:
-    return annotation_from_detection(mask)
+            arguments = (target.read, target.labels, target.name, self.config)
+            self.jobs.run(
+                lambda found: self.patch_set.add(target.name, found), plain(cut), *arguments
+            )

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QCheckBox, QGroupBox, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QGroupBox
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.widgets._shared.controls import row, set_tips
+from napari_defocus.widgets._shared.controls import button, column, row, tick_box
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets.detect import exports
@@ -24,9 +24,9 @@ class ExportPanel(QGroupBox):
     viewer : Viewer
         Whose layers.
     jobs : JobBar
-        Where files are written, and told of.
+        Where files are written, and reported.
     image, region, objects : callable
-        Each gives the layer that is chosen, or None.
+        Each returns the layer that is chosen, or None.
     """
 
     def __init__(
@@ -41,47 +41,40 @@ class ExportPanel(QGroupBox):
         self._viewer = viewer
         self._jobs = jobs
         self._image, self._region, self._objects = image, region, objects
-        self.polygons_button = QPushButton("Polygons…")
-        self.shares_button = QPushButton("Shares…")
-        self.objects_button = QPushButton("Objects…")
-        self.undecided = QCheckBox("undecided, too")
-        self.micrometres = QCheckBox("in micrometres")
-        set_tips(
-            (self.polygons_button, "GeoJSON, as QuPath reads it: the outline of each blurred and "
-                                   "each sharp region of the mask as it is now, with its holes."),
-            (self.shares_button, "CSV: how much of the image, and of the region if one is "
-                                 "chosen, is blurred, sharp and undecided; of stacks, in each "
-                                 "plane."),
-            (self.objects_button, "CSV: area, blur and focus of each object; of stacks, in each "
-                                  "plane."),
-            (self.undecided, "Polygons: outlines of what is undecided, too."),
-            (self.micrometres, "Polygons: coordinates in micrometres, by the scale of the image "
-                               "layer. QuPath and Fiji take pixels."),
-        )  # fmt: skip
-        layout = QVBoxLayout(self)
-        layout.addLayout(row(self.polygons_button, self.shares_button, self.objects_button))
-        layout.addLayout(row(self.undecided, self.micrometres))
-        self.polygons_button.clicked.connect(lambda: self._ask("geojson", self.save_polygons))
-        self.shares_button.clicked.connect(lambda: self._ask("shares.csv", self.save_shares))
-        self.objects_button.clicked.connect(lambda: self._ask("objects.csv", self.save_objects))
+        self.polygons_button = button(
+            "Polygons…",
+            "GeoJSON, as QuPath reads it: the outline of each blurred and each sharp region of the "
+            "mask as it is now, with its holes.",
+            lambda: self._ask("geojson", self.save_polygons),
+        )
+        self.shares_button = button(
+            "Shares…",
+            "CSV: how much of the image, and of the region if one is chosen, is blurred, sharp and "
+            "undecided; of stacks, in each plane.",
+            lambda: self._ask("shares.csv", self.save_shares),
+        )
+        self.objects_button = button(
+            "Objects…",
+            "CSV: area, blur and focus of each object; of stacks, in each plane.",
+            lambda: self._ask("objects.csv", self.save_objects),
+        )
+        self.undecided = tick_box("undecided, too", "Polygons: outlines of what is undecided, too.")
+        self.micrometres = tick_box(
+            "in micrometres",
+            "Polygons: coordinates in micrometres, by the scale of the image layer. QuPath and "
+            "Fiji take pixels.",
+        )
+        buttons = row(self.polygons_button, self.shares_button, self.objects_button)
+        column(self, buttons, row(self.undecided, self.micrometres), margin=True)
 
     def _ask(self, ending: str, write: Callable[[Path], None]) -> None:
-        try:
-            found = self._check(ending)
-        except DefocusError as error:
-            self._jobs.refuse(error)
-            return
-        kind = "GeoJSON" if ending == "geojson" else "CSV"
-        path = ask_to_save(self, "Save", f"{found.name}.{ending}", kind)
-        if path is not None:
-            write(path)
-
-    def _check(self, ending: str) -> exports.Found:
-        """Refuse before a file is asked for, not after."""
-        found = exports.find(self._viewer, self._image())
-        if ending == "objects.csv" and self._objects() is None:
-            raise DefocusError(NO_OBJECTS)
-        return found
+        with self._jobs.refusing():
+            # Before a file is asked for, not after.
+            found = exports.find(self._viewer, self._image())
+            if ending == "objects.csv" and self._objects() is None:
+                raise DefocusError(NO_OBJECTS)
+            kind = "GeoJSON" if ending == "geojson" else "CSV"
+            ask_to_save(self, "Save", f"{found.name}.{ending}", kind, write)
 
     def save_polygons(self, path: Path) -> None:
         """Write the outlines of the mask's regions, in the background."""
@@ -112,10 +105,9 @@ class ExportPanel(QGroupBox):
         write: Callable[..., Path],
         arguments: Callable[[exports.Found], tuple[Any, ...]],
     ) -> None:
-        try:
+        with self._jobs.refusing():
             found = exports.find(self._viewer, self._image())
             more = arguments(found)
-        except DefocusError as error:
-            self._jobs.refuse(error)
-            return
-        self._jobs.run(lambda saved: self._jobs.say(f"saved to {saved}"), write, path, found, *more)
+            self._jobs.run(
+                lambda saved: self._jobs.report(f"saved to {saved}"), write, path, found, *more
+            )

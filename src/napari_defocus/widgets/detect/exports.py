@@ -28,7 +28,7 @@ NOTHING_YET = "nothing is detected yet; press Detect first"
 
 
 class Region(NamedTuple):
-    """A part of the planes that shares are told of, beside those of the whole."""
+    """A part of the planes whose shares are written, beside those of the whole."""
 
     name: str
     inside: npt.NDArray[np.bool_]
@@ -64,7 +64,9 @@ class Found:
     plane: Index | None
     pixel_size_um: float | None
 
-    def planes(self, stage: str, on_event: OnEvent, should_stop: ShouldStop) -> Iterator["Plane"]:
+    def planes(
+        self, stage: str, on_event: OnEvent, should_stop: ShouldStop
+    ) -> Iterator["MaskPlane"]:
         """Go through the planes of the mask."""
         total = int(np.prod(self.mask.shape[:-2], dtype=int))
         for done, index in enumerate(np.ndindex(self.mask.shape[:-2])):
@@ -73,11 +75,12 @@ class Found:
             at = self.plane or index
             blur = None if self.blur is None else self.blur[index]
             where = dict(zip(self.letters, at, strict=True))
-            yield Plane(at, where, check_mask(self.mask[index]), blur)
+            yield MaskPlane(at, where, check_mask(self.mask[index]), blur)
             on_event(Event(stage, done + 1, total))
 
 
-class Plane(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class MaskPlane:
     """A plane of a mask, and where it is in the image."""
 
     index: Index
@@ -111,7 +114,7 @@ def find(viewer: ViewerModel, source: Image | None) -> Found:
 
 
 def labels_reader(labels: Labels, found: Found) -> Callable[[Index], Array]:
-    """Give a function that reads the objects of a plane; those of one plane count for every.
+    """Return a function that reads the objects of a plane; those of one plane count for every.
 
     Raises
     ------
@@ -131,7 +134,7 @@ def labels_reader(labels: Labels, found: Found) -> Callable[[Index], Array]:
 
 
 def region_of(region: Layer | None, source: Image, found: Found) -> Region | None:
-    """Give the region that a layer covers.
+    """Return the region that a layer covers.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def region_of(region: Layer | None, source: Image, found: Found) -> Region | Non
     return Region(region.name, layers.region_mask(region, source, found.mask.shape[-2:]))
 
 
-# In the background: each takes `on_event` and `should_stop`, as jobs give them
+# In the background
 
 
 def write_polygons(
@@ -179,8 +182,9 @@ def write_shares(
         if region is not None:
             parts = {"image": None, region.name: region.inside}
         for name, inside in parts.items():
-            told = {"region": name} if name else {}
-            rows.append(plane.where | told | share_row(plane.mask, found.pixel_size_um, inside))
+            region_name = {"region": name} if name else {}
+            shares = share_row(plane.mask, found.pixel_size_um, inside)
+            rows.append(plane.where | region_name | shares)
     write_csv(path, rows)
     return path
 

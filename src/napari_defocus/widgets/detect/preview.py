@@ -1,4 +1,4 @@
-"""A live preview of the plane on screen: it is judged once, decided upon as sliders move."""
+"""A live preview of the plane on screen: predicted once, postprocessed as sliders move."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -40,14 +40,14 @@ class Preview(QObject):
         self._latest.ready.connect(self._receive)
         self._latest.failed.connect(self.failed)
 
-    def ask(
+    def request(
         self,
         key: tuple[Any, ...],
         read: Callable[[], Any],
         metric: LocalMetric,
         config: DetectionConfig,
     ) -> None:
-        """Ask for a preview.
+        """Request a preview.
 
         Parameters
         ----------
@@ -55,19 +55,19 @@ class Preview(QObject):
             Names the plane; while it, the detector, the metric and the scale stay, only thresholds
             are redone.
         read : callable
-            Gives the plane, (Y, X) or (Y, X, C).
+            Returns the plane, (Y, X) or (Y, X, C).
         metric, config
             See `detect`.
         """
         key = (*key, self._edition, config.detector, metric.digest, config.scale)
-        self._latest.ask(key, self._preview, key, read, metric, config)
+        self._latest.request(key, self._preview, key, read, metric, config)
 
     def stop(self) -> None:
-        """Drop what is asked for."""
+        """Drop all requests."""
         self._latest.stop()
 
     def forget(self) -> None:
-        """Judge the plane anew next time: the pixels were changed."""
+        """Predict the plane anew next time: its pixels were changed."""
         self._edition += 1
 
     def _receive(self, key: tuple[Any, ...], result: tuple[Prediction, Detection, int]) -> None:
@@ -78,7 +78,7 @@ class Preview(QObject):
     def _preview(
         self, key: tuple[Any, ...], *arguments: Any, **callbacks: Any
     ) -> tuple[Prediction, Detection, int]:
-        """Work in the background, one call at a time: the judgement does not change under it."""
+        """Work in the background, one call at a time: the prediction does not change under it."""
         prediction = self._prediction if key == self._key else None
         return _preview(prediction, *arguments, **callbacks)
 
@@ -97,7 +97,7 @@ def _preview(
 
 
 def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tuple[Detection, int]:
-    """Decide upon at most `MOST_PIXELS` pixels of a plane: every so many, which is told too."""
+    """Postprocess at most `MOST_PIXELS` pixels of a plane: every n-th; return n too."""
     step = 1
     while prediction.score[::step, ::step].size > MOST_PIXELS:
         step += 1
@@ -108,5 +108,7 @@ def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tupl
 
 def _reduced(prediction: Prediction, step: int) -> Prediction:
     """Take every step-th pixel."""
-    parts = [getattr(prediction, part.name) for part in fields(Prediction)]
-    return Prediction(*(None if part is None else part[::step, ::step] for part in parts))
+    parts = {part.name: getattr(prediction, part.name) for part in fields(Prediction)}
+    return replace(
+        prediction, **{name: p[::step, ::step] for name, p in parts.items() if p is not None}
+    )

@@ -1,35 +1,24 @@
-"""Controls for the settings of a detection, for the metric and for the detector."""
+"""Controls for the settings of a detection, and for the detector."""
 
 from dataclasses import replace
+from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QWidget
+from qtpy.QtWidgets import QComboBox, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection.config import SCALES, DetectionConfig
-from napari_defocus.widgets._shared.controls import row, set_tips, settings_form
+from napari_defocus.widgets._shared.choosers import last_part
+from napari_defocus.widgets._shared.controls import (
+    choice,
+    column,
+    row,
+    settings_form,
+    tick_box,
+    tipped,
+)
 
 DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
-
-
-class MetricChooser(QComboBox):
-    """Names of metrics; files are shown by their last part."""
-
-    @property
-    def name(self) -> str:
-        """The chosen name, of a file its whole path."""
-        return str(self.currentData())
-
-    def show_names(self, names: tuple[str, ...], chosen: str = "") -> None:
-        """List names and choose one; the present choice stays where none is given."""
-        chosen = chosen or self.name
-        self.blockSignals(True)
-        self.clear()
-        for name in names:
-            self.addItem(_last_part(name), name)
-        self.blockSignals(False)
-        self.setCurrentIndex(max(self.findData(chosen), 0))
-        self.currentIndexChanged.emit(self.currentIndex())
 
 
 class DetectorChooser(QComboBox):
@@ -56,7 +45,7 @@ class DetectorChooser(QComboBox):
     def choose(self, name: str) -> None:
         """Choose a detector; a file that is new is listed first."""
         if self.findData(name) < 0:
-            self.addItem(_last_part(name), name)
+            self.addItem(last_part(name), name)
         self.setCurrentIndex(self.findData(name))
 
 
@@ -65,23 +54,21 @@ class MoreLayers(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.confidence = QCheckBox("confidence layer")
-        self.confidence.setToolTip(
-            "<p>Adds a layer, hidden at first: how certain each pixel is, from 0, undecided, to 1, "
-            "certain.</p>"
+        self.confidence = tick_box(
+            "confidence layer",
+            "Adds a layer, hidden at first: how certain each pixel is, from 0, undecided, to 1, "
+            "certain.",
         )
-        self.radius = QCheckBox("blur radius layer")
-        self.radius.setToolTip(
-            "<p>Adds a layer, hidden at first: how wide the blur is at each pixel, as the radius "
-            "of a disc. In pixels, also where the image has a scale in other units. Only the "
-            "dense network tells it.</p>"
+        self.radius = tick_box(
+            "blur radius layer",
+            "Adds a layer, hidden at first: how wide the blur is at each pixel, as the radius of a "
+            "disc. In pixels, also where the image has a scale in other units. Only the dense "
+            "network tells it.",
         )
-        layout = row(self.confidence, self.radius)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        column(self, row(self.confidence, self.radius))
 
     def follow_detector(self, name: str) -> None:
-        """Offer what a detector can give."""
+        """Offer what a detector can predict."""
         self.radius.setEnabled(name != "metric")
 
     @property
@@ -99,58 +86,52 @@ class DetectionSettings(QWidget):
     def __init__(self) -> None:
         super().__init__()
         default = DetectionConfig()
-        self.caution = _slider(-4, 4, default.caution)
-        self.gain = _slider(0.2, 5, default.gain)
-        self.adapt = _slider(0, 1, default.adapt)
-        self.refine = QCheckBox("refine")
-        self.refine.setChecked(default.refine)
-        self.keep = _slider(0, 1, default.refinement.keep)
-        self.iterations = QLabeledSlider(Qt.Orientation.Horizontal)
-        self.iterations.setRange(1, 200)
-        self.iterations.setValue(max(default.refinement.iterations))
-        self.smallest = QLabeledSlider(Qt.Orientation.Horizontal)
-        self.smallest.setRange(0, 2000)
-        self.smallest.setValue(default.mask.smallest)
-        self.scale = QComboBox()
-        self.scale.addItems(SCALES)
-        self._set_tips()
-        self._lay_out()
-        for slider in (
-            self.caution, self.gain, self.adapt, self.keep, self.iterations, self.smallest,
-        ):  # fmt: skip
+        self.caution = _slider(
+            -4, 4, default.caution,
+            "The higher, the less is called sharp. In log odds: 0 is even, and 1 more asks for 2.7 "
+            "times the odds. On the command line: --caution.",
+        )  # fmt: skip
+        self.gain = _slider(
+            0.2, 5, default.gain, "How steeply the blur map goes from sharp to blurred."
+        )
+        self.adapt = _slider(
+            0, 1, default.adapt,
+            "How far the threshold follows an image that is soft all over; at 0 it stays, so that "
+            "images compare.",
+        )  # fmt: skip
+        self.refine = tick_box(
+            "refine",
+            "Refines the map step by step: what lies among sharp pixels gets sharper, specks go.",
+            default.refine,
+        )
+        self.keep = _slider(
+            0, 1, default.refinement.keep,
+            "Share of the map before its refinement that stays in the result.",
+        )  # fmt: skip
+        self.iterations = _slider(
+            1, 200, max(default.refinement.iterations),
+            "Steps of the refinement. The maps after a tenth, half and all of them are mixed.",
+            QLabeledSlider,
+        )  # fmt: skip
+        self.smallest = _slider(
+            0, 2000, default.mask.smallest,
+            "Spots of fewer pixels are given to what surrounds them.", QLabeledSlider,
+        )  # fmt: skip
+        self.scale = choice(
+            SCALES, default.scale,
+            "calibrated: the metric's own scale, by which images compare. image: the paper's, by "
+            "which each image has a sharp part. The dense network has the first alone.",
+        )  # fmt: skip
+        first = [("Threshold", self.caution), ("", self.refine)]
+        more = [("Scale", self.scale), ("Adapt", self.adapt), ("Steepness", self.gain),
+                ("Keep", self.keep), ("Iterations", self.iterations),
+                ("Smallest spot", self.smallest)]  # fmt: skip
+        settings_form(self, first, more)
+        for slider in (self.caution, self.gain, self.adapt, self.keep, self.iterations,
+                       self.smallest):  # fmt: skip
             slider.valueChanged.connect(self.changed)
         self.refine.toggled.connect(self.changed)
         self.scale.currentTextChanged.connect(self.changed)
-
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.caution, "The higher, the less is called sharp. In log odds: 0 is even, and 1 "
-                           "more asks for 2.7 times the odds. On the command line: --caution."),
-            (self.refine, "Refines the map step by step: what lies among sharp pixels gets "
-                          "sharper, specks go."),
-            (self.scale, "calibrated: the metric's own scale, by which images compare. image: "
-                         "the paper's, by which each image has a sharp part. The dense network "
-                         "has the first alone."),
-            (self.adapt, "How far the threshold follows an image that is soft all over; at 0 it "
-                         "stays, so that images compare."),
-            (self.gain, "How steeply the blur map goes from sharp to blurred."),
-            (self.keep, "Share of the map before its refinement that stays in the result."),
-            (self.iterations, "Steps of the refinement. The maps after a tenth, half and all of "
-                              "them are mixed."),
-            (self.smallest, "Spots of fewer pixels are given to what surrounds them."),
-        )  # fmt: skip
-
-    def _lay_out(self) -> None:
-        first = {"Threshold": self.caution, "": self.refine}
-        more = {
-            "Scale": self.scale,
-            "Adapt": self.adapt,
-            "Steepness": self.gain,
-            "Keep": self.keep,
-            "Iterations": self.iterations,
-            "Smallest spot": self.smallest,
-        }
-        settings_form(first, more, self)
 
     def follow_detector(self, name: str) -> None:
         """Offer what counts for a detector."""
@@ -179,12 +160,10 @@ class DetectionSettings(QWidget):
         )
 
 
-def _last_part(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:
-    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+def _slider(
+    low: float, high: float, value: float, tip: str, kind: type[QWidget] = QLabeledDoubleSlider
+) -> Any:
+    slider: Any = tipped(kind(Qt.Orientation.Horizontal), tip)
     slider.setRange(low, high)
     slider.setValue(value)
     return slider

@@ -7,96 +7,57 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Shapes
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import (
-    QApplication,
-    QCheckBox,
-    QFormLayout,
-    QLabel,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
 from napari_defocus.measure.regions import region_shares, score_objects
+from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets._shared.controls import Scrolled, row, set_tips, share_tips
+from napari_defocus.widgets._shared.choosers import MetricChooser, follow_selection, layer_chooser
+from napari_defocus.widgets._shared.controls import (
+    Scrolled,
+    button,
+    column,
+    debounced,
+    form,
+    row,
+    tick_box,
+    tipped,
+    wrapped_label,
+)
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
+from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
-from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared.tables import fill_table, read_only_table
+from napari_defocus.widgets.detect import object_table
 from napari_defocus.widgets.detect.export_panel import ExportPanel
-from napari_defocus.widgets.detect.object_table import ObjectTable, add_features
 from napari_defocus.widgets.detect.preview import Preview
-from napari_defocus.widgets.detect.settings import (
-    DetectionSettings,
-    DetectorChooser,
-    MetricChooser,
-    MoreLayers,
-)
+from napari_defocus.widgets.detect.settings import DetectionSettings, DetectorChooser, MoreLayers
 
-DENSE_NETWORKS = "Dense networks (*.safetensors)"
+NETWORKS = "Dense networks (*.safetensors)"
 
 
-class DetectWidget(QWidget):
-    """Choose nothing, press Detect.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Given by napari.
-    """
+class DetectWidget(PluginWidget):
+    """Choose nothing, press Detect."""
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._session = session()
+        super().__init__(viewer)
         self._preview = Preview()
         self._watched: Image | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
-        self._timer.setInterval(0)
-        self._timer.timeout.connect(self._ask_preview)
-        self.image = layer_chooser(viewer, Image)
-        follow_selection(viewer, self.image)
-        self.contents = QLabel()
-        self.detector_chooser = DetectorChooser()
-        self.open_detector = QPushButton("Open…")
-        self.metric_chooser = MetricChooser()
-        self.open_metric = QPushButton("Open…")
-        self.more_layers = MoreLayers()
-        self.shown_plane = QCheckBox("only the plane on screen")
-        self.settings = DetectionSettings()
-        self.preview = QCheckBox("live preview of the plane on screen")
-        self.region = layer_chooser(viewer, Shapes, Labels, nullable=True)
-        self.share = QLabel()
-        self.objects = layer_chooser(viewer, Labels, nullable=True)
-        self.table = ObjectTable()
-        self.jobs = JobBar(
-            self._session.jobs, "Detect", "Adds the blur map and the mask of the image as layers."
-        )
-        self.exports = ExportPanel(
-            viewer,
-            self.jobs,
-            image=lambda: self.image.value,
-            region=lambda: self.region.value,
-            objects=lambda: self.objects.value,
-        )
-        self.copy_command = QPushButton("Copy as command")
-        self.copy_python = QPushButton("Copy as Python")
-        self._set_tips()
+        self._timer = debounced(self, 0, self._ask_preview)
+        self._make_choosers()
+        self._make_details()
         self._lay_out()
-        share_tips(self)
         self._connect()
         self._show_metrics()
         self._prefer_metric(preferred("metric"))
@@ -104,65 +65,106 @@ class DetectWidget(QWidget):
         self._detector_changed()
         self._image_changed()
 
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.image.native, "The image layer to judge: the one that is selected in the layer "
-                                "list, unless you choose another."),
-            (self.shown_plane, "Judges the plane on screen alone, not all planes of the stack."),
-            (self.open_detector, "Opens the file of another dense network."),
-            (self.metric_chooser, "The filters that measure sharpness: the default, or one of "
-                                  "your own. The dense network uses them, too."),
-            (self.open_metric, "Opens the file of a metric, such as Train saves."),
-            (self.preview, "Shows the mask of the plane on screen as you move the sliders; of "
-                           "large planes, coarser."),
-            (self.region.native, "A shapes or labels layer: the line below tells how much of what "
-                                 "it covers is blurred."),
-            (self.objects.native, "A labels layer: each of its labels gets a score, in a table "
-                                  "below and as features of the layer."),
-            (self.copy_command, "Copies the command that does the same without a window, with "
-                                "these settings."),
-            (self.copy_python, "Copies the lines of Python that do the same, with these settings."),
-        )  # fmt: skip
+    def _make_choosers(self) -> None:
+        """Make the controls of what is detected in what, and the job."""
+        self.image = layer_chooser(
+            self._viewer,
+            Image,
+            tip="The image layer to detect in: the one that is selected in the layer list, unless "
+            "you choose another.",
+        )
+        follow_selection(self._viewer, self.image)
+        self.contents = wrapped_label()
+        self.shown_plane = tick_box(
+            "only the plane on screen",
+            "Detects in the plane on screen alone, not in all planes of the stack.",
+        )
+        self.detector_chooser = DetectorChooser()
+        self.open_detector = button(
+            "Open…",
+            "Opens the file of another dense network.",
+            lambda: ask_to_open(self, "Open a dense network", NETWORKS, self.use_detector_file),
+        )
+        self.metric_chooser = tipped(
+            MetricChooser(),
+            "The filters that measure sharpness: the default, or one of your own. The dense "
+            "network uses them, too.",
+        )
+        self.open_metric = button(
+            "Open…",
+            "Opens the file of a metric, such as Train saves.",
+            lambda: ask_metric_to_open(self, self.use_metric_file),
+        )
+        self.more_layers = MoreLayers()
+        self.jobs = JobBar(
+            self._session.jobs, "Detect", "Adds the blur map and the mask of the image as layers."
+        )
+
+    def _make_details(self) -> None:
+        """Make the controls of how is detected, and of what follows."""
+        self.preview = tick_box(
+            "live preview of the plane on screen",
+            "Shows the mask of the plane on screen as you move the sliders; of large planes, "
+            "coarser.",
+        )
+        self.settings = DetectionSettings()
+        self.region = layer_chooser(
+            self._viewer,
+            Shapes,
+            Labels,
+            nullable=True,
+            tip="A shapes or labels layer: the line below tells how much of what it covers is "
+            "blurred.",
+        )
+        self.share = wrapped_label()
+        self.share.hide()
+        self.objects = layer_chooser(
+            self._viewer,
+            Labels,
+            nullable=True,
+            tip="A labels layer: each of its labels gets a score, in a table below and as features "
+            "of the layer.",
+        )
+        self.table = read_only_table(object_table.HEIGHT, object_table.TIP)
+        self.table.verticalHeader().hide()
+        self.table.hide()
+        self.exports = ExportPanel(
+            self._viewer,
+            self.jobs,
+            image=lambda: self.image.value,
+            region=lambda: self.region.value,
+            objects=lambda: self.objects.value,
+        )
+        self.copy_command = button(
+            "Copy as command",
+            "Copies the command that does the same without a window, with these settings.",
+            lambda: self._copy(as_command),
+        )
+        self.copy_python = button(
+            "Copy as Python",
+            "Copies the lines of Python that do the same, with these settings.",
+            lambda: self._copy(as_python),
+        )
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
-        form.addRow("Image", self.image.native)
-        form.addRow("", self.contents)
-        form.addRow("", self.shown_plane)
-        for label, chooser, button in (
-            ("Detector", self.detector_chooser, self.open_detector),
-            ("Metric", self.metric_chooser, self.open_metric),
-        ):
-            line = row(chooser, button)
+        detector = row(self.detector_chooser, self.open_detector)
+        metric = row(self.metric_chooser, self.open_metric)
+        for line in (detector, metric):
             line.setStretch(0, 1)
-            form.addRow(label, line)
-        form.addRow(self.more_layers)
-        more = QFormLayout()
-        more.addRow("Region", self.region.native)
-        more.addRow("", self.share)
-        more.addRow("Objects", self.objects.native)
+        chosen = form(("Image", self.image.native), ("", self.contents), ("", self.shown_plane),
+                      ("Detector", detector), ("Metric", metric))  # fmt: skip
+        chosen.addRow(self.more_layers)
+        more = form(("Region", self.region.native), ("", self.share),
+                    ("Objects", self.objects.native))  # fmt: skip
+        copies = row(self.copy_command, self.copy_python)
         inner = QWidget()
-        layout = QVBoxLayout(inner)
-        layout.addLayout(form)
-        layout.addWidget(self.jobs)
-        layout.addWidget(self.preview)
-        layout.addWidget(self.settings)
-        layout.addLayout(more)
-        layout.addWidget(self.table)
-        layout.addWidget(self.exports)
-        layout.addLayout(row(self.copy_command, self.copy_python))
+        layout = column(inner, chosen, self.jobs, self.preview, self.settings, more, self.table,
+                        self.exports, copies, margin=True)  # fmt: skip
         layout.addStretch()
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(Scrolled(inner))
-        self.share.setWordWrap(True)
-        self.share.hide()
-        self.contents.setWordWrap(True)
+        column(self, Scrolled(inner))
 
     def _connect(self) -> None:
         self.jobs.clicked.connect(self.detect)
-        self.open_detector.clicked.connect(self._choose_detector_file)
-        self.open_metric.clicked.connect(self._choose_metric_file)
         self._session.metrics_changed.connect(self._show_metrics)
         self.image.changed.connect(self._image_changed)
         self.detector_chooser.currentIndexChanged.connect(self._detector_changed)
@@ -174,8 +176,6 @@ class DetectWidget(QWidget):
         self._preview.failed.connect(self.jobs.refuse)
         self.region.changed.connect(self._show_region)
         self.objects.changed.connect(self._show_objects)
-        self.copy_command.clicked.connect(lambda: self._copy(as_command))
-        self.copy_python.clicked.connect(lambda: self._copy(as_python))
 
     # What is chosen
 
@@ -218,47 +218,34 @@ class DetectWidget(QWidget):
         else:
             self.use_metric_file(Path(name))
 
-    def _choose_metric_file(self) -> None:
-        path = ask_metric_to_open(self)
-        if path is not None:
-            self.use_metric_file(path)
-
     def use_metric_file(self, path: Path) -> None:
-        """Choose the metric of a file; say so where it cannot be used."""
-        try:
+        """Choose the metric of a file; show why where it cannot be used."""
+        with self.jobs.refusing():
             self._session.open_metric(path)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-
-    def _choose_detector_file(self) -> None:
-        path = ask_to_open(self, "Open a dense network", DENSE_NETWORKS)
-        if path is not None:
-            self.use_detector_file(path)
 
     def use_detector_file(self, path: Path) -> None:
-        """Choose the dense detector of a file; say so where it cannot be used."""
-        try:
+        """Choose the dense detector of a file; show why where it cannot be used."""
+        with self.jobs.refusing():
             load_dense(path)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        self.detector_chooser.choose(str(path))
+            self.detector_chooser.choose(str(path))
 
     # The main job
 
+    def _chosen(self) -> tuple[Image, LocalMetric]:
+        image = layers.check_image(self.image.value)
+        return image, self._session.metric(self.metric_chooser.name)
+
     def detect(self) -> None:
         """Detect defocus in the chosen image, in the background."""
-        try:
-            source = layers.check_image(self.image.value)
-            metric = self._session.metric(self.metric_chooser.name)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
+        with self.jobs.refusing():
+            self._start(*self._chosen())
+
+    def _start(self, source: Image, metric: LocalMetric) -> None:
         config, more = self.config, self.more_layers.names
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
         if layers.leading_shape(source) and self.shown_plane.isChecked():
-            index, data = layers.visible_plane(self._viewer, source)
-            axes = axes[len(index) :]
+            index = layers.visible_index(self._viewer, source)
+            data, axes = np.asarray(data[index]), axes[len(index) :]
         note = {
             "version": __version__,
             "metric": self.metric_chooser.name,
@@ -267,7 +254,7 @@ class DetectWidget(QWidget):
             "plane": index,
         }
 
-        def call(on_event: Any, should_stop: Any) -> Detection:
+        def call(on_event: OnEvent, should_stop: ShouldStop) -> Detection:
             return detect(
                 data, metric, config, axes=axes, on_event=on_event, should_stop=should_stop
             )
@@ -289,54 +276,43 @@ class DetectWidget(QWidget):
         self._viewer.layers.selection.active = source
         everything = np.ones(found.mask.shape[-2:], bool)
         missed = "; the metric tells no blur radius" * ("radius" in more and found.radius is None)
-        self.jobs.say(_shares_text("image", region_shares(found.mask, everything)) + missed)
+        self.jobs.report(_shares_text("image", region_shares(found.mask, everything)) + missed)
         self._show_region()
         self._show_objects()
 
     def _found(self) -> Detection | None:
-        """Give the detection that lies in the viewer for the chosen image."""
+        """Return the detection that lies in the viewer for the chosen image."""
         source = self.image.value
         if source is None:
             return None
         blur, mask = (layers.find_owned(self._viewer, source, role) for role in (BLUR, MASK))
         return Detection(blur.data, mask.data) if blur is not None and mask is not None else None
 
-    def _detected(self) -> Any:
-        """Give the planes of the image that `_found` is about."""
-        source = self.image.value
-        note = layers.owned(layers.find_owned(self._viewer, source, MASK))
-        return layers.full_resolution(source)[tuple(note.get("plane") or ())]
-
     # Regions and objects
 
     def _show_region(self, _: Any = None) -> None:
-        self._tell_share("")
-        found, region = self._found(), self.region.value
-        if found is None or region is None:
-            return
-        try:
-            inside = layers.region_mask(region, self.image.value, found.mask.shape[-2:])
-        except DefocusError as error:
-            self._tell_share(f"⚠ {error}")
-            return
-        self._tell_share(_shares_text("region", region_shares(found.mask, inside)))
-
-    def _tell_share(self, text: str) -> None:
+        text, found, region = "", self._found(), self.region.value
+        if found is not None and region is not None:
+            try:
+                inside = layers.region_mask(region, self.image.value, found.mask.shape[-2:])
+                text = _shares_text("region", region_shares(found.mask, inside))
+            except DefocusError as error:
+                text = f"⚠ {error}"
         self.share.setText(text)
         self.share.setVisible(bool(text))
 
     def _show_objects(self, _: Any = None) -> None:
         self.table.hide()
-        found, objects = self._found(), self.objects.value
+        found, objects, source = self._found(), self.objects.value, self.image.value
         if found is None or objects is None:
             return
-        try:
-            columns = score_objects(found, np.asarray(objects.data), self._detected())
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        add_features(objects, columns)
-        self.table.fill(columns)
+        plane = layers.owned(layers.find_owned(self._viewer, source, MASK)).get("plane")
+        with self.jobs.refusing():
+            image = layers.full_resolution(source)[tuple(plane or ())]
+            columns = score_objects(found, np.asarray(objects.data), image)
+            object_table.add_features(objects, columns)
+            fill_table(self.table, columns)
+            self.table.show()
 
     # The preview
 
@@ -354,17 +330,12 @@ class DetectWidget(QWidget):
             self._timer.start()
 
     def _ask_preview(self) -> None:
-        try:
-            source = layers.check_image(self.image.value)
-            metric = self._session.metric(self.metric_chooser.name)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        index = layers.visible_index(self._viewer, source, len(layers.leading_shape(source)))
-        data = layers.full_resolution(source)
-        self._preview.ask(
-            (source.unique_id, index), lambda: np.asarray(data[index]), metric, self.config
-        )
+        with self.jobs.refusing():
+            source, metric = self._chosen()
+            index = layers.visible_index(self._viewer, source)
+            data = layers.full_resolution(source)
+            key = (source.unique_id, index)
+            self._preview.request(key, lambda: np.asarray(data[index]), metric, self.config)
 
     def _show_preview(self, answer: tuple[Any, Detection, int]) -> None:
         key, found, step = answer
@@ -387,7 +358,7 @@ class DetectWidget(QWidget):
         path = (source.source.path if source is not None else None) or "IMAGE"
         text = write(path, self.metric_chooser.name, self.config, self.more_layers.names)
         QApplication.clipboard().setText(text)
-        self.jobs.say("copied to the clipboard")
+        self.jobs.report("copied to the clipboard")
 
 
 def _shares_text(what: str, shares: dict[str, float]) -> str:

@@ -6,20 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QSizePolicy,
-    QTableWidget,
-    QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
@@ -39,105 +27,94 @@ from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.labels.classes import COLOURS as CLASS_COLOURS
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import layer_chooser
-from napari_defocus.widgets._shared.controls import set_tips, share_tips
+from napari_defocus.widgets._shared.controls import (
+    button,
+    choice,
+    column,
+    form,
+    row,
+    tipped,
+    wrapped_label,
+)
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, DISAGREEMENT, MASK, PREVIEW
 from napari_defocus.widgets._shared.plots import Plot
-from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared.plugin_widget import PluginWidget
+from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 
 # Unlike the colours of blurred and sharp, and told apart by the colour-blind (Okabe and Ito).
 COLOURS = {MISSED_BLUR: (0.80, 0.47, 0.65), MISSED_SHARP: (0.0, 0.62, 0.45)}
+TABLE_HEIGHT = 230
+NO_DETECTION = "there is no detection yet; run Detect on an image first"
+NO_LABELS = "no labels layer is chosen; paint 1 on blurred and 2 on sharp regions"
 
 
-class EvaluateWidget(QWidget):
-    """Score a detection against labels that a person painted.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Given by napari.
-    """
+class EvaluateWidget(PluginWidget):
+    """Score a detection against labels that a person painted."""
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self._viewer = viewer
+        super().__init__(viewer)
         self.report: Report | None = None
-        self.detection = layer_chooser(viewer, Image, results=True, keep=_is_blur_map)
-        self.labels = layer_chooser(viewer, Labels, results=True, keep=_is_hand_made)
-        self.reading = QComboBox()
-        self.reading.addItems(READINGS)
-        self.jobs = JobBar(session().jobs, "Evaluate", "Scores the detection against the labels.")
-        self.read_as = QLabel()
-        self.read_as.setWordWrap(True)
-        self.table = QTableWidget()
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(230)
-        self.plot = Plot(viewer)
-        self.csv_button = QPushButton("Save CSV…")
-        self.png_button = QPushButton("Save PNG…")
-        self._results = QWidget()
-        self._set_tips()
-        self._lay_out()
-        share_tips(self)
-        self.jobs.clicked.connect(self.evaluate)
-        self.csv_button.clicked.connect(lambda: self._choose_file("csv"))
-        self.png_button.clicked.connect(lambda: self._choose_file("png"))
-
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.detection.native, "A blur map that Detect made."),
-            (self.labels.native, "What you painted, or opened, as the truth."),
-            (self.reading, "annotation: 1 blurred, 2 sharp, 0 not judged. mask: 0 sharp, 255 or 1 "
-                           "blurred."),
-            (self.table, "A row for each score, explained where the mouse rests on it; beside the "
-                         "detection, maps that know nothing."),
-            (self.plot, "For every threshold: how much of what is called sharp (or blurred) is so "
-                        "(precision), and how much of it is found (recall). Dots: the best F."),
-            (self.csv_button, "Writes the scores as a table."),
-            (self.png_button, "Writes the precision-recall plot as a picture."),
+        self.detection = layer_chooser(
+            viewer, Image, tip="A blur map that Detect made.", results=True, keep=_is_blur_map
+        )
+        self.labels = layer_chooser(
+            viewer, Labels, tip="What you painted, or opened, as the truth.", results=True,
+            keep=_is_hand_made,
         )  # fmt: skip
-
-    def _lay_out(self) -> None:
-        form = QFormLayout()
-        form.addRow("Detection", self.detection.native)
-        form.addRow("Labels", self.labels.native)
-        form.addRow("Read labels", self.reading)
-        exports = QHBoxLayout()
-        exports.addWidget(self.csv_button)
-        exports.addWidget(self.png_button)
-        results = QVBoxLayout(self._results)
-        results.setContentsMargins(0, 0, 0, 0)
-        results.addWidget(self.read_as)
-        results.addWidget(self.table, 1)
-        results.addWidget(self.plot, 1)
-        results.addLayout(exports)
+        self.reading = choice(
+            READINGS, READINGS[0],
+            "annotation: 1 blurred, 2 sharp, 0 not judged. mask: 0 sharp, 255 or 1 blurred.",
+        )  # fmt: skip
+        self.jobs = JobBar(
+            self._session.jobs, "Evaluate", "Scores the detection against the labels."
+        )
+        self.read_as = wrapped_label()
+        self.table = read_only_table(
+            TABLE_HEIGHT,
+            "A row for each score, explained where the mouse rests on it; beside the detection, "
+            "maps that know nothing.",
+        )
+        self.plot = tipped(
+            Plot(viewer),
+            "For every threshold: how much of what is called sharp (or blurred) is so "
+            "(precision), and how much of it is found (recall). Dots: the best F.",
+        )
+        self.csv_button = button(
+            "Save CSV…", "Writes the scores as a table.", lambda: self._choose_file("csv")
+        )
+        self.png_button = button(
+            "Save PNG…",
+            "Writes the precision-recall plot as a picture.",
+            lambda: self._choose_file("png"),
+        )
+        self._results = QWidget()
+        exports = row(self.csv_button, self.png_button)
+        results = column(self._results, self.read_as, self.table, self.plot, exports)
         # Else napari puts a stretch below.
         self._results.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._results.hide()
-        layout = QVBoxLayout(self)
-        layout.addLayout(form)
-        layout.addWidget(self.jobs)
-        layout.addWidget(self._results, 1)
+        chosen = form(("Detection", self.detection.native), ("Labels", self.labels.native),
+                      ("Read labels", self.reading))  # fmt: skip
+        layout = column(self, chosen, self.jobs, self._results, margin=True)
+        layout.setStretchFactor(self._results, 1)
         layout.addStretch()
+        for part in (self.table, self.plot):
+            results.setStretchFactor(part, 1)
+        self.jobs.clicked.connect(self.evaluate)
 
     def evaluate(self) -> None:
         """Score the chosen detection against the chosen labels, in the background."""
         blur, labels = self.detection.value, self.labels.value
-        try:
-            if blur is None:
-                raise DefocusError("there is no detection yet; run Detect on an image first")
-            if labels is None:
-                raise DefocusError(
-                    "no labels layer is chosen; paint 1 on blurred and 2 on sharp regions"
-                )
-        except DefocusError as error:
-            self.jobs.refuse(error)
+        if blur is None or labels is None:
+            lacking = NO_DETECTION if blur is None else NO_LABELS
+            self.jobs.refuse(DefocusError(lacking))
             return
         source = self._source(blur)
         mask = layers.find_owned(self._viewer, source, MASK) if source is not None else None
-        has_mask = mask is not None and mask.data.shape == blur.data.shape
-        found = Detection(blur.data, mask.data if has_mask else _cut(blur.data))
+        classes = None if mask is None or mask.data.shape != blur.data.shape else mask.data
+        found = Detection(blur.data, _cut(blur.data) if classes is None else classes)
         painted = labels.data[0] if labels.multiscale else labels.data
         reading, name = self.reading.currentText(), labels.name
         image = blur.name.removesuffix(f" {BLUR}")
@@ -146,9 +123,9 @@ class EvaluateWidget(QWidget):
             annotation, how = read_hand_labels(np.asarray(painted), found.blur.shape, name, reading)
             if should_stop():
                 raise Stopped
-            return compare(found, annotation, image, mask_is_known=has_mask), how
+            return compare(found, annotation, image, mask_is_known=classes is not None), how
 
-        self.jobs.run(lambda result: self._show(*result, blur, source), call)
+        self.jobs.run(lambda found: self._show(found[0], found[1], blur, source), call)
 
     def _source(self, blur: Layer) -> Layer | None:
         """Find the image that a blur map is of."""
@@ -166,54 +143,37 @@ class EvaluateWidget(QWidget):
         layer = layers.put_labels(
             self._viewer, made.disagreement, source or blur, DISAGREEMENT, labels_read=how
         )
-        colours: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
-        layer.colormap = DirectLabelColormap(color_dict=colours | COLOURS)
+        layer.colormap = layers.label_colours(COLOURS)
         layer.features = {"index": list(DISAGREEMENTS), "meaning": list(DISAGREEMENTS.values())}
         counts = [np.count_nonzero(made.disagreement == label) for label in DISAGREEMENTS]
         parts = zip(counts, DISAGREEMENTS.values(), strict=True)
-        self.jobs.say("; ".join(f"{count} pixels {what}" for count, what in parts))
+        self.jobs.report("; ".join(f"{count} pixels {what}" for count, what in parts))
 
     def _fill_table(self, report: Report) -> None:
-        columns = {**report.methods, **report.trivial}
-        self.table.setColumnCount(len(columns))
-        self.table.setHorizontalHeaderLabels([name.replace(" ", "\n") for name in columns])
-        self.table.setRowCount(len(PROTOCOLS))
+        columns = {
+            name.replace(" ", "\n"): [scores.mean[protocol] for protocol in PROTOCOLS]
+            for name, scores in {**report.methods, **report.trivial}.items()
+        }
+        fill_table(self.table, columns, nan="-")
         self.table.setVerticalHeaderLabels(list(PROTOCOLS))
-        for row, (protocol, meaning) in enumerate(PROTOCOLS.items()):
-            self.table.verticalHeaderItem(row).setToolTip(meaning)
-            for column, scores in enumerate(columns.values()):
-                value = scores.mean[protocol]
-                item = QTableWidgetItem("-" if np.isnan(value) else f"{value:.3f}")
-                item.setToolTip(meaning)
-                self.table.setItem(row, column, item)
-        self.table.resizeColumnsToContents()
+        for line, meaning in enumerate(PROTOCOLS.values()):
+            self.table.verticalHeaderItem(line).setToolTip(meaning)
+            for place in range(len(columns)):
+                self.table.item(line, place).setToolTip(meaning)
         self.table.resizeRowsToContents()
 
     # Export
 
     def _choose_file(self, kind: str) -> None:
-        path = ask_to_save(self, "Save the scores", f"scores.{kind}", kind.upper())
-        if path is not None:
-            self._write(path)
+        ask_to_save(self, "Save the scores", f"scores.{kind}", kind.upper(), self.save)
 
-    def save_csv(self, path: Path) -> None:
-        """Write the scores of the last evaluation as a table."""
-        self._write(path)
-
-    def save_png(self, path: Path) -> None:
-        """Write the precision-recall graph of the last evaluation as a picture."""
-        self._write(path)
-
-    def _write(self, path: Path) -> None:
-        if self.report is None:
-            self.jobs.refuse(DefocusError("nothing is scored yet; press Evaluate first"))
-            return
-        try:
+    def save(self, path: Path) -> None:
+        """Write the last evaluation: its scores as CSV, its precision-recall graph as PNG."""
+        with self.jobs.refusing():
+            if self.report is None:
+                raise DefocusError("nothing is scored yet; press Evaluate first")
             self.report.write(path)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        self.jobs.say(f"saved to {path}")
+            self.jobs.report(f"saved to {path}")
 
 
 def _is_blur_map(layer: Layer) -> bool:
@@ -225,7 +185,7 @@ def _is_hand_made(layer: Layer) -> bool:
 
 
 def _cut(blur: Any) -> Any:
-    """Give the classes of a blur map whose mask is gone."""
+    """Return the classes of a blur map whose mask is gone."""
     return np.where(np.asarray(blur) > 0.5, BLURRED, SHARP).astype(np.uint8)
 
 

@@ -65,7 +65,7 @@ class Analysis:
     others : mapping of layer to Series
         Other images of the field, that take the focus too.
     labels : callable or None
-        Gives the objects (Y, X) of the stack at a place.
+        Returns the objects (Y, X) of the stack at a place.
     stacks : dict
         By place, as they are found.
     maps : dict
@@ -96,7 +96,7 @@ class Analysis:
         return [place for place in every if place[axis] == self.channel]
 
     def followers(self, place: Index) -> list[Index]:
-        """Give the other channels, at a place, that take its focus."""
+        """Return the other channels, at a place, that take its focus."""
         axis = self.series.channel_axis
         if self.channel is None or axis is None:
             return []
@@ -109,7 +109,7 @@ class Analysis:
 
     @property
     def steps(self) -> int:
-        """How many events the whole is."""
+        """The number of events of the whole."""
         each = 3 + self.config.register + 2 * (self.labels is not None)
         followers = len(self.followers(self.places[0])) + len(self.others)
         return len(self.places) * self.series.count * (each + followers)
@@ -117,10 +117,10 @@ class Analysis:
 
 def analyse(work: Analysis, on_event: OnEvent, should_stop: ShouldStop) -> Analysis:
     """Analyse the stacks of `work`, one after the other, and fill it."""
-    tell = counted(on_event, work.steps)
+    count = counted(on_event, work.steps)
     for place in work.places:
         try:
-            _analyse_one(work, place, tell, should_stop)
+            _analyse_one(work, place, count, should_stop)
         except DefocusError as error:
             where = ", ".join(f"{name} {i}" for name, i in work.series.where(place).items())
             raise DefocusError(f"{where}: {error}" if where else str(error)) from error
@@ -131,16 +131,16 @@ def counted(on_event: OnEvent, total: int) -> OnEvent:
     """Count the events of several stages as steps of one whole."""
     done = 0
 
-    def tell(event: Event) -> None:
+    def count(event: Event) -> None:
         nonlocal done
         done = min(done + 1, total)
         on_event(replace(event, done=done, total=total))
 
-    return tell
+    return count
 
 
-def _analyse_one(work: Analysis, place: Index, tell: OnEvent, should_stop: ShouldStop) -> None:
-    listeners: dict[str, Any] = {"on_event": tell, "should_stop": should_stop}
+def _analyse_one(work: Analysis, place: Index, on_event: OnEvent, should_stop: ShouldStop) -> None:
+    listeners: dict[str, Any] = {"on_event": on_event, "should_stop": should_stop}
     planes = work.series.planes(place)
     focus = analyse_stack(planes, work.config, **listeners)
     found = None
@@ -152,26 +152,26 @@ def _analyse_one(work: Analysis, place: Index, tell: OnEvent, should_stop: Shoul
         fused[other] = apply_focus(focus, work.series.planes(other), **listeners)
     for key, series in work.others.items():
         image = apply_focus(focus, series.planes(place), **listeners)
-        _keep(work.fused, key, image, work, series, place)
+        _store(work.fused, key, image, work, series, place)
     for at, image in fused.items():
         for role, name in MAPS.items():
             if at == place or role == FUSED or work.place is None:
                 data = image if role == FUSED else getattr(focus, name)
-                _keep(work.maps, role, data, work, work.series, at)
+                _store(work.maps, role, data, work, work.series, at)
     for at in fused:
         work.stacks[at] = OneStack(focus.scores, focus.warnings, found)
 
 
-def _keep(
-    kept: dict[Any, Any], key: Any, data: Plane, work: Analysis, series: Series, place: Index
+def _store(
+    maps: dict[Any, Any], key: Any, data: Plane, work: Analysis, series: Series, place: Index
 ) -> None:
-    """Keep a map on its own, or within those of every stack."""
+    """Store a map on its own, or within those of every stack."""
     if work.place is not None:
-        kept[key, place] = data
+        maps[key, place] = data
         return
-    if (key, None) not in kept:
-        kept[key, None] = blank((*series.others, *data.shape), data.dtype, len(series.others))
-    target = kept[key, None]
+    if (key, None) not in maps:
+        maps[key, None] = blank((*series.others, *data.shape), data.dtype, len(series.others))
+    target = maps[key, None]
     (target.zarr if isinstance(target, OnDisk) else target)[place] = data
 
 
@@ -200,15 +200,15 @@ def blank(shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> Plane | O
 
 
 def to_show(data: Plane | OnDisk) -> Any:
-    """Give what a layer takes: an array, or a lazy one."""
+    """Return what a layer takes: an array, or a lazy one."""
     return data.lazy if isinstance(data, OnDisk) else data
 
 
 def frames(series: Series, place: Index, on_event: OnEvent, should_stop: ShouldStop) -> FrameScores:
     """Score the frames of a time series."""
-    return score_frames(
-        series.array(place), axes=series.axes("T"), on_event=on_event, should_stop=should_stop
-    )
+    array: Any = series.array(place)
+    axes = series.axes("T")
+    return score_frames(array, axes=axes, on_event=on_event, should_stop=should_stop)
 
 
 def annotate_planes(
@@ -221,8 +221,8 @@ def annotate_planes(
             f"an annotation of {' x '.join(map(str, shape))} pixels would not fit into memory; "
             "annotate single planes with From stack in Annotate"
         )
-    tell = counted(on_event, (2 + register) * series.count)
-    listeners: dict[str, Any] = {"on_event": tell, "should_stop": should_stop}
+    counting = counted(on_event, (2 + register) * series.count)
+    listeners: dict[str, Any] = {"on_event": counting, "should_stop": should_stop}
     planes = series.planes(place)
     if register:
         planes = planes.registered(register_planes(planes, **listeners))

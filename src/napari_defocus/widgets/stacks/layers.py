@@ -1,7 +1,8 @@
 """Stacks in napari layers: which axis the planes are along, and maps that lie on the image."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
@@ -32,7 +33,7 @@ class OnePlane:
     Parameters
     ----------
     data : array
-        NumPy, Dask, Zarr, h5py or xarray: only what is asked for is read.
+        NumPy, Dask, Zarr, h5py or xarray: only what is indexed is read.
     axis : int
         Of the leading ones, along which the planes are.
     place : tuple of int
@@ -50,7 +51,8 @@ class OnePlane:
         return self._data[(*before, along, *after, *inside)]
 
 
-class Series(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Series:
     """Planes of an image layer along one axis, for each place of its other leading axes.
 
     It holds the data, not the layer, which may be deleted while it is read.
@@ -88,19 +90,19 @@ class Series(NamedTuple):
         return (*values[: self.axis], *values[self.axis + 1 :])
 
     def index(self, place: Index, plane: int) -> Index:
-        """Give the index, along all leading axes, of a plane."""
+        """Return the index, along all leading axes, of a plane."""
         return (*place[: self.axis], plane, *place[self.axis :])
 
     def array(self, place: Index) -> OnePlane:
-        """Give the planes at a place, as an array that is read plane by plane."""
+        """Return the planes at a place, as an array that is read plane by plane."""
         return OnePlane(self.data, self.axis, place)
 
     def planes(self, place: Index) -> StackPlanes:
-        """Give the planes at a place as a focus stack."""
+        """Return the planes at a place as a focus stack."""
         return open_stack(self.array(place), self.axes("Z"))
 
     def axes(self, letter: str) -> str:
-        """Give a letter for each axis of `array`, that of the planes first."""
+        """Return a letter for each axis of `array`, that of the planes first."""
         return f"{letter}YX" + "S" * (len(self.frame) - 2)
 
     def where(self, place: Index) -> dict[str, int]:
@@ -128,7 +130,7 @@ def series_of(layer: Image, axis: int) -> Series:
 
 
 def guess_axis(layer: Image) -> int:
-    """Give the leading axis that planes are along: by its label, else the last of them."""
+    """Return the leading axis that planes are along: by its label, else the last of them."""
     count = len(layers.leading_shape(layer))
     for names in (DEPTH, TIME):
         for axis in range(count):
@@ -138,7 +140,7 @@ def guess_axis(layer: Image) -> int:
 
 
 def is_time(layer: Image, axis: int) -> bool:
-    """Tell whether the label of an axis says that it is time."""
+    """Tell whether an axis is time, by its label."""
     return bool(words(layer.axis_labels[axis]) & set(TIME))
 
 
@@ -179,7 +181,7 @@ def put_map(
     place : tuple of int, or None
         Which stack of the source it is of; None: of all.
     """
-    layer = find_map(viewer, source, role, place)
+    layer = layers.find_owned(viewer, source, role, place=place)
     colours = len(series.frame) > 2 and role == FUSED
     where = _geometry(source, series.axis, every=place is None)
     if layer is not None and _fits(layer, data, series):
@@ -190,12 +192,10 @@ def put_map(
     if layer is not None:
         viewer.layers.remove(layer)
     at = ", ".join(f"{name} {i}" for name, i in series.where(place or ()).items()) if place else ""
-    note = {"role": role, "source_id": source.unique_id, "source": source.name}
-    note |= {"place": place, "planes": series.count}
     layer = viewer.add_image(
         data,
         name=f"{source.name} {role}" + (f", {at}" if at else ""),
-        metadata={layers.KEY: note},
+        metadata=layers.note_of(source, role, place=place, planes=series.count),
         rgb=colours,
         # Napari would keep the blank of what is written later.
         cache=not hasattr(data, "dask"),
@@ -215,17 +215,6 @@ def _fits(layer: Image, data: Any, series: Series) -> bool:
     return same and not lazy and layers.owned(layer).get("planes") == series.count
 
 
-def find_map(viewer: ViewerModel, source: Image, role: str, place: Index | None) -> Image | None:
-    """Find the map of a role that was made of a source, at a place."""
-    for layer in viewer.layers:
-        note = layers.owned(layer)
-        if (note.get("role"), note.get("source_id")) == (role, source.unique_id) and (
-            note.get("place") == place
-        ):
-            return layer
-    return None
-
-
 def hide_maps(viewer: ViewerModel, source: Image) -> None:
     """Hide the maps that lie on a source, so that its planes are seen."""
     for layer in viewer.layers:
@@ -235,7 +224,7 @@ def hide_maps(viewer: ViewerModel, source: Image) -> None:
 
 
 def _look(source: Image, role: str, planes: int, colours: bool) -> dict[str, Any]:
-    """Give colours and limits of a map."""
+    """Return colours and limits of a map."""
     if colours:
         return {}
     if role == FUSED:
@@ -250,7 +239,7 @@ def _look(source: Image, role: str, planes: int, colours: bool) -> dict[str, Any
 
 
 def _geometry(source: Image, axis: int, every: bool) -> Mapping[str, Any]:
-    """Where a map lies: as its source, without the axis that the planes were along."""
+    """Return where a map lies: as its source, without the axis that the planes were along."""
     others = range(len(layers.leading_shape(source))) if every else ()
     axes = [i for i in others if i != axis] + [source.ndim - 2, source.ndim - 1]
     whole = Affine(
@@ -268,7 +257,7 @@ def _geometry(source: Image, axis: int, every: bool) -> Mapping[str, Any]:
 
 
 def labels_at(labels: Labels, series: Series, place: Index, shown: Index) -> Any:
-    """Give the objects (Y, X) of one stack, to be read on another thread.
+    """Return the objects (Y, X) of one stack, to be read on another thread.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """What was found in a stack or series: a curve, a table, and the plane that a click leads to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from napari.components import ViewerModel
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QAbstractItemView, QWidget
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import whole_file
@@ -24,9 +17,10 @@ from napari_defocus.io.tables import column_rows, write_csv
 from napari_defocus.plot.curves import BEST, CURVE, draw_curve
 from napari_defocus.stacks.plane_scores import PlaneScores, plane_rows
 from napari_defocus.stacks.timelapse import FrameScores
-from napari_defocus.widgets._shared.controls import row, set_tips, wrapped_label
+from napari_defocus.widgets._shared.controls import button, column, row, tipped, wrapped_label
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.plots import Plot
+from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 from napari_defocus.widgets.stacks.jobs import OneStack
 
 FIELD = "field"
@@ -47,15 +41,15 @@ class StackResults(QWidget):
     Signals
     -------
     chosen : int
-        The plane or frame that the user asked for.
-    told : str
-        What was written.
+        The plane or frame that the user clicked on.
+    written : str
+        Which file.
     failed : Exception
         Why nothing was.
     """
 
     chosen = Signal(int)
-    told = Signal(str)
+    written = Signal(str)
     failed = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -63,65 +57,55 @@ class StackResults(QWidget):
         self._rows: list[dict[str, Any]] = []
         self._table_rows: list[dict[str, Any]] = []
         self._paint: Callable[[Figure], None] | None = None
-        self._count = 0
         self.best: int | None = None
         self._stack: OneStack | None = None
         self.summary = wrapped_label()
         self.warning = wrapped_label()
-        self.best_button = QPushButton("Go to best plane")
-        self.plot = Plot(viewer)
+        self.best_button = button("Go to best plane", "", lambda: self.chosen.emit(self.best))
+        self.plot = tipped(
+            Plot(viewer),
+            "The detail of each plane, less that of noise, as a share of the best plane's; of a "
+            "time series, the focus of each frame. A click shows that plane.",
+        )
         self.plot.setMinimumHeight(PLOT_HEIGHT)
-        self.table = QTableWidget()
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table = read_only_table(
+            TABLE_HEIGHT,
+            "The best plane of each object, or the frames out of focus. A click shows that plane.",
+        )
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.verticalHeader().hide()
-        self.table.setMinimumHeight(TABLE_HEIGHT)
-        self.table_button = QPushButton("Save table as CSV…")
-        self.csv_button = QPushButton("Save CSV…")
-        self.png_button = QPushButton("Save PNG…")
-        self._set_tips()
-        self._lay_out()
-        self._connect()
-        self.clear()
-
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.plot, "The detail of each plane, less that of noise, as a share of the best "
-                        "plane's; of a time series, the focus of each frame. A click shows that "
-                        "plane."),
-            (self.csv_button, "The score of each plane or frame, with its error."),
-            (self.png_button, "The curve as a picture, dark on white."),
-            (self.table, "The best plane of each object, or the frames out of focus. A click "
-                         "shows that plane."),
-            (self.table_button, "The table above, as it is."),
-        )  # fmt: skip
-
-    def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.summary, self.warning, self.best_button):
-            layout.addWidget(part)
-        layout.addWidget(self.plot, 2)
-        layout.addLayout(row(self.csv_button, self.png_button))
-        layout.addWidget(self.table, 1)
-        layout.addWidget(self.table_button)
-
-    def _connect(self) -> None:
-        self.best_button.clicked.connect(lambda: self.chosen.emit(self.best))
+        self.table_button = button(
+            "Save table as CSV…",
+            "The table above, as it is.",
+            lambda: self._ask("table.csv", self.save_table),
+        )
+        self.csv_button = button(
+            "Save CSV…",
+            "The score of each plane or frame, with its error.",
+            lambda: self._ask("curve.csv", self.save_csv),
+        )
+        self.png_button = button(
+            "Save PNG…",
+            "The curve as a picture, dark on white.",
+            lambda: self._ask("curve.png", self.save_png),
+        )
+        files = row(self.csv_button, self.png_button)
+        layout = column(self, self.summary, self.warning, self.best_button, self.plot, files,
+                        self.table, self.table_button)  # fmt: skip
+        layout.setStretchFactor(self.plot, 2)
+        layout.setStretchFactor(self.table, 1)
         self.plot.figure.canvas.mpl_connect("button_press_event", self._clicked)
         # The one for keys, the other for a second click on the same row.
         self.table.itemSelectionChanged.connect(self._row_chosen)
         self.table.cellClicked.connect(self._row_chosen)
-        self.csv_button.clicked.connect(lambda: self._ask("curve.csv", self.save_csv))
-        self.png_button.clicked.connect(lambda: self._ask("curve.png", self.save_png))
-        self.table_button.clicked.connect(lambda: self._ask("table.csv", self.save_table))
+        self.clear()
 
     # What is shown
 
     def clear(self) -> None:
         """Show nothing."""
-        self._set("", "", None, [], None, 0)
+        self._set("", "", None, [], None)
 
     def show_stack(self, found: OneStack, where: Mapping[str, int]) -> None:
         """Show the curve of a stack, and the best plane of each of its objects."""
@@ -131,10 +115,8 @@ class StackResults(QWidget):
         place = "".join(f"{name} {at}: " for name, at in where.items())
         text = f"{place}plane {scores.best} is in focus (confidence {sure:.2f})."
         warning = "\n".join(f"⚠ {warning}." for warning in found.warnings)
-        curves = {"": scores}
-        count = len(scores.score)
         rows = plane_rows(scores, where)
-        self._set(text, warning, scores.best, rows, _curves(curves), count)
+        self._set(text, warning, scores.best, rows, _curves({"": scores}))
         self._stack = found
         if found.labels is not None:
             table = {"label": found.labels.index, **found.labels.columns()}
@@ -157,7 +139,7 @@ class StackResults(QWidget):
         known = np.isfinite(found.score)
         best = int(np.nanargmax(found.score)) if known.any() else None
         rows = column_rows(columns, where)
-        self._set(text, "", best, rows, lambda figure: _draw_frames(figure, found), count)
+        self._set(text, "", best, rows, lambda figure: _draw_frames(figure, found))
         if len(away):
             listed = {name: values[away] for name, values in columns.items()}
             listed.pop("out_of_focus")
@@ -170,35 +152,25 @@ class StackResults(QWidget):
         best: int | None,
         rows: list[dict[str, Any]],
         paint: Callable[[Figure], None] | None,
-        count: int,
     ) -> None:
         self.summary.setText(text)
         self.warning.setText(warning)
         self.warning.setVisible(bool(warning))
-        self.best, self._rows, self._paint, self._count = best, rows, paint, count
+        self.best, self._rows, self._paint = best, rows, paint
         self._stack = None
         self.plot.draw(paint or (lambda _: None))
         self._fill([])
         self.best_button.setEnabled(best is not None)
         seen = "Shows the plane, or frame, that is most in focus."
-        set_tips(
-            (self.best_button, seen if best is not None else "Nothing is seen above the noise.")
-        )
+        tipped(self.best_button, seen if best is not None else "Nothing is seen above the noise.")
         self.setVisible(paint is not None)
 
     def _fill(self, rows: list[dict[str, Any]]) -> None:
         self._table_rows = rows
         self.table.blockSignals(True)
         self.table.clearSelection()
-        self.table.setRowCount(len(rows))
-        names = list(rows[0]) if rows else []
-        self.table.setColumnCount(len(names))
-        self.table.setHorizontalHeaderLabels([name.replace("_", " ") for name in names])
-        for line, values in enumerate(rows):
-            for column, value in enumerate(values.values()):
-                text = f"{value:.2f}" if isinstance(value, float) else str(value)
-                self.table.setItem(line, column, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
+        names = rows[0] if rows else ()
+        fill_table(self.table, {name: [line[name] for line in rows] for name in names}, digits=2)
         self.table.blockSignals(False)
         for part in (self.table, self.table_button):
             part.setVisible(bool(rows))
@@ -206,8 +178,8 @@ class StackResults(QWidget):
     # Clicks
 
     def _clicked(self, event: Any) -> None:
-        if event.inaxes is not None and event.xdata is not None and self._count:
-            self.chosen.emit(int(np.clip(round(event.xdata), 0, self._count - 1)))
+        if event.inaxes is not None and event.xdata is not None and self._rows:
+            self.chosen.emit(int(np.clip(round(event.xdata), 0, len(self._rows) - 1)))
 
     def _row_chosen(self, *_: int) -> None:
         line = self.table.currentRow()
@@ -223,41 +195,36 @@ class StackResults(QWidget):
     # Files
 
     def _ask(self, name: str, write: Callable[[Path], None]) -> None:
-        path = ask_to_save(self, "Save", name, Path(name).suffix[1:].upper())
-        if path is not None:
-            write(path)
+        ask_to_save(self, "Save", name, Path(name).suffix[1:].upper(), write)
 
     def save_csv(self, path: Path) -> None:
         """Write the score of each plane or frame."""
-        self._write(path, self._rows)
+        self._write(path, self._rows, lambda: write_csv(path, self._rows))
 
     def save_table(self, path: Path) -> None:
         """Write the table: the best plane of each object, or the frames out of focus."""
-        self._write(path, self._table_rows)
-
-    def _write(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            if not rows:
-                raise DefocusError(NOTHING_YET)
-            write_csv(path, rows)
-        except DefocusError as error:
-            self.failed.emit(error)
-            return
-        self.told.emit(f"saved to {path}")
+        self._write(path, self._table_rows, lambda: write_csv(path, self._table_rows))
 
     def save_png(self, path: Path) -> None:
         """Write the curve as a picture, dark on white."""
-        try:
-            if self._paint is None:
-                raise DefocusError(NOTHING_YET)
+
+        def draw() -> None:
             figure = Figure(PICTURE_INCHES, layout="constrained")
-            self._paint(figure)
+            if self._paint is not None:
+                self._paint(figure)
             with whole_file(path) as temporary:
                 figure.savefig(temporary, dpi=120)
+
+        self._write(path, self._paint, draw)
+
+    def _write(self, path: Path, content: Any, write: Callable[[], None]) -> None:
+        try:
+            if not content:
+                raise DefocusError(NOTHING_YET)
+            write()
+            self.written.emit(f"saved to {path}")
         except DefocusError as error:
             self.failed.emit(error)
-            return
-        self.told.emit(f"saved to {path}")
 
 
 def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:

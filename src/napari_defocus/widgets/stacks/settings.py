@@ -6,19 +6,19 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFormLayout,
-    QListWidget,
-    QListWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
 
 from napari_defocus.stacks.api import EXTREMA, StackConfig
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets._shared.controls import choice, row, set_tips, share_tips, wrapped_label
+from napari_defocus.widgets._shared.controls import (
+    choice,
+    form,
+    row,
+    tick_box,
+    tipped,
+    wrapped_label,
+)
 from napari_defocus.widgets.stacks.layers import Series, axis_title, guess_axis, is_time, series_of
 
 FOCUS, TIME = "focus stack", "time series"
@@ -35,57 +35,60 @@ class StackSettings(QWidget):
         super().__init__()
         self._viewer = viewer
         default = StackConfig()
-        self.image = layer_chooser(viewer, Image)
+        self.image = layer_chooser(
+            viewer,
+            Image,
+            tip="The stack to look at: the image that is selected in the layer list, unless you "
+            "choose another.",
+        )
         follow_selection(viewer, self.image)
         self.contents = wrapped_label()
-        self.axis = QComboBox()
-        self.kind = choice((FOCUS, TIME), FOCUS)
-        self.which = choice((ONE, EVERY), ONE)
-        self.extremum = choice(EXTREMA, default.extremum)
-        self.registering = QCheckBox("register planes")
-        self.registering.setChecked(default.register)
-        self.objects = layer_chooser(viewer, Labels, nullable=True)
-        self.one_focus = QCheckBox("the focus of this channel for all channels")
-        self.others = QListWidget()
-        self.others.setMaximumHeight(LIST_HEIGHT)
-        self._set_tips()
-        self._lay_out()
-        share_tips(self)
-        self._connect()
-        self._image_changed()
-
-    def _set_tips(self) -> None:
-        set_tips(
-            (self.image.native, "The stack to look at: the image that is selected in the layer "
-                                "list, unless you choose another."),
-            (self.axis, "The axis that the planes, or frames, are along."),
-            (self.kind, "A focus stack is one field at several focus positions; "
-                        "of a time series, frames out of focus are flagged."),
-            (self.which, "The image has further axes: one stack for each place along them."),
-            (self.extremum, "max: what is in focus has most detail. min: it has least, as phase "
-                            "objects in bright field, between two planes that have more."),
-            (self.registering, "Brings planes to one another by shift, turn and scale first: "
-                               "hand-held stacks drift, and lenses breathe."),
-            (self.objects.native, "Finds the best plane of each label, too."),
-            (self.one_focus, "The channel on screen is analysed; the others are fused by it."),
-            (self.others, "Images of the same field, such as other channels, that are fused by "
-                          "the focus found in this one."),
+        self.axis = tipped(QComboBox(), "The axis that the planes, or frames, are along.")
+        self.kind = choice(
+            (FOCUS, TIME), FOCUS,
+            "A focus stack is one field at several focus positions; of a time series, frames out "
+            "of focus are flagged.",
         )  # fmt: skip
-
-    def _lay_out(self) -> None:
-        form = self._form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Image", self.image.native)
-        form.addRow("", self.contents)
-        form.addRow("Planes along", self.axis)
-        form.addRow("They are a", self.kind)
-        form.addRow("Stacks", self.which)
-        form.addRow("Extremum", row(self.extremum, self.registering))
-        form.addRow("Objects", self.objects.native)
-        form.addRow("", self.one_focus)
-        form.addRow("Also fuse", self.others)
-
-    def _connect(self) -> None:
+        self.which = choice(
+            (ONE, EVERY), ONE,
+            "The image has further axes: one stack for each place along them.",
+        )  # fmt: skip
+        self.extremum = choice(
+            EXTREMA, default.extremum,
+            "max: what is in focus has most detail. min: it has least, as phase objects in bright "
+            "field, between two planes that have more.",
+        )  # fmt: skip
+        self.registering = tick_box(
+            "register planes",
+            "Brings planes to one another by shift, turn and scale first: hand-held stacks drift, "
+            "and lenses breathe.",
+            default.register,
+        )
+        self.objects = layer_chooser(
+            viewer, Labels, nullable=True, tip="Finds the best plane of each label, too."
+        )
+        self.one_focus = tick_box(
+            "the focus of this channel for all channels",
+            "The channel on screen is analysed; the others are fused by it.",
+        )
+        self.others = tipped(
+            QListWidget(),
+            "Images of the same field, such as other channels, that are fused by the focus found "
+            "in this one.",
+        )
+        self.others.setMaximumHeight(LIST_HEIGHT)
+        self._form = form(
+            ("Image", self.image.native),
+            ("", self.contents),
+            ("Planes along", self.axis),
+            ("They are a", self.kind),
+            ("Stacks", self.which),
+            ("Extremum", row(self.extremum, self.registering)),
+            ("Objects", self.objects.native),
+            ("", self.one_focus),
+            ("Also fuse", self.others),
+            parent=self,
+        )
         self.image.changed.connect(self._image_changed)
         self.axis.currentIndexChanged.connect(self._axis_changed)
         for box in (self.kind, self.which):
@@ -93,6 +96,7 @@ class StackSettings(QWidget):
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed):
             event.connect(self._layers_changed)
+        self._image_changed()
 
     # What is chosen
 
@@ -123,7 +127,7 @@ class StackSettings(QWidget):
         return max(self.axis.currentIndex(), 0)
 
     def series(self) -> Series:
-        """Give the chosen image as planes along the chosen axis.
+        """Return the chosen image as planes along the chosen axis.
 
         Raises
         ------
@@ -133,7 +137,7 @@ class StackSettings(QWidget):
         return series_of(layers.check_image(self.image.value), self.axis_index)
 
     def followers(self) -> dict[Image, Series]:
-        """Give the other images that are fused by the focus of this one."""
+        """Return the other images that are fused by the focus of this one."""
         chosen = self._chosen()
         return {
             layer: series_of(layer, self.axis_index)
@@ -164,7 +168,7 @@ class StackSettings(QWidget):
     def _layers_changed(self, _: Any = None) -> None:
         # Qt may have deleted this widget, as it is closed, before Python has.
         with suppress(RuntimeError):
-            # A chooser does not tell when its last layer goes.
+            # A chooser emits nothing when its last layer goes.
             self.image.reset_choices()
             if self.image.value is None:
                 self._image_changed()
@@ -211,7 +215,7 @@ class StackSettings(QWidget):
         return {layer.unique_id for layer in self._viewer.layers if str(layer.unique_id) in ticked}
 
     def _alike(self) -> list[Image]:
-        """Give the images that show as many planes of the same size as the chosen one."""
+        """Return the images that show as many planes of the same size as the chosen one."""
         if not self.is_stack:
             return []
         size = _size(self.image.value)
@@ -226,6 +230,6 @@ class StackSettings(QWidget):
 
 
 def _size(layer: Image) -> tuple[int, ...]:
-    """Give the shape of an image without its colours."""
+    """Return the shape of an image without its colours."""
     leading = layers.leading_shape(layer)
     return tuple(layers.full_resolution(layer).shape[: len(leading) + 2])

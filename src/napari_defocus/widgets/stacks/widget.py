@@ -6,8 +6,7 @@ from typing import Any
 
 from napari.layers import Image
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QGroupBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGroupBox
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.metric.fitting import METHODS, FitConfig
@@ -15,12 +14,12 @@ from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig
 from napari_defocus.stacks.timelapse import FrameScores
 from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.controls import choice, row, set_tips
-from napari_defocus.widgets._shared.fit_jobs import held_out_text
+from napari_defocus.widgets._shared.controls import button, choice, column, debounced, row, tipped
+from napari_defocus.widgets._shared.fit_jobs import offer_trained
 from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
-from napari_defocus.widgets._shared.session import TRAINED, session
-from napari_defocus.widgets._shared.targets import ANNOTATION, brush_size
+from napari_defocus.widgets._shared.targets import ANNOTATION, add_painted
 from napari_defocus.widgets.stacks import jobs as stack_jobs
 from napari_defocus.widgets.stacks.jobs import Analysis
 from napari_defocus.widgets.stacks.layers import (
@@ -36,20 +35,15 @@ from napari_defocus.widgets.stacks.layers import (
 from napari_defocus.widgets.stacks.results import StackResults
 from napari_defocus.widgets.stacks.settings import StackSettings
 
+ANNOTATE_TIP = "Adds labels of all planes, found by comparing them."
+FIT_TIP = "Learns a metric from the planes, compared; choose it in Detect."
 
-class StacksWidget(QWidget):
-    """A stack in, maps of what is in focus where out.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Given by napari.
-    """
+class StacksWidget(PluginWidget):
+    """A stack in, maps of what is in focus where out."""
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._session = session()
+        super().__init__(viewer)
         # What the results are of: the image, how it was looked at, the stack (None: many).
         self._source: Image | None = None
         self._series: Series | None = None
@@ -58,34 +52,26 @@ class StacksWidget(QWidget):
         self._drawn = 0
         self._shown: Any = None
         self._stopped = False
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
+        self._timer = debounced(self, 0, self._show_current)
         self.settings = StackSettings(viewer)
         self.jobs = JobBar(
             self._session.jobs, "Analyse", "Finds what is in focus in which plane, or frame."
         )
         self.results = StackResults(viewer)
-        self.annotate_button = QPushButton("Annotate planes")
-        self.fit_button = QPushButton("Fit a metric")
-        self.method = choice(METHODS, METHODS[0])
-        set_tips(
-            (self.method, "How Fit a metric learns. nets: trains small nets, minutes on large "
-                          "stacks. instant: in closed form, in seconds."),
+        self.annotate_button = button("Annotate planes", ANNOTATE_TIP, self.annotate)
+        self.fit_button = button("Fit a metric", FIT_TIP, self.fit)
+        self.method = choice(
+            METHODS, METHODS[0],
+            "How Fit a metric learns. nets: trains small nets, minutes on large stacks. instant: "
+            "in closed form, in seconds.",
         )  # fmt: skip
         self._group = QGroupBox("Labels from this stack, without painting")
-        self._lay_out()
+        self._group.setLayout(row(self.annotate_button, self.fit_button, self.method))
+        layout = column(self, self.settings, self.jobs, self.results, self._group, margin=True)
+        layout.setStretchFactor(self.results, 1)
+        layout.addStretch()
         self._connect()
         self._changed()
-
-    def _lay_out(self) -> None:
-        self._group.setLayout(row(self.annotate_button, self.fit_button, self.method))
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.settings)
-        layout.addWidget(self.jobs)
-        layout.addWidget(self.results, 1)
-        layout.addWidget(self._group)
-        layout.addStretch()
 
     def _connect(self) -> None:
         self.settings.changed.connect(self._changed)
@@ -94,28 +80,25 @@ class StacksWidget(QWidget):
         self.jobs.cancel_button.clicked.connect(self._stop)
         self.jobs.ended.connect(self._end)
         self.results.chosen.connect(self.go_to)
-        self.results.told.connect(self.jobs.say)
+        self.results.written.connect(self.jobs.report)
         self.results.failed.connect(self.jobs.refuse)
-        self.annotate_button.clicked.connect(self.annotate)
-        self.fit_button.clicked.connect(self.fit)
         self._session.jobs.changed.connect(self._enable)
-        self._timer.timeout.connect(self._show_current)
         self._viewer.dims.events.current_step.connect(self._moved)
         self._viewer.layers.events.removed.connect(self._removed)
 
     # What is chosen
 
     def _target(self) -> tuple[Image, Series, Index]:
-        """Give the chosen image, how it is looked at, and the index of the plane on screen."""
+        """Return the chosen image, how it is looked at, and the index of the plane on screen."""
         series = self.settings.series()
         source = self.settings.image.value
-        return source, series, layers.visible_index(self._viewer, source, len(series.leading))
+        return source, series, layers.visible_index(self._viewer, source)
 
     def _changed(self) -> None:
         source = self._source
         if source is not None and not self.jobs.busy:
             same = source == self.settings.image.value
-            if not same or self.settings.axis_index != self._series.axis:
+            if not same or self._series is None or self.settings.axis_index != self._series.axis:
                 self._forget()
         self._enable()
 
@@ -139,29 +122,23 @@ class StacksWidget(QWidget):
             why = "choose a focus stack first: an image of several planes"
         elif self.settings.is_series:
             why = "planes of a focus stack are compared; this is taken as a time series"
-        for control, tip in (
-            (self.annotate_button, "Adds labels of all planes, found by comparing them."),
-            (self.fit_button, "Learns a metric from the planes, compared; choose it in Detect."),
-        ):
+        for control, tip in ((self.annotate_button, ANNOTATE_TIP), (self.fit_button, FIT_TIP)):
             control.setEnabled(not why)
-            set_tips((control, f"{why}." if why else tip))
+            tipped(control, f"{why}." if why else tip)
 
     # Analysis
 
     def analyse(self) -> None:
         """Find what is in focus where in the chosen stack or series, in the background."""
-        try:
+        with self.jobs.refusing():
             source, series, shown = self._target()
             if self.settings.is_series:
                 self._score_frames(source, series, series.without(shown))
                 return
             work = self._request(series, shown)
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        self._begin(source, series)
-        self._work = work
-        self.jobs.run(lambda found: self._show(source, found), stack_jobs.analyse, work)
+            self._begin(source, series)
+            self._work = work
+            self.jobs.run(lambda found: self._show(source, found), stack_jobs.analyse, work)
 
     def _begin(self, source: Image, series: Series) -> None:
         self._forget()
@@ -199,7 +176,7 @@ class StacksWidget(QWidget):
             raise DefocusError(f"layer {work.series.name!r} was deleted; its maps were dropped")
         self._show_maps(work)
         many = f"{len(work.stacks)} stacks: " if work.place is None else ""
-        self.jobs.say(f"{many}maps are added as layers; altitude in planes, from 0")
+        self.jobs.report(f"{many}maps are added as layers; altitude in planes, from 0")
 
     def _show_maps(self, work: Analysis) -> None:
         if not self._drawn:
@@ -228,7 +205,7 @@ class StacksWidget(QWidget):
             if source not in self._viewer.layers:
                 raise DefocusError(f"layer {series.name!r} was deleted; its scores were dropped")
             self.results.show_frames(found, series.where(place))
-            self.jobs.say("click on a frame, in the plot or the table, to see it")
+            self.jobs.report("click on a frame, in the plot or the table, to see it")
 
         self._begin(source, series)
         self.jobs.run(show, stack_jobs.frames, series, place)
@@ -240,7 +217,7 @@ class StacksWidget(QWidget):
         work = self._work
         if self._stopped and work is not None and work.place is None and work.stacks:
             total = len(work.places) * (1 + len(work.followers(work.places[0])))
-            self.jobs.say(f"cancelled; {len(work.stacks)} of {total} stacks are done, and stay")
+            self.jobs.report(f"cancelled; {len(work.stacks)} of {total} stacks are done, and stay")
         self._stopped = False
         # The user may have turned to another image meanwhile.
         self._changed()
@@ -257,7 +234,7 @@ class StacksWidget(QWidget):
             return
         place = work.place
         if place is None:
-            index = layers.visible_index(self._viewer, source, len(work.series.leading))
+            index = layers.visible_index(self._viewer, source)
             place = work.series.without(index)
         found = work.stacks.get(place)
         if found is not None and found is not self._shown:
@@ -267,67 +244,57 @@ class StacksWidget(QWidget):
     def go_to(self, plane: int) -> None:
         """Show a plane of the image that the results are of; maps above it are hidden."""
         source, series = self._source, self._series
-        if source is None or source not in self._viewer.layers:
+        if source is None or series is None or source not in self._viewer.layers:
             return
         hide_maps(self._viewer, source)
         source.visible = True
-        index = layers.visible_index(self._viewer, source, len(series.leading))
+        index = layers.visible_index(self._viewer, source)
         place = series.without(index)
         if self._work is not None and self._work.place is not None:
             place = self._work.place
         show_plane(self._viewer, source, series.index(place, plane))
-        self.jobs.say(f"plane {plane} is on screen; the maps are hidden in the layer list")
+        self.jobs.report(f"plane {plane} is on screen; the maps are hidden in the layer list")
 
     # Labels without painting
 
     def annotate(self) -> None:
         """Propose an annotation of all planes of the stack, in the background."""
-        try:
+        with self.jobs.refusing():
             source, series, shown = self._target()
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        arguments = (series, series.without(shown), self.settings.config.register)
-        self.jobs.run(
-            lambda found: self._add_annotation(source, found),
-            stack_jobs.annotate_planes,
-            *arguments,
-        )
+            self.jobs.run(
+                lambda found: self._add_annotation(source, found),
+                stack_jobs.annotate_planes,
+                series,
+                series.without(shown),
+                self.settings.config.register,
+            )
 
     def _add_annotation(self, source: Image, data: stack_jobs.Plane) -> None:
         if source not in self._viewer.layers:
             raise DefocusError(f"layer {source.name!r} was deleted; its annotation was dropped")
         if not data.any():
             raise DefocusError("no plane is clearly sharper than another; paint in Annotate")
-        # No `source_id`: in Annotate that is for labels of a single plane.
-        note = {"role": ANNOTATION, "source": source.name}
         hide_maps(self._viewer, source)
-        labels = self._viewer.add_labels(
+        labels = add_painted(
+            self._viewer,
             data,
-            name=f"{source.name} {ANNOTATION}, all planes",
-            metadata={layers.KEY: note},
-            opacity=0.6,
-            **layers.geometry(source),
+            f"{source.name} {ANNOTATION}, all planes",
+            # No `source_id`: in Annotate that is for labels of a single plane.
+            {layers.KEY: {"role": ANNOTATION, "source": source.name}},
+            layers.geometry(source),
         )
-        labels.colormap = layers.two_classes()
-        labels.brush_size = brush_size(data.shape)
         self._viewer.layers.selection.active = labels
-        self.jobs.say("correct it with the brush; Annotate adds planes of it to the patch set")
+        self.jobs.report("correct it with the brush; Annotate adds planes of it to the patch set")
 
     def fit(self) -> None:
         """Fit a metric to the stack, in the background, and offer it in Detect."""
-        try:
+        with self.jobs.refusing():
             _, series, shown = self._target()
-        except DefocusError as error:
-            self.jobs.refuse(error)
-            return
-        training = replace(TrainingConfig(), device=preferred("device"))
-        config = FitConfig(method=self.method.currentText(), training=training)
-        register = self.settings.config.register
-        arguments = (series, series.without(shown), config, register)
-        self.jobs.run(self._keep, stack_jobs.fit_stack, *arguments)
+            training = replace(TrainingConfig(), device=preferred("device"))
+            config = FitConfig(method=self.method.currentText(), training=training)
+            register = self.settings.config.register
+            arguments = (series, series.without(shown), config, register)
+            self.jobs.run(self._keep, stack_jobs.fit_stack, *arguments)
 
     def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
-        metric, self._session.nets = outcome
-        self._session.add_metric(TRAINED, metric)
-        self.jobs.say(f"{held_out_text(metric)}; offered in Detect as {TRAINED!r}")
+        offer_trained(self._session, outcome, self.jobs)

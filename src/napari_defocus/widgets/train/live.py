@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, Stopped
@@ -15,6 +15,7 @@ from napari_defocus.metric.fitting import FitConfig, instant_metric
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, merge_patch_sets
 from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.controls import debounced
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.session import Session
 from napari_defocus.widgets._shared.targets import ANNOTATION, Target
@@ -33,7 +34,7 @@ class LiveFit(QObject):
     session : Session
         Whose patches are used too.
     config : callable
-        Gives the settings of the fit.
+        Returns the settings of the fit.
     parent : QObject
         Whose life it shares.
 
@@ -63,10 +64,7 @@ class LiveFit(QObject):
         self._latest = Latest(self)
         self._latest.ready.connect(self._receive)
         self._latest.failed.connect(self.failed)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(DEBOUNCE)
-        self._timer.timeout.connect(self._ask)
+        self._timer = debounced(self, DEBOUNCE, self._fit_now)
         session.patches_changed.connect(self._request)
         viewer.layers.events.inserted.connect(self._watch_new)
         viewer.layers.events.removed.connect(self._request)
@@ -97,8 +95,8 @@ class LiveFit(QObject):
             if self._on:
                 self._timer.start()
 
-    def _ask(self) -> None:
-        self._latest.ask(None, _fit, self._targets(), self._session.patch_sets, self._config())
+    def _fit_now(self) -> None:
+        self._latest.request(None, _fit, self._targets(), self._session.patch_sets, self._config())
 
     def _targets(self) -> list[Target]:
         """Copy what is painted now, with the image planes below it."""

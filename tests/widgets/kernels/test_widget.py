@@ -16,17 +16,7 @@ from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.session import TRAINED, session
 from napari_defocus.widgets.kernels.widget import KernelsWidget
 
-
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
-def widget(viewer, qtbot):
-    widget = KernelsWidget(viewer)
-    viewer.window.add_dock_widget(widget)
-    return widget
+WIDGET = KernelsWidget
 
 
 @pytest.fixture(scope="module")

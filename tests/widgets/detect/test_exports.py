@@ -18,6 +18,8 @@ from napari_defocus.widgets._shared.axis_names import letters
 from napari_defocus.widgets.detect import exports
 from napari_defocus.widgets.detect.widget import DetectWidget
 
+WIDGET = DetectWidget
+
 DIALOG = "napari_defocus.widgets._shared.dialogs.QFileDialog.getSaveFileName"
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 STACK = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
@@ -27,14 +29,7 @@ MICROMETRES = {"scale": (0.5, 0.5), "units": ("um", "um")}
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
-def widget(viewer, qtbot):
-    widget = DetectWidget(viewer)
-    viewer.window.add_dock_widget(widget)
+def widget(widget):
     widget.detector_chooser.choose("metric")
     return widget
 

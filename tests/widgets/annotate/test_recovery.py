@@ -19,11 +19,6 @@ WAIT = 15_000
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
 def open_widget(viewer, qtbot):
     made = []
 
@@ -226,7 +221,7 @@ def test_closing_in_an_orderly_way_leaves_nothing(tmp_path):
         import os, signal, sys
         from pathlib import Path
         import numpy as np
-        from napari_defocus.widgets import recovery
+        from napari_defocus.widgets.annotate import recovery
         folder = Path(sys.argv[1])
         recovery.platformdirs.user_state_path = lambda *_, **__: folder
         copy = recovery.Copy(np.ones((4, 4), np.uint8), "photo", ())

@@ -18,11 +18,6 @@ WAIT = 15_000
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
 def open_widget(viewer, qtbot):
     """Dock the widget once the layers are there."""
     made = []
@@ -151,7 +146,7 @@ def test_one_plane_of_a_lazy_stack_with_calibrated_scale(viewer, open_widget, cl
     data = dask.from_array(sample.image, chunks=(1, -1, -1))
     image = viewer.add_image(data, name="z", scale=scale, translate=(4, 5, 6), units=units)
     viewer.dims.set_current_step(0, 7)
-    index = layers.visible_index(viewer, image, 1)
+    index = layers.visible_index(viewer, image)
     widget = open_widget()
     click(widget.from_stack)
     settle(widget)

@@ -13,16 +13,13 @@ from napari_defocus.widgets.detect.widget import DetectWidget
 from napari_defocus.widgets.evaluate import widget as module
 from napari_defocus.widgets.evaluate.widget import EvaluateWidget
 
+WIDGET = EvaluateWidget
+
 SAMPLE = read_sample("photo")
 STEP = 3
 PHOTO = SAMPLE.image[::STEP, ::STEP]
 BLURRED = SAMPLE.blurred[::STEP, ::STEP]
 TRUTH = annotation_from_mask(255 * BLURRED.astype(np.uint8))
-
-
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
 
 
 def press(qtbot, widget):
@@ -41,9 +38,7 @@ def photo(viewer, qtbot):
 
 
 @pytest.fixture
-def widget(viewer, qtbot, photo):
-    widget = EvaluateWidget(viewer)
-    viewer.window.add_dock_widget(widget)
+def widget(photo, widget):
     return widget
 
 
@@ -92,11 +87,11 @@ def test_one_click_scores_the_detection(viewer, widget, qtbot, photo, tmp_path):
     assert list(differ.features["meaning"]) == ["blurred, called sharp", "sharp, called blurred"]
     assert str((differ.data == 1).sum()) in widget.jobs.text.text()
 
-    widget.save_csv(tmp_path / "scores.csv")
+    widget.save(tmp_path / "scores.csv")
     rows = list(csv.DictReader((tmp_path / "scores.csv").open(encoding="utf-8")))
     assert float(rows[0]["AUC"]) == pytest.approx(expected.values["AUC"], abs=1e-6)
     assert {row["method"] for row in rows} >= {"detection", "all sharp"}
-    widget.save_png(tmp_path / "curve.png")
+    widget.save(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "curve.png" in widget.jobs.text.text()
 
@@ -113,8 +108,8 @@ def test_buttons_ask_where_to_save(viewer, widget, qtbot, monkeypatch, tmp_path)
     widget.png_button.click()
     widget.png_button.click()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.png"]
-    widget.save_csv(tmp_path / "no" / "folder" / "x.csv")
-    widget.save_csv(tmp_path)
+    widget.save(tmp_path / "no" / "folder" / "x.csv")
+    widget.save(tmp_path)
     assert widget.jobs.text.text().startswith("⚠")
 
 
@@ -175,7 +170,7 @@ def test_nothing_to_evaluate(viewer, qtbot):
     viewer.window.add_dock_widget(widget)
     widget.jobs.run_button.click()
     assert "no detection yet" in widget.jobs.text.text()
-    widget.save_csv("scores.csv")
+    widget.save("scores.csv")
     assert "nothing is scored yet" in widget.jobs.text.text()
     viewer.add_image(PHOTO)
     assert not widget.detection.choices

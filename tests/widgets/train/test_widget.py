@@ -14,20 +14,15 @@ from napari_defocus.widgets._shared.targets import ANNOTATION
 from napari_defocus.widgets.train import live
 from napari_defocus.widgets.train.widget import TrainWidget
 
+WIDGET = TrainWidget
+
 TIMEOUT = 30_000
 # Between two ticks of a timer of 10 ms while nets are trained, in seconds; the machine may be busy.
 LONGEST_GAP = 0.5
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
-def widget(viewer, qtbot):
-    widget = TrainWidget(viewer)
-    viewer.window.add_dock_widget(widget)
+def widget(widget):
     widget.settings.nets.setValue(1)
     widget.settings.epochs.setValue(2)
     return widget
@@ -112,7 +107,7 @@ def test_curves_of_several_nets(widget):
 
 def test_the_window_answers_while_nets_are_trained(ready, patch_set, qtbot, capsys):
     # What is imported once in a process stalls it for its own time.
-    fit_jobs.fit_patches([patch_set], ready.settings.config, lambda _: None, lambda: False)
+    fit_jobs.import_early()
     ready.settings.epochs.setValue(4)
     ready.show()
     qtbot.waitExposed(ready)
@@ -152,7 +147,7 @@ def test_a_failing_job_is_told_and_the_buttons_come_back(ready, qtbot, monkeypat
         raise RuntimeError("CUDA out of memory")
 
     told = []
-    monkeypatch.setattr(fit_jobs, "train", fail)
+    monkeypatch.setattr(fit_jobs, "train_in_child", fail)
     monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", told.append)
     run(ready, qtbot)
     assert "CUDA out of memory; close other programs" in ready.jobs.text.text()

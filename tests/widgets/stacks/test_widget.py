@@ -34,11 +34,6 @@ Z_STACK = read_sample("z_stack").image
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
 def open_widget(viewer, qtbot):
     """Dock the widget once the layers are there."""
 
@@ -71,7 +66,7 @@ def small():
 
 
 def plane_on_screen(viewer, layer, axis=0):
-    return layers.visible_index(viewer, layer, len(layers.leading_shape(layer)))[axis]
+    return layers.visible_index(viewer, layer)[axis]
 
 
 def objects():
@@ -324,7 +319,7 @@ def test_every_stack(viewer, open_widget, click, settle, qtbot, monkeypatch, lar
     viewer.dims.set_current_step(1, 1)
     qtbot.waitUntil(lambda: "t 1" in widget.results.summary.text(), timeout=WAIT)
     click(widget.results.best_button)
-    at = layers.visible_index(viewer, source, 2)
+    at = layers.visible_index(viewer, source)
     assert at == (expected[1].scores.best, 1)
 
 

@@ -12,11 +12,6 @@ def line(figure):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
 def plot(viewer):
     plot = Plot(viewer)
     viewer.window.add_dock_widget(plot)

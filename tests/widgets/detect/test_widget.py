@@ -29,20 +29,10 @@ from napari_defocus.widgets.detect import widget as module
 from napari_defocus.widgets.detect.settings import DETECTOR_TITLES
 from napari_defocus.widgets.detect.widget import DetectWidget
 
+WIDGET = DetectWidget
+
 CAMERA = data.camera()[100:340:2, 60:380:2]  # 120 x 160
 Z = np.stack([CAMERA, CAMERA[::-1], CAMERA[:, ::-1]])
-
-
-@pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
-def widget(viewer, qtbot):
-    widget = DetectWidget(viewer)
-    viewer.window.add_dock_widget(widget)
-    return widget
 
 
 METRIC = DetectionConfig(detector="metric")
@@ -721,7 +711,7 @@ def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
     before = widget.metric_chooser.count()
     for name in ("cut", "foreign", "empty", "missing"):
         path = tmp_path / f"{name}.safetensors"
-        widget.jobs.say("")
+        widget.jobs.report("")
         widget.use_metric_file(path)
         assert widget.jobs.text.text().startswith("⚠")
         assert path.name in widget.jobs.text.text()

@@ -1,0 +1,21 @@
+"""What the six widgets have in common."""
+
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QWidget
+
+from napari_defocus.widgets._shared.session import session
+
+
+class PluginWidget(QWidget):
+    """A widget of the plugin.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._session = session()
