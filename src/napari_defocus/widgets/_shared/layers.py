@@ -255,7 +255,8 @@ def _geometry_for(data: npt.NDArray[Any], source: Layer) -> dict[str, Any]:
 def label_colours(colours: Mapping[int, tuple[float, ...]] | None = None) -> DirectLabelColormap:
     """Return a colormap of some labels, of blurred and sharp by default; others have no colour."""
     shown: dict[int | None, tuple[float, ...]] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
-    shown |= colours or {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
+    classes = {label: (*COLOURS[label], 1.0) for label in (BLURRED, SHARP)}
+    shown.update((colours or classes).items())
     return DirectLabelColormap(color_dict=shown)
 
 
