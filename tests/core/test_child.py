@@ -81,7 +81,7 @@ def test_no_result(run):
         ("DefocusError('paint more blurred regions')", "^paint more blurred regions$"),
         ("MemoryError()", "MemoryError; close other programs"),
         ("RuntimeError('CUDA out of memory. Tried 2 GiB')", "2 GiB; close other programs"),
-        ("RuntimeError('DefaultCPUAllocator: can not')", "close other programs"),
+        ("RuntimeError('DefaultCPUAllocator: could not allocate')", "close other programs"),
         ("RuntimeError('CUDA error: unspecified launch failure')", "try the device 'cpu'"),
         ("ModuleNotFoundError('No module named torch')", "pip install .* torch"),
         ("KeyError('first.weight')", "KeyError: 'first.weight'; try the device 'cpu'"),

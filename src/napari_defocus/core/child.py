@@ -37,7 +37,14 @@ STOP = b"stop\n"
 OTHERWISE = "the device 'cpu', or the method 'instant'"
 MEMORY = "close other programs, or take fewer patches or nets"
 # How libraries report that memory is short.
-MEMORY_WORDS = ("out of memory", "outofmemory", "alloc", "cannot allocate", "failed to map segment")
+MEMORY_WORDS = (
+    "out of memory",
+    "outofmemory",
+    "bad_alloc",
+    "alloc_failed",
+    "allocate",
+    "failed to map segment",
+)
 
 Work = Callable[[Path, OnEvent, ShouldStop], bool]
 
