@@ -9,7 +9,8 @@ from scipy import ndimage
 from skimage import data
 
 from benchmarks.speed import gpu
-from napari_defocus.cli.main import build_parser, detection_config, main
+from napari_defocus.cli._detection_options import detection_config
+from napari_defocus.cli.main import build_parser, main
 from napari_defocus.core.devices import DeviceWarning, free_memory, held, inference_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.tiling import plan_tiles

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
 
-from napari_defocus.cli import main as cli
+from napari_defocus.cli._detection_options import detection_config
+from napari_defocus.cli.main import build_parser
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import SCALES
 from napari_defocus.detection.recipes import as_arguments, as_command, as_python
@@ -43,13 +44,13 @@ CONFIGS = st.builds(
 
 
 def parsed(words):
-    return cli.build_parser().parse_args(words)
+    return build_parser().parse_args(words)
 
 
 @given(CONFIGS)
 def test_arguments_read_back_as_the_same_settings(config):
     options = parsed(["detect", "IMAGE", "--out", "results", *as_arguments(config)])
-    assert cli.detection_config(options) == config
+    assert detection_config(options) == config
 
 
 @given(CONFIGS, st.sampled_from(["default", "/a b/mine.safetensors"]))
@@ -59,7 +60,7 @@ def test_command_reads_back(config, metric):
     options = parsed(words[1:])
     assert [str(path) for path in options.inputs] == ["my 'image'.tif"]
     assert options.metric == metric
-    assert cli.detection_config(options) == config
+    assert detection_config(options) == config
 
 
 @given(CONFIGS)

@@ -1,22 +1,80 @@
-"""What commands share: outputs that are in the way, Ctrl+C, and progress told on stderr."""
+"""What commands share: exit codes, errors, existing outputs, Ctrl+C, and progress on stderr."""
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event
 
-# Of many events, one in so many seconds is told.
+Input = TypeVar("Input", bound=str | Path)
+
+PROGRAM = "napari-defocus"
+# Beside 0, and the 1 with which Python ends where an error was not foreseen.
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+# Of many events, one in so many seconds is printed.
 PAUSE_S = 2.0
 
 
+def report_error(error: Exception, source: object = "") -> int:
+    """Print an error as one line that names its source, and return the exit status for it."""
+    line = " ".join(str(error).split())
+    named = str(source) in str(error)
+    print(f"{PROGRAM}: {line if named else f'{source}: {line}'}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def run_each(
+    inputs: Iterable[Input],
+    work: Callable[[Input], tuple[str, Iterable[Path]]],
+    *,
+    failed: int = 0,
+    noun: str = "",
+) -> int:
+    """Work on every input, print the outputs, and go on where an input cannot be used.
+
+    Parameters
+    ----------
+    inputs : iterable of str or Path
+        What `work` takes.
+    work : callable
+        Returns the stem of an input's outputs, and an iterable that does the work and yields them.
+    failed : int
+        How many inputs could not be used before.
+    noun : str
+        What inputs are, for a last line that counts them, if any.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    done: dict[str, Input] = {}
+    for given in inputs:
+        try:
+            stem, outputs = work(given)
+            if stem in done:
+                raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
+            for path in outputs:
+                print(path)
+            done[stem] = given
+        except DefocusError as error:
+            failed += 1
+            report_error(error, given)
+    total = len(done) + failed
+    if noun and total > 1:
+        print(f"{len(done)} of {total} {noun} done", file=sys.stderr)
+    return EXIT_BAD_INPUT if failed else 0
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Say at once, before long work, that an output is in the way, or that it has no place."""
+    """Check, before long work, that an output is not in the way and has a place."""
     try:
         if path.exists() and not overwrite:
             raise DefocusError(f"{path} exists already; give --overwrite to replace it")
@@ -31,14 +89,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl+C into a polite request to stop."""
+    """Turn the first Ctrl+C into a request to stop, for `should_stop`; the second interrupts."""
     stop: list[int] = []
 
-    def ask(number: int, frame: Any) -> None:
+    def request(number: int, frame: Any) -> None:
         stop.append(number)
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, request)
     try:
         yield lambda: bool(stop)
     finally:
@@ -46,20 +104,20 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def print_event(event: Event) -> None:
-    """Tell an event on stderr."""
+    """Print an event on stderr."""
     values = "".join(f"  {name} {value:.3f}" for name, value in event.values.items())
     print(f"{event.stage}: {event.done} of {event.total}{values}", file=sys.stderr)
 
 
 class Progress:
-    """Tells events on stderr: the last of a stage, and others now and then."""
+    """Prints events on stderr: the last of a stage, and others now and then."""
 
     def __init__(self) -> None:
-        self._told = 0.0
+        self._printed = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Print an event where it is time for one."""
         now = time.monotonic()
-        if event.done == event.total or now - self._told > PAUSE_S:
-            self._told = now
+        if event.done == event.total or now - self._printed > PAUSE_S:
+            self._printed = now
             print_event(event)

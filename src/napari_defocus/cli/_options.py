@@ -19,9 +19,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_out(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the options that say where results go."""
+    """Add the options that name the place of results."""
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def add_planes(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the planes of a focus stack."""
+    parser.add_argument(
+        "--axes", help="a letter for each dimension, where the file does not say, such as ZYX"
+    )
+    parser.add_argument(
+        "--register", action="store_true", help="bring drifting, breathing planes together first"
+    )
 
 
 def add_setting(group: Any, config: Any, field: str, text: str, **options: Any) -> None:
@@ -39,6 +49,6 @@ def add_setting(group: Any, config: Any, field: str, text: str, **options: Any) 
 
 
 def config_from(options: argparse.Namespace, kind: type[Any], **given: Any) -> Any:
-    """Fill a config from the options that bear its fields' names, and from `given`."""
-    told = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
-    return kind(**{**told, **given})
+    """Return a config filled from the options that bear its fields' names, and from `given`."""
+    found = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
+    return kind(**{**found, **given})

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.cli import main as cli
-from napari_defocus.cli._console import Progress, interruptible, refuse_existing
+from napari_defocus.cli._console import (
+    Progress,
+    interruptible,
+    refuse_existing,
+    report_error,
+    run_each,
+)
+from napari_defocus.cli._detection_options import add_detection_settings, detection_config
+from napari_defocus.cli._options import add_out
 from napari_defocus.core.devices import DeviceWarning
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
@@ -84,34 +91,80 @@ class Request:
         return [f"{name}.tif" for name in names] + ["overview.png"] * ("picture" in self.names)
 
 
-def detect(options: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders of images, OME-Zarr folders, or URLs of OME-Zarr",
+    )
+    add_out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
+    parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
+    parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
+    parser.add_argument("--confidence", action="store_true", help="write STEM.confidence.tif too")
+    parser.add_argument(
+        "--radius",
+        action="store_true",
+        help="write the radius of the blur and its error too, STEM.radius_px.tif and "
+        "STEM.radius_error_px.tif, and the same in _um where the pixel size is known; "
+        "dense detector only",
+    )
+    parser.add_argument(
+        "--axes", help="a letter for each dimension, where the file does not say, such as TCZYX"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished results alone unless input, metric or settings changed",
+    )
+    _add_tiles(parser)
+    add_detection_settings(parser)
+
+
+def _add_tiles(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "large images",
+        "Zarr, and files of more than 268 megapixels, are worked in tiles; so is any image where "
+        "one of the first three is given. A killed run goes on where it stopped.",
+    )
+    group.add_argument("--tile", type=int, metavar="N", help="side of a tile, pixels")
+    group.add_argument("--memory", type=float, metavar="GIB", help="most memory on this machine")
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="threads, processes, or the address of a Dask scheduler, such as tcp://host:8786",
+    )
+    group.add_argument(
+        "--format",
+        choices=("zarr", "tif"),
+        help="of the results: OME-Zarr with coarser levels (for Zarr), or BigTIFF (for others)",
+    )
+    group.add_argument(
+        "--missing",
+        choices=("error", "fill"),
+        default="error",
+        help="what a chunk is that a Zarr does not hold: lost, or empty",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
     request = _request(options)
     if request.config.detector == "auto" and not find_spec("torch"):
         print("torch is not installed: the local metric detects", file=sys.stderr)
     sources, failed = _sources(options.inputs)
-    done: dict[str, str | Path] = {}
     with _notices_in_a_line(), _tasks(options) as tasks:
-        for source in sources:
-            try:
-                stem = _stem(source)
-                if stem in done:
-                    raise DefocusError(
-                        f"its results would overwrite those of {done[stem]}; rename one"
-                    )
-                for path in _detect_input(source, stem, request, options, tasks):
-                    print(path)
-                done[stem] = source
-            except Stopped:
-                print("stopped; the same command goes on where it was", file=sys.stderr)
-                return cli.EXIT_INTERRUPTED
-            except DefocusError as error:
-                failed += 1
-                cli.report_error(_about(source, error))
-    total = len(done) + failed
-    if total > 1:
-        print(f"{len(done)} of {total} images done", file=sys.stderr)
-    return cli.EXIT_BAD_INPUT if failed else 0
+
+        def work(source: str | Path) -> tuple[str, Iterable[Path]]:
+            stem = _stem(source)
+            return stem, _detect_input(source, stem, request, options, tasks)
+
+        try:
+            return run_each(sources, work, failed=failed, noun="images")
+        except Stopped:
+            print("stopped; the same command goes on where it was", file=sys.stderr)
+            raise
 
 
 @contextmanager
@@ -139,7 +192,7 @@ def _notices_in_a_line() -> Iterator[None]:
 
 def _request(options: argparse.Namespace) -> Request:
     metric = load_metric(options.metric)
-    config = cli.detection_config(options)
+    config = detection_config(options)
     if options.radius and detector_for(metric, config) == "metric":
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
@@ -159,7 +212,7 @@ def _sources(inputs: Sequence[str | Path]) -> tuple[list[str | Path], int]:
             sources.update(dict.fromkeys(found))
         except DefocusError as error:
             failed += 1
-            cli.report_error(error)
+            report_error(error)
     return list(sources), failed
 
 
@@ -173,11 +226,6 @@ def _stem(source: str | Path) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return Path(name).stem
-
-
-def _about(source: str | Path, error: DefocusError) -> DefocusError:
-    """Name the file in an error that does not name it yet."""
-    return error if str(source) in str(error) else DefocusError(f"{source}: {error}")
 
 
 @contextmanager
@@ -198,10 +246,11 @@ def _detect_input(
     request: Request,
     options: argparse.Namespace,
     tasks: "Tasks | None",
-) -> list[Path]:
+) -> Iterator[Path]:
     if tasks is not None or _is_zarr(source) or _is_large(Path(source)):
-        return _detect_tiled(source, stem, request, options, tasks)
-    return detect_file(Path(source), stem, request)
+        yield from _detect_tiled(source, stem, request, options, tasks)
+    else:
+        yield from detect_file(Path(source), stem, request)
 
 
 def _is_large(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """The command `export`: masks in, polygons for QuPath and tables of what is blurred out."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.cli import main as cli
-from napari_defocus.cli._console import refuse_existing
+from napari_defocus.cli._console import refuse_existing, report_error, run_each
 from napari_defocus.cli._options import add_out
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
@@ -75,23 +74,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def export(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the polygons and tables of masks; go on where one cannot be used."""
     masks, failed = _masks(options.masks)
-    done: dict[str, str] = {}
-    for given in masks:
-        try:
-            stem = mask_stem(given)
-            if stem in done:
-                raise DefocusError(f"its results would overwrite those of {done[stem]}; rename one")
-            for path in _work(given, stem, options):
-                print(path)
-            done[stem] = given
-        except DefocusError as error:
-            failed += 1
-            named = str(given) in str(error)
-            cli.report_error(error if named else DefocusError(f"{given}: {error}"))
-    return cli.EXIT_BAD_INPUT if failed else 0
+
+    def work(given: str) -> tuple[str, Iterable[Path]]:
+        stem = mask_stem(given)
+        return stem, _export(given, stem, options)
+
+    return run_each(masks, work, failed=failed)
 
 
 def _masks(inputs: Sequence[str]) -> tuple[list[str], int]:
@@ -108,7 +99,7 @@ def _masks(inputs: Sequence[str]) -> tuple[list[str], int]:
         masks.update(dict.fromkeys(map(str, sorted(found))))
         if not found:
             failed += 1
-            cli.report_error(DefocusError(f"{given}: a folder without masks, STEM.mask.tif"))
+            report_error(DefocusError(f"{given}: a folder without masks, STEM.mask.tif"))
     return list(masks), failed
 
 
@@ -129,7 +120,7 @@ class _Inputs:
     image: ImageSource | None
 
 
-def _work(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
+def _export(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
     """Write what is asked for of one mask."""
     endings = ["geojson", "shares.csv"] + ["objects.csv"] * (options.labels is not None)
     paths = {ending: options.out / f"{stem}.{ending}" for ending in endings}

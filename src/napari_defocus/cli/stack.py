@@ -1,33 +1,29 @@
-"""The commands that work on focus stacks: `stack`, and the labels of `fit --from-stack`."""
+"""The command `stack`: focus stacks and time series in, fused images, maps and tables out."""
 
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.cli import main as cli
-from napari_defocus.cli._console import Progress, interruptible, refuse_existing
-from napari_defocus.cli._options import config_from
+from napari_defocus.cli._console import Progress, interruptible, refuse_existing, run_each
+from napari_defocus.cli._options import add_out, add_planes, add_setting, config_from
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import ShouldStop, Stopped
+from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.folder import FolderSource
 from napari_defocus.io.open import open_stack_source
 from napari_defocus.io.raster import read_labels, write_tiff
 from napari_defocus.io.tables import column_rows, write_csv
-from napari_defocus.metric.patches import PatchConfig, PatchSet, merge_patch_sets
 from napari_defocus.plot.curves import save_curve
-from napari_defocus.stacks.api import FocusStack, StackConfig, analyse_stack, apply_focus
+from napari_defocus.stacks.api import EXTREMA, FocusStack, StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import score_labels
 from napari_defocus.stacks.plane_scores import plane_rows
 from napari_defocus.stacks.planes import stacks_in
-from napari_defocus.stacks.stack_patches import patches_from_planes
 from napari_defocus.stacks.timelapse import score_frames
 
 # Of each file, the field of `FocusStack` that it holds.
@@ -39,31 +35,43 @@ MAPS = {
 }
 
 
-def stack(options: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="stack files, OME-Zarr folders or URLs, or folders of images that are the planes",
+    )
+    add_out(
+        parser,
+        "folder for STEM.altitude.tif (in planes from 0), STEM.confidence.tif, STEM.fused.tif, "
+        "STEM.provenance.tif and STEM.planes.csv; of a time series without Z, STEM.frames.csv",
+    )
+    add_planes(parser)
+    config = StackConfig()
+    add_setting(
+        parser, config, "extremum", "where focus has most detail, or least", choices=EXTREMA
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="LABELS", help="objects: write STEM.labels.csv too"
+    )
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="apply the focus of this channel, from 0, to all"
+    )
+    parser.add_argument("--picture", action="store_true", help="write the curve, STEM.planes.png")
+
+
+def run(options: argparse.Namespace) -> int:
     """Analyse focus stacks; go on where one cannot be used."""
-    failed = 0
-    done: dict[str, str] = {}
     with interruptible() as should_stop:
-        for place in options.inputs:
-            try:
-                source = open_stack_source(place, options.axes)
-                name = stem(source)
-                if name in done:
-                    raise DefocusError(
-                        f"its results would overwrite those of {done[name]}; rename one"
-                    )
-                for path in _work(source, options.out / name, options, should_stop):
-                    print(path)
-                done[name] = source.name
-            except DefocusError as error:
-                failed += 1
-                named = str(place) in str(error)
-                cli.report_error(error if named else DefocusError(f"{place}: {error}"))
-            except Stopped:
-                return cli.EXIT_INTERRUPTED
-    if len(options.inputs) > 1:
-        print(f"{len(done)} of {len(options.inputs)} stacks done", file=sys.stderr)
-    return cli.EXIT_BAD_INPUT if failed else 0
+
+        def work(place: str) -> tuple[str, Iterable[Path]]:
+            source = open_stack_source(place, options.axes)
+            name = stem(source)
+            return name, _write_stack(source, options.out / name, options, should_stop)
+
+        return run_each(options.inputs, work, noun="stacks")
 
 
 def stem(source: ImageSource) -> str:
@@ -72,7 +80,7 @@ def stem(source: ImageSource) -> str:
     return path.name if isinstance(source, FolderSource) else path.stem
 
 
-def _work(
+def _write_stack(
     source: ImageSource, out: Path, options: argparse.Namespace, should_stop: ShouldStop
 ) -> Iterator[Path]:
     if "Z" not in source.axes and "T" in source.axes:
@@ -218,44 +226,3 @@ def _frames(
     listed = ", ".join(map(str, out_of_focus)) or "none"
     print(f"{source.name}: frames out of focus: {listed}", file=sys.stderr)
     return path
-
-
-def cut_from_stack(options: argparse.Namespace) -> PatchSet:
-    """Cut patches from focus stacks whose planes are labelled by comparing them."""
-    if options.images:
-        raise DefocusError("give images with their labels, or --from-stack, not both")
-    refuse_existing(options.out, options.overwrite)
-    config: PatchConfig = config_from(options, PatchConfig)
-    try:
-        with interruptible() as should_stop:
-            parts = [
-                part
-                for place in options.from_stack
-                for part in _parts_of(place, config, options, should_stop)
-            ]
-    except Stopped:
-        raise KeyboardInterrupt from None
-    return merge_patch_sets(parts)
-
-
-def _parts_of(
-    place: str, config: PatchConfig, options: argparse.Namespace, should_stop: ShouldStop
-) -> Iterator[PatchSet]:
-    source = open_stack_source(place, options.axes)
-    at = source.axes.index("Z")
-    for index, planes in stacks_in(source):
-        try:
-            yield patches_from_planes(
-                planes,
-                partial(_name_of_plane, source, index, at),
-                config,
-                register=options.register,
-                on_event=Progress(),
-                should_stop=should_stop,
-            )
-        except DefocusError as error:
-            raise DefocusError(f"{source.name}: {error}") from error
-
-
-def _name_of_plane(source: ImageSource, index: tuple[int, ...], at: int, z: int) -> str:
-    return source.where((*index[:at], z, *index[at:]))

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from skimage import data
 
 from napari_defocus.cli import main as cli
+from napari_defocus.cli._detection_options import detection_config
 from napari_defocus.core.progress import Event, Stopped
 from napari_defocus.dense import detector as dense
 from napari_defocus.detection.api import DetectionConfig, detect
@@ -427,7 +428,7 @@ def test_copy_as_command_reads_back_as_the_same_settings(viewer, widget):
     widget.copy_command.click()
     words = shlex.split(QApplication.clipboard().text())
     assert words[:3] == ["napari-defocus", "detect", "IMAGE"]
-    assert cli.detection_config(cli.build_parser().parse_args(words[1:])) == widget.config
+    assert detection_config(cli.build_parser().parse_args(words[1:])) == widget.config
     assert widget.config.caution == -1.5
     widget.copy_python.click()
     text = QApplication.clipboard().text()

@@ -1,0 +1,36 @@
+"""The command `demo`: the bundled samples, their maps, and how right these are."""
+
+import argparse
+
+import numpy as np
+
+from napari_defocus.cli._options import add_out
+from napari_defocus.cli.detect import Request, detect_file
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.io.raster import read_image
+from napari_defocus.metric.local_metric import load_metric
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_out(parser, "folder for the results")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Detect defocus in the bundled samples, and score it where the truth is known."""
+    from napari_defocus.data.samples import SAMPLES, read_sample
+    from napari_defocus.evaluate.scores import score_map
+
+    request = Request(
+        load_metric(), DetectionConfig(), options.out, ("picture",), overwrite=options.overwrite
+    )
+    for name in SAMPLES:
+        sample = read_sample(name)
+        for path in detect_file(sample.path, sample.path.stem, request):
+            print(path)
+        if sample.blurred is not None:
+            blur = read_image(options.out / f"{sample.path.stem}.blur.tif").data
+            error = float(np.abs(blur - sample.blurred).mean())
+            auc = score_map(blur, sample.blurred).values["AUC"]
+            print(f"{name}: mean error {error:.3f}, AUC {auc:.3f} against the known truth")
+    return 0

@@ -1,0 +1,21 @@
+import numpy as np
+
+from napari_defocus.data.samples import SAMPLES
+from napari_defocus.io.raster import read_image
+from tests.cli.helpers import assert_refused, names, results
+
+
+def test_demo_writes_results_of_all_samples(run, tmp_path):
+    out = tmp_path / "demo"
+    status, lines, err = run("demo", "--out", out)
+    assert (status, err) == (0, [])
+    assert names(out) == results(*SAMPLES, picture=True)
+    score = next(line for line in lines if line.startswith("photo: "))
+    assert float(score.split("AUC ")[1].split()[0]) > 0.95
+    for name in SAMPLES:
+        blur, mask = (read_image(out / f"{name}.{kind}.tif").data for kind in ("blur", "mask"))
+        assert blur.shape == mask.shape
+        assert blur.dtype == np.float32
+    (out / "photo.mask.tif").write_text("mine")
+    assert_refused(run("demo", "--out", out), "exists")
+    assert (out / "photo.mask.tif").read_text() == "mine"
