@@ -108,16 +108,27 @@ def test_only_widgets_import_the_viewer_and_nothing_else_imports_them(path):
 # What is public
 
 
-@pytest.mark.parametrize("name", napari_defocus.__all__)
-def test_public_name_resolves_and_is_described(name):
-    found = getattr(napari_defocus, name)
-    assert found.__name__ == name
-    assert found.__doc__
-    assert found.__module__.startswith("napari_defocus.")
+PUBLIC_ROOMS = ("", ".evaluate", ".measure", ".stacks")
+PUBLIC = [
+    (room, name)
+    for room in PUBLIC_ROOMS
+    for name in importlib.import_module("napari_defocus" + room).__all__
+]
+
+
+@pytest.mark.parametrize(("room", "name"), PUBLIC)
+def test_public_name_resolves_and_is_described(room, name):
+    found = getattr(importlib.import_module("napari_defocus" + room), name)
+    if not name.isupper():
+        assert found.__name__ == name
+        assert found.__doc__
+        assert found.__module__.startswith("napari_defocus" + room)
 
 
 def test_public_names_are_listed():
-    assert set(napari_defocus.__all__) == set(dir(napari_defocus)) - {"__version__"}
+    for room in PUBLIC_ROOMS:
+        module = importlib.import_module("napari_defocus" + room)
+        assert set(module.__all__) == set(dir(module)) - {"__version__"}
     with pytest.raises(AttributeError, match="sharpen"):
         _ = napari_defocus.sharpen
 

@@ -1,6 +1,6 @@
 """What long work tells its caller, and how it is asked to stop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 
@@ -39,3 +39,20 @@ def ignore_event(event: Event) -> None:
 def never_stop() -> bool:
     """Tell long work to go on: the default."""
     return False
+
+
+def track(
+    stage: str, total: int, on_event: OnEvent = ignore_event, should_stop: ShouldStop = never_stop
+) -> Iterator[int]:
+    """Count the steps of long work from 0, with an event after each.
+
+    Raises
+    ------
+    Stopped
+        Where `should_stop` answers yes before a step.
+    """
+    for step in range(total):
+        if should_stop():
+            raise Stopped
+        yield step
+        on_event(Event(stage, step + 1, total))

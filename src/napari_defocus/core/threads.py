@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from napari_defocus.core.tiling import Tile, plan_tiles
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Other = TypeVar("Other")
 
@@ -33,15 +34,15 @@ def side_in_proportion(shape: Sequence[int]) -> int:
 
 
 def in_threads(
-    work: Callable[[Tile], Result], parts: Sequence[Tile], *, alone: bool = False
-) -> Iterator[tuple[Tile, Result]]:
+    work: Callable[[Item], Result], parts: Sequence[Item], *, alone: bool = False
+) -> Iterator[tuple[Item, Result]]:
     """Do `work` on parts, one for each core at a time, and give results in the parts' order.
 
     Parameters
     ----------
     work : callable
         Without effects on anything else.
-    parts : sequence of Tile
+    parts : sequence
         What to work on.
     alone : bool
         One after the other: `work` uses all cores by itself.

@@ -1,1 +1,5 @@
-"""How well a map tells blurred from sharp: scores, reports, comparison, baselines."""
+"""How well a map separates blurred from sharp: scores, reports, comparison, baselines."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

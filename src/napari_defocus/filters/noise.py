@@ -30,6 +30,8 @@ NOISE_BLOCK = 16
 NOISE_BINS = 6
 # The flattest tenth of the blocks is taken for noise alone.
 NOISE_PERCENTILE = 10.0
+# These blocks have so much of white noise's variance.
+FLATTEST = 0.79
 # Half a step of an 8-bit image: no recording is better than this.
 NOISE_FLOOR = 0.5 / 255 / np.sqrt(3)
 # Larger planes are sampled: so many windows at most, of this side.

@@ -1,1 +1,5 @@
-"""What a detection says of regions and objects: shares, scores, polygons."""
+"""Measures of regions and objects: shares, focus scores, polygons."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

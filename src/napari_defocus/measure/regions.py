@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
+from napari_defocus.filters.noise import FLATTEST
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 
@@ -17,9 +18,6 @@ FOCUS_SIGMA = 1.0
 # together, and the Laplacian.
 GRADIENT_NOISE = 1 / (4 * np.pi * FOCUS_SIGMA**4)
 LAPLACIAN_NOISE = 1 / (2 * np.pi * FOCUS_SIGMA**6)
-# The flattest tenth of the blocks, by which a plane's noise is told, has so much of white noise's
-# variance.
-FLATTEST = 0.79
 # Pixels cut off an object's rim, where derivatives see what lies beside it; an object of which
 # less than the share would stay keeps its rim.
 RIM = 2

@@ -1,7 +1,7 @@
-"""Focus stacks: altitude map, all-in-focus image, provenance and the score of each plane.
+"""Focus stacks: depth map, all-in-focus image, source planes and the score of each plane.
 
-Not in the paper. The planes of a stack show the same scene, so that the answers of a filter compare
-between them as they are; where a plane answers most, it is in focus.
+Not in the paper. The planes of a stack show the same scene, so that the responses of a filter
+compare between them as they are; a pixel is in focus in the plane with the largest response.
 """
 
 from dataclasses import dataclass
@@ -11,37 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import (
-    Event,
-    OnEvent,
-    ShouldStop,
-    Stopped,
-    ignore_event,
-    never_stop,
-)
-from napari_defocus.filters.noise import PlaneStatistics, measure_plane
-from napari_defocus.stacks.depth_map import STEP_PLANES, DepthMap, enlarge, estimate_depth
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.stacks.depth_map import STEP_PLANES, DepthMap, estimate_depth, upsample
 from napari_defocus.stacks.focus_measure import (
     StackScale,
     block_means,
-    common_scale,
     measure_detail,
+    measure_scale,
 )
 from napari_defocus.stacks.fusion import fuse, source_plane
 from napari_defocus.stacks.plane_scores import PlaneScores, phase_share, score_planes
-from napari_defocus.stacks.planes import StackLike, StackPlanes, check_same, open_stack
+from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
 from napari_defocus.stacks.registration import register_planes
 
 Float = npt.NDArray[np.float32]
 
 EXTREMA = ("max", "min")
-# Detail is kept at every second pixel, of many large planes at fewer, so that it fits into this.
+# Detail is averaged over blocks of this side, of many large planes over larger ones, to fit these.
 STEP = 2
 DETAIL_BYTES = 200 * 2**20
-# Planes of a smaller side are kept whole.
+# Planes of a smaller side are not averaged.
 LEAST_SIDE = 32
-# Side, in pixels, of the blocks that tell objects whose focus is a minimum, and what share of the
-# detail such must have for a warning.
+# Side, in pixels, of the blocks in which objects whose focus is a minimum are looked for, and the
+# share of the detail that they need for a warning.
 PHASE_BLOCK = 32
 PHASE_WARNING = 0.5
 
@@ -56,8 +48,8 @@ class StackConfig:
         ``max``: what is in focus has most detail. ``min``: it has least, as phase objects in bright
         field, between two planes that have more.
     register : bool
-        Whether planes are brought to one another first, by shift, turn and scale: hand-held stacks
-        drift, and lenses breathe. See `register_planes`.
+        Whether planes are registered first, by shift, rotation and scale: hand-held stacks drift,
+        and lenses breathe. See `register_planes`.
     """
 
     extremum: str = "max"
@@ -66,20 +58,20 @@ class StackConfig:
 
 @dataclass(frozen=True, eq=False)
 class FocusStack:
-    """What was found in a focus stack of Z planes.
+    """The result for a focus stack of Z planes.
 
     Parameters
     ----------
     depth_map : ndarray of float32, (Y, X)
-        Where each pixel is in focus, in planes from 0 to Z - 1, with fractions.
+        The plane, with a fraction, in which each pixel is in focus, from 0 to Z - 1.
     confidence : ndarray of float32, (Y, X)
-        Of the altitude, in [0, 1]: 0 taken from surroundings wholly, 1 certain.
+        Of the depth, in [0, 1]: 0 from the surroundings alone, 1 certain.
     fused : ndarray, (Y, X) or (Y, X, S)
         The image that is in focus all over, in the number type of the stack.
     source_plane : ndarray of uint8 or uint16, (Y, X)
-        The plane, from 0, that gave most of each pixel of `fused`.
+        The plane, from 0, of the largest weight at each pixel of `fused`.
     scores : PlaneScores
-        How much each plane is in focus over the whole field.
+        Focus scores of the planes over the whole field.
     phase_share : float
         Share of the detail, in [0, 1], that is least between two planes that have more: high where
         the objects change phase, not brightness.
@@ -87,7 +79,7 @@ class FocusStack:
         What the user should know, in whole sentences; mostly none.
     transforms : ndarray of float64, (Z, 3, 3), or None
         From (x, y, 1) in the registered image to (x, y, 1) in each plane; None where the planes
-        were taken as they are.
+        were not registered.
     """
 
     depth_map: Float
@@ -108,7 +100,7 @@ def analyse_stack(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> FocusStack:
-    """Find where each pixel of a focus stack is in focus, and fuse what is.
+    """Compute the depth map of a focus stack, and the image that is in focus all over.
 
     Parameters
     ----------
@@ -119,10 +111,8 @@ def analyse_stack(
     axes : str, optional
         A letter for each axis, of Z, Y, X and perhaps S, in any order; ``ZYX`` or ``ZYXS`` where
         not given.
-    on_event : callable
-        Told after each plane of each step.
-    should_stop : callable
-        Asked before each plane of each step.
+    on_event, should_stop : callable
+        Called after each plane of each step, and before each.
 
     Returns
     -------
@@ -134,32 +124,30 @@ def analyse_stack(
         Where the array is no stack of two planes or more, or a plane cannot be used; the message
         names it.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     config = config or StackConfig()
     planes = open_stack(stack, axes)
     _check(config, len(planes))
-    scale = measure_stack(planes, on_event=on_event, should_stop=should_stop)
+    scale = measure_scale(planes, on_event, should_stop)
     transforms = None
     if config.register:
         transforms = register_planes(planes, on_event=on_event, should_stop=should_stop)
         planes = planes.registered(transforms)
     shape = planes[0].shape[:2]
-    step = sampling(len(planes), shape)
+    step = block_side(len(planes), shape)
     energy, noise = _details(planes, shape, scale, step, on_event, should_stop)
     scores = score_planes(energy, config.extremum)
     share = _phase_share(energy, noise, step)
-    found = estimate_depth(energy, noise, config.extremum, scores.best)
+    depth = estimate_depth(energy, noise, config.extremum, scores.best)
     del energy
     if transforms is not None:
-        found = _within_view(found, planes, shape, step)
-    depth_map = enlarge(found.depth_map, step, shape, STEP_PLANES)
-    confidence = enlarge(found.confidence, step, shape)
-    fused = fuse(planes, depth_map, on_event=on_event, should_stop=should_stop)
+        depth = _within_view(depth, planes, shape, step)
+    depth_map = upsample(depth.depth, step, shape, STEP_PLANES)
     return FocusStack(
         depth_map,
-        confidence,
-        fused,
+        upsample(depth.confidence, step, shape),
+        fuse(planes, depth_map, on_event=on_event, should_stop=should_stop),
         source_plane(depth_map, len(planes)),
         scores,
         share,
@@ -175,39 +163,8 @@ def _check(config: StackConfig, planes: int) -> None:
         raise DefocusError("a minimum lies between two planes: give three planes or more")
 
 
-def measure_stack(
-    planes: StackPlanes,
-    *,
-    on_event: OnEvent = ignore_event,
-    should_stop: ShouldStop = never_stop,
-) -> StackScale:
-    """Read every plane once: see that all are alike, and what they are measured by.
-
-    Raises
-    ------
-    DefocusError
-        Naming the plane that cannot be used.
-    Stopped
-        Where it was asked to stop.
-    """
-    statistics: list[PlaneStatistics] = []
-    first = None
-    for z in range(len(planes)):
-        if should_stop():
-            raise Stopped
-        plane = planes[z]
-        first = plane if first is None else first
-        check_same(z, plane, first)
-        try:
-            statistics.append(measure_plane(plane))
-        except DefocusError as error:
-            raise DefocusError(f"plane {z}: {error}") from error
-        on_event(Event("reading planes", z + 1, len(planes)))
-    return common_scale(statistics)
-
-
-def sampling(planes: int, shape: tuple[int, ...]) -> int:
-    """Give at every which pixel detail is kept."""
+def block_side(planes: int, shape: tuple[int, ...]) -> int:
+    """Return the side, in pixels, of the blocks over which detail is averaged."""
     if min(shape) < LEAST_SIDE:
         return 1
     step = STEP
@@ -224,40 +181,30 @@ def _details(
     on_event: OnEvent,
     should_stop: ShouldStop,
 ) -> tuple[Float, Float]:
-    """Measure all planes: detail (Z, Y / step, X / step), and what noise has of it, (Y, X)."""
-    energy: Float | None = None
-    noise: Float | None = None
-    for z in range(len(planes)):
-        if should_stop():
-            raise Stopped
+    """Compute the detail of all planes, (Z, Y / step, X / step), and the noise's."""
+    energies, noises = [], []
+    for z in track("measuring detail", len(planes), on_event, should_stop):
         detail = measure_detail(planes[z], scale, step)
-        if energy is None or noise is None:
-            energy = np.empty((len(planes), *detail.energy.shape), np.float32)
-            noise = np.zeros_like(detail.noise)
-        energy[z] = detail.energy * planes.seen(z, shape, step)
-        noise += detail.noise / np.float32(len(planes))
-        on_event(Event("measuring detail", z + 1, len(planes)))
-    assert energy is not None
-    assert noise is not None
-    return energy, noise
+        energies.append(detail.energy * planes.in_view(z, shape, step))
+        noises.append(detail.noise / np.float32(len(planes)))
+    return np.stack(energies), np.sum(noises, axis=0)
 
 
 def _within_view(
-    found: DepthMap, planes: StackPlanes, shape: tuple[int, ...], step: int
+    depth: DepthMap, planes: StackPlanes, shape: tuple[int, ...], step: int
 ) -> DepthMap:
-    """Bring altitudes to the nearest plane that shows the place, where drift hid it."""
-    depth_map = found.depth_map
-    distance = np.full(depth_map.shape, np.inf, np.float32)
-    nearest = depth_map.copy()
-    inside = np.ones(depth_map.shape, bool)
+    """Move depths whose planes drift took out of view to the nearest plane that shows the place."""
+    distance = np.full(depth.depth.shape, np.inf, np.float32)
+    nearest = depth.depth.copy()
+    inside = np.ones(depth.depth.shape, bool)
     for z in range(len(planes)):
-        seen = planes.seen(z, shape, step)
-        away = np.abs(depth_map - z)
-        inside &= seen | (away >= 1)
-        nearer = seen & (away < distance)
+        in_view = planes.in_view(z, shape, step)
+        away = np.abs(depth.depth - z)
+        inside &= in_view | (away >= 1)
+        nearer = in_view & (away < distance)
         nearest[nearer], distance[nearer] = z, away[nearer]
     return DepthMap(
-        np.where(inside, depth_map, nearest), np.where(inside, found.confidence, np.float32(0))
+        np.where(inside, depth.depth, nearest), np.where(inside, depth.confidence, np.float32(0))
     )
 
 
@@ -268,18 +215,19 @@ def _phase_share(energy: Float, noise: Float, step: int) -> float:
 
 
 def _warnings(config: StackConfig, share: float, scores: PlaneScores) -> tuple[str, ...]:
-    found = []
-    if config.extremum == "max" and share > PHASE_WARNING:
-        found.append(
+    if config.extremum == "min":
+        return ()
+    if share > PHASE_WARNING:
+        return (
             f"{share:.0%} of the detail is least between planes that have more, as phase objects "
             "in bright field look when they are in focus; if that is what these are, ask for the "
-            "extremum min"
+            "extremum min",
         )
-    elif config.extremum == "max" and scores.best in (0, len(scores.score) - 1):
-        found.append(
-            f"the best plane, {scores.best}, is at the end of the stack; the focus may lie beyond"
+    if scores.best in (0, len(scores.score) - 1):
+        return (
+            f"the best plane, {scores.best}, is at the end of the stack; the focus may lie beyond",
         )
-    return tuple(found)
+    return ()
 
 
 def apply_focus(
@@ -290,17 +238,15 @@ def apply_focus(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> npt.NDArray[Any]:
-    """Fuse another channel of the same field by the altitude found in the first.
+    """Fuse another channel of the same field with the depth map of the first.
 
     Parameters
     ----------
     focus : FocusStack
-        What `analyse_stack` found in one channel.
+        The result of `analyse_stack` for one channel.
     stack : array or sequence of planes
         The other channel, of as many planes of the same size; see `analyse_stack`.
-    axes : str, optional
-        See `analyse_stack`.
-    on_event, should_stop : callable
+    axes, on_event, should_stop
         See `analyse_stack`.
 
     Returns
@@ -311,9 +257,9 @@ def apply_focus(
     Raises
     ------
     DefocusError
-        Where the stack does not fit the altitude.
+        Where the stack does not fit the depth map.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     planes = open_stack(stack, axes).registered(focus.transforms)
     if len(planes) != len(focus.scores.score):

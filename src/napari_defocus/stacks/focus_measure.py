@@ -1,15 +1,14 @@
-"""How much fine detail each place of a plane shows, on one scale for all planes of a stack.
+"""The focus measure: fine detail at each pixel, on one scale for all planes of a stack.
 
-The measure is the squared Laplacian of Gaussian at two scales, less what noise has of it, pooled,
-and of both the geometric mean. Planes show the same scene, so that it needs no comparison with the
-contrast, as a single image does. The fine scale alone takes the grain in the glow of a blurred edge
-for detail, the coarse one alone leaves fine textures to it. On rendered stacks of known depth the
+It is the geometric mean, over two scales, of the squared Laplacian of Gaussian, less that of the
+noise, pooled. Planes show the same scene, so that it is not set against the contrast, as in a
+single image. The fine scale alone takes the grain in the glow of a blurred edge for detail, the
+coarse one alone misses fine textures. On rendered stacks of known depth the
 default metric's filters, the modified Laplacian of S. Nayar and Y. Nakagawa (IEEE PAMI 16(8), 1994)
 and the gradient had a median error alike, and more pixels far out.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.progress import OnEvent, ShouldStop, track
+from napari_defocus.core.threads import in_threads
 from napari_defocus.filters.luminance import fill_holes, grey_and_holes, stretch
-from napari_defocus.filters.noise import PlaneStatistics
+from napari_defocus.filters.noise import FLATTEST, PlaneStatistics, measure_plane
+from napari_defocus.stacks.planes import StackPlanes, check_same
 
 Float = npt.NDArray[np.float32]
 
@@ -27,21 +30,17 @@ SIGMA = 1.0
 COARSE_SIGMA = 2.0
 # Of the first pooling, in samples.
 POOLING = 1.0
-# Rows and columns around a place that the Laplacian of Gaussian looks at.
-REACH = 4
-# Variance of its answer to white noise of variance 1.
+# Radius, in pixels, of the Laplacian of Gaussian.
+RADIUS = 4
+# Variance of its response to white noise of variance 1.
 NOISE_GAIN = 1 / (2 * np.pi * SIGMA**6)
-# The flattest tenth of the blocks, by which a plane's noise is told, has so much of white noise's
-# variance.
-FLATTEST = 0.79
 # Rows that are worked on at once, so that large planes need little memory.
 STRIP = 512
-THREADS = 2
 
 
 @dataclass(frozen=True)
 class StackScale:
-    """What all planes of a stack are measured by.
+    """The grey range and the noise that all planes of a stack are measured with.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class StackScale:
 
 
 def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
-    """Join what was measured of each plane: the widest limits, the median noise."""
+    """Combine the statistics of planes: the widest limits, the median noise."""
     low = min(each.limits[0] for each in statistics)
     high = max(each.limits[1] for each in statistics)
     span = max(high - low, np.finfo(np.float64).tiny)
@@ -72,6 +71,28 @@ def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
     return StackScale((low, high), (float(a), float(b)))
 
 
+def measure_scale(
+    planes: StackPlanes, on_event: OnEvent, should_stop: ShouldStop
+) -> StackScale:
+    """Read every plane once: check that all are alike, and return what they are measured with.
+
+    Raises
+    ------
+    DefocusError
+        Naming the plane that cannot be used.
+    """
+    statistics = []
+    for z in track("reading planes", len(planes), on_event, should_stop):
+        plane = planes[z]
+        first = plane if z == 0 else first
+        check_same(z, plane, first)
+        try:
+            statistics.append(measure_plane(plane))
+        except DefocusError as error:
+            raise DefocusError(f"plane {z}: {error}") from error
+    return common_scale(statistics)
+
+
 @dataclass(frozen=True)
 class Detail:
     """Fine detail of a plane, at every `step`-th pixel.
@@ -79,9 +100,9 @@ class Detail:
     Parameters
     ----------
     energy : ndarray of float32, (Y / step, X / step)
-        Squared answer, less the noise's, 0 or more.
+        Focus measure, less the noise's, 0 or more.
     noise : ndarray of float32
-        What the noise has of it.
+        The noise's.
     grey : ndarray of float32
         The stretched grey values.
     """
@@ -92,21 +113,11 @@ class Detail:
 
 
 def measure_detail(plane: npt.NDArray[Any], scale: StackScale, step: int) -> Detail:
-    """Measure the detail of a plane.
-
-    Parameters
-    ----------
-    plane : ndarray, (Y, X) or (Y, X, C)
-        See `grey_and_holes`.
-    scale : StackScale
-        Of the stack.
-    step : int
-        Squares of so many pixels are averaged.
-    """
+    """Compute the detail of a plane (Y, X) or (Y, X, C), averaged in blocks of `step` pixels."""
     starts = range(0, plane.shape[0], _strip_height(step))
     strips = in_threads(lambda start: _measure_strip(plane, scale, step, start), starts)
-    fine, grey = (np.concatenate(parts) for parts in zip(*strips, strict=True))
-    # On the samples, where it is smooth: scaled so that edges answer alike at both scales.
+    fine, grey = map(np.concatenate, zip(*(strip for _, strip in strips), strict=True))
+    # On the block means, as it is smooth: scaled so that edges respond alike at both scales.
     sigma = max(COARSE_SIGMA / step, 1.0)
     coarse = np.square(sigma**2 * ndimage.gaussian_laplace(grey, sigma))
     coarse_gain = 1 / (2 * np.pi * (sigma * step) ** 2)
@@ -127,15 +138,15 @@ def _strip_height(step: int) -> int:
 def _measure_strip(
     plane: npt.NDArray[Any], scale: StackScale, step: int, start: int
 ) -> tuple[Float, Float]:
-    """Give squared Laplacian and grey values of the rows from `start` on, each (rows, X) / step."""
+    """Return squared Laplacian and grey values of the rows from `start` on, (rows, X) / step."""
     stop = min(start + _strip_height(step), plane.shape[0])
-    top = max(start - REACH, 0)
-    grey, holes = grey_and_holes(plane[top : stop + REACH])
+    top = max(start - RADIUS, 0)
+    grey, holes = grey_and_holes(plane[top : stop + RADIUS])
     values = stretch(fill_holes(np.where(holes, 0, grey), holes), *scale.limits)
-    answer = ndimage.gaussian_laplace(values, SIGMA, truncate=REACH / SIGMA)
-    answer[holes] = 0
+    response = ndimage.gaussian_laplace(values, SIGMA, truncate=RADIUS / SIGMA)
+    response[holes] = 0
     inside = slice(start - top, stop - top)
-    return block_means(np.square(answer[inside]), step), block_means(values[inside], step)
+    return block_means(np.square(response[inside]), step), block_means(values[inside], step)
 
 
 def _pooled(energy: Float) -> Float:
@@ -143,17 +154,7 @@ def _pooled(energy: Float) -> Float:
 
 
 def block_means(values: Float, step: int) -> Float:
-    """Average squares of `step` pixels; those at the rim average what is there."""
-    if step == 1:
-        return values
-    widths = [(0, -size % step) for size in values.shape]
-    if any(after for _, after in widths):
-        values = np.pad(values, widths, mode="edge")
+    """Average blocks of `step` x `step` pixels; blocks over the border repeat the last pixel."""
+    values = np.pad(values, [(0, -size % step) for size in values.shape], mode="edge")
     rows, columns = (size // step for size in values.shape)
     return np.asarray(values.reshape(rows, step, columns, step).mean(axis=(1, 3)), np.float32)
-
-
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Map `work` over `items` in a few threads; the order of the results is that of the items."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, items))

@@ -1,8 +1,8 @@
-"""All-in-focus images: the planes at each pixel's altitude, blended band by band.
+"""All-in-focus images: the planes at each pixel's depth, blended band by band.
 
-The altitude alone decides which planes a pixel takes, so that noise and the glow of blurred edges,
+The depth alone decides which planes a pixel takes, so that noise and the glow of blurred edges,
 which the choice of the largest coefficient takes for detail, stay out, and channels of one field
-can share one focus.
+can share one depth map.
 """
 
 from typing import Any
@@ -11,17 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import (
-    Event,
-    OnEvent,
-    ShouldStop,
-    Stopped,
-    ignore_event,
-    never_stop,
-)
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.core.threads import in_threads
 from napari_defocus.filters.luminance import fill_holes
 from napari_defocus.filters.pyramid import collapse, gaussian_pyramid, laplacian_pyramid, levels_of
-from napari_defocus.stacks.focus_measure import in_threads
 from napari_defocus.stacks.planes import StackPlanes, as_type
 
 Float = npt.NDArray[np.float32]
@@ -39,7 +32,7 @@ def fuse(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> npt.NDArray[Any]:
-    """Take each pixel from the planes at its altitude.
+    """Compute the all-in-focus image: each pixel from the planes at its depth.
 
     Parameters
     ----------
@@ -47,10 +40,8 @@ def fuse(
         Z planes (Y, X) or (Y, X, S).
     depth_map : ndarray of float32, (Y, X)
         In planes, from 0 to Z - 1.
-    on_event : callable
-        Told after each plane.
-    should_stop : callable
-        Asked before each plane.
+    on_event, should_stop : callable
+        Called after each plane, and before each.
 
     Returns
     -------
@@ -62,14 +53,12 @@ def fuse(
     DefocusError
         Where a plane is of another size.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     levels = levels_of(depth_map.shape, LEVELS)
     sums: list[list[Float]] = []
     fused_as: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))
-    for z in range(len(planes)):
-        if should_stop():
-            raise Stopped
+    for z in track("fusing planes", len(planes), on_event, should_stop):
         weight = plane_weight(depth_map, z)
         if weight.any() or not sums:
             plane = planes[z]
@@ -80,7 +69,6 @@ def fuse(
                 )
             fused_as = (plane.shape, plane.dtype)
             sums = _added(sums, plane, weight, levels)
-        on_event(Event("fusing planes", z + 1, len(planes)))
     shape, dtype = fused_as
     fused = np.empty((*depth_map.shape, len(sums)), dtype)
     for channel, pyramid in enumerate(sums):
@@ -90,7 +78,7 @@ def fuse(
 
 
 def plane_weight(depth_map: Float, z: int) -> Float:
-    """Weight of plane `z` at each pixel (Y, X), in [0, 1]; those of all planes sum to 1."""
+    """Return the weight of plane `z` at each pixel (Y, X), in [0, 1]; those of all planes sum to 1."""
     share = np.maximum(1 - np.abs(depth_map - np.float32(z)), 0)
     other = 1 - share
     # Beyond the neighbours the share is 0, and so is its weight.
@@ -98,7 +86,7 @@ def plane_weight(depth_map: Float, z: int) -> Float:
 
 
 def source_plane(depth_map: Float, planes: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Give the plane that weighs most at each pixel (Y, X), uint8 or, beyond 256 planes, uint16."""
+    """Return the plane of most weight at each pixel (Y, X): uint8, beyond 256 planes uint16."""
     kind = np.uint8 if planes <= 256 else np.uint16
     return np.asarray(np.floor(depth_map + np.float32(0.5)).astype(kind))
 
@@ -121,7 +109,7 @@ def _added(
             total += band
         return sums[channel]
 
-    return in_threads(bands, range(channels.shape[2]))
+    return [found for _, found in in_threads(bands, range(channels.shape[2]))]
 
 
 def _without_holes(values: npt.NDArray[Any]) -> Float:

@@ -9,20 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import (
-    Event,
-    OnEvent,
-    ShouldStop,
-    Stopped,
-    ignore_event,
-    never_stop,
-)
-from napari_defocus.stacks.api import StackConfig, measure_stack
-from napari_defocus.stacks.focus_measure import StackScale, measure_detail
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.stacks.api import StackConfig
+from napari_defocus.stacks.focus_measure import StackScale, measure_detail, measure_scale
 from napari_defocus.stacks.plane_scores import PlaneScores, Values, score_samples
 from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
 
-# Side, in pixels, of the parts that an object is resampled by.
+# Side, in pixels, of the parts of an object that the bootstrap draws from.
 PART = 8
 
 
@@ -42,7 +35,7 @@ class LabelScores:
     scores: Sequence[PlaneScores]
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Give a table: ``index``, ``best_plane``, ``position`` and ``confidence`` of the best."""
+        """Return a table: ``index``, ``best_plane``, its ``position`` and ``confidence``."""
         return {
             "index": self.index,
             "best_plane": np.array([each.best for each in self.scores], np.int64),
@@ -61,7 +54,7 @@ def score_labels(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> LabelScores:
-    """Find the plane in which each object is in focus.
+    """Compute the plane in which each object is in focus.
 
     Parameters
     ----------
@@ -70,12 +63,10 @@ def score_labels(
     labels : ndarray of integers, (Y, X)
         0 is no object.
     config : StackConfig, optional
-        Its `extremum` counts.
-    axes : str, optional
-        See `analyse_stack`.
+        Only `extremum` is used.
     transforms : ndarray of float64, (Z, 3, 3), optional
         Of a registered stack, see `FocusStack`.
-    on_event, should_stop : callable
+    axes, on_event, should_stop
         See `analyse_stack`.
 
     Returns
@@ -87,13 +78,13 @@ def score_labels(
     DefocusError
         Where the labels are not the planes' size or hold no object; and as `analyse_stack`.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     config = config or StackConfig()
     planes = open_stack(stack, axes).registered(transforms)
     labels = np.asarray(labels)
     index = _check(labels, planes[0].shape[:2])
-    scale = measure_stack(planes, on_event=on_event, should_stop=should_stop)
+    scale = measure_scale(planes, on_event, should_stop)
     inside, owner, part = _parts(labels, index)
     pixels = np.bincount(part).astype(np.float64)
     detail = _detail(planes, scale, inside, part, on_event, should_stop) / pixels
@@ -106,7 +97,7 @@ def score_labels(
 
 
 def _check(labels: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Give the labels of the objects, rising."""
+    """Return the labels of the objects, rising."""
     if labels.shape != shape or labels.dtype.kind not in "bui":
         raise DefocusError(
             f"the labels are {labels.dtype} of {labels.shape}, the planes {shape}; "
@@ -152,11 +143,8 @@ def _detail(
     should_stop: ShouldStop,
 ) -> Values:
     """Sum the detail of each part in each plane: (Z, P)."""
-    sums = []
-    for z in range(len(planes)):
-        if should_stop():
-            raise Stopped
-        energy = measure_detail(planes[z], scale, 1).energy
-        sums.append(np.bincount(part, energy[inside]))
-        on_event(Event("measuring detail", z + 1, len(planes)))
+    sums = [
+        np.bincount(part, measure_detail(planes[z], scale, 1).energy[inside])
+        for z in track("measuring detail", len(planes), on_event, should_stop)
+    ]
     return np.stack(sums)

@@ -23,9 +23,9 @@ class StackPlanes:
     count : int
         Z.
     read : callable
-        Gives plane z, from 0.
+        Returns plane z, from 0.
     transforms : ndarray of float64, (Z, 3, 3), or None
-        Planes are brought to the registered image by these, see `FocusStack`.
+        From the registered image to each plane, see `FocusStack`.
     """
 
     count: int
@@ -45,8 +45,8 @@ class StackPlanes:
         plane = self.read(z)
         return plane if self.transforms is None else _warped(plane, self.transforms[z])
 
-    def seen(self, z: int, shape: tuple[int, ...], step: int) -> npt.NDArray[np.bool_]:
-        """Tell where plane `z` shows the registered image of `shape`, at every `step`-th pixel."""
+    def in_view(self, z: int, shape: tuple[int, ...], step: int) -> npt.NDArray[np.bool_]:
+        """Return which of every `step`-th pixel of the registered image plane `z` shows."""
         sizes = [-(-size // step) for size in shape]
         if self.transforms is None:
             return np.ones(sizes, bool)
@@ -57,7 +57,7 @@ class StackPlanes:
         return np.asarray(inside[0] & inside[1])
 
     def registered(self, transforms: npt.NDArray[np.float64] | None) -> "StackPlanes":
-        """Give the same planes, brought to `transforms` (Z, 3, 3); as they are where None."""
+        """Return the same planes, moved by `transforms` (Z, 3, 3); as they are where None."""
         return replace(self, transforms=transforms)
 
 
@@ -65,7 +65,7 @@ StackLike = npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | StackPlanes
 
 
 def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
-    """Look at an array or a sequence of planes as a focus stack.
+    """Open an array or a sequence of planes as a focus stack.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
 
 
 def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlanes]]:
-    """Give each focus stack of an image, and where it is along the leading axes other than Z.
+    """Yield each focus stack of an image, after its index along the leading axes other than Z.
 
     Parameters
     ----------
@@ -136,12 +136,12 @@ def check_same(z: int, plane: npt.NDArray[Any], first: npt.NDArray[Any]) -> None
         raise DefocusError(f"plane {z} holds {plane.dtype} values; give numbers")
     if plane.shape != first.shape or plane.dtype != first.dtype:
         raise DefocusError(
-            f"plane {z} is {_said(plane)}, plane 0 is {_said(first)}; "
+            f"plane {z} is {_described(plane)}, plane 0 is {_described(first)}; "
             "the planes of a stack are all alike: take out or convert the odd one"
         )
 
 
-def _said(plane: npt.NDArray[Any]) -> str:
+def _described(plane: npt.NDArray[Any]) -> str:
     size = f"{plane.shape[1]} x {plane.shape[0]} {plane.dtype}"
     return size if plane.ndim == 2 else f"{size} of {plane.shape[2]} colours"
 

@@ -1,8 +1,8 @@
-"""Bring the planes of a stack to one another: drift, turn and breathing.
+"""Registration of the planes of a stack: drift, rotation and breathing.
 
 Neighbouring planes are blurred alike, and blur by a round disc moves nothing: windows of both are
-matched by phase correlation, and a similarity is fitted to the shifts that agree (RANSAC). From
-plane to plane these are put together.
+matched by phase correlation, and a similarity is fitted to the shifts that agree (RANSAC). The
+similarities are chained from plane to plane.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import (
-    Event,
-    OnEvent,
-    ShouldStop,
-    Stopped,
-    ignore_event,
-    never_stop,
-)
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
 from napari_defocus.filters.luminance import fill_holes, grey_and_holes
 from napari_defocus.stacks.planes import StackPlanes
 
@@ -58,10 +51,8 @@ def register_planes(
     ----------
     planes : StackPlanes
         Z planes.
-    on_event : callable
-        Told after each plane.
-    should_stop : callable
-        Asked before each plane.
+    on_event, should_stop : callable
+        Called after each plane, and before each.
 
     Returns
     -------
@@ -74,18 +65,15 @@ def register_planes(
     DefocusError
         Where two neighbouring planes have too little in common.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     steps: list[Matrix] = []
     before: Float | None = None
-    for z in range(len(planes)):
-        if should_stop():
-            raise Stopped
+    for z in track("registering planes", len(planes), on_event, should_stop):
         grey = _grey(planes[z])
         if before is not None:
             steps.append(_match(before, grey, z))
         before = grey
-        on_event(Event("registering planes", z + 1, len(planes)))
     chained = _chained(steps)
     return chained @ np.linalg.inv(chained[_reference(chained, grey.shape)])
 
@@ -104,7 +92,7 @@ def _chained(steps: list[Matrix]) -> Matrix:
 
 
 def _reference(chained: Matrix, shape: tuple[int, ...]) -> int:
-    """Give the plane of whose field the others show most."""
+    """Return the plane of whose field the others show most."""
     y, x = np.mgrid[0 : shape[0] - 1 : 33j, 0 : shape[1] - 1 : 33j]
     grid = np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
     seen = []
@@ -118,7 +106,7 @@ def _reference(chained: Matrix, shape: tuple[int, ...]) -> int:
 
 
 def _match(first: Float, second: Float, z: int) -> Matrix:
-    """Give the similarity from (x, y, 1) in one plane to the next, from coarse to fine."""
+    """Return the similarity from (x, y, 1) in one plane to the next, from coarse to fine."""
     matrix: Matrix | None = None
     for side in SIDES:
         factor = max(max(first.shape) / side, 1.0)
@@ -127,7 +115,7 @@ def _match(first: Float, second: Float, z: int) -> Matrix:
         start = scale @ (np.eye(3) if matrix is None else matrix) @ np.linalg.inv(scale)
         found = _refined(small, other, start)
         if found is None:
-            # What is blurred in both shows its place at the coarser scales only.
+            # What is blurred in both planes can be matched at the coarser scales only.
             break
         matrix = np.linalg.inv(scale) @ found @ scale
         if factor == 1:
@@ -187,7 +175,7 @@ def _refined(first: Float, second: Float, start: Matrix) -> Matrix | None:
 def _window_shifts(
     first: Float, second: Float, inside: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
-    """Give the centre (x, y) of each window with detail, and where it went."""
+    """Yield the centre (x, y) of each window with detail, and its shift."""
     from skimage.registration import phase_cross_correlation
 
     rows, columns = first.shape

@@ -1,7 +1,7 @@
-"""A time series: how much each frame is in focus, and which are out of it.
+"""Time series: a focus score of each frame, and which frames are out of focus.
 
-The score of a frame is its focus whatever its brightness: the mean squared spatial frequency of its
-detail, as that of an object (see `focus_scores`), in log units. A frame is out of focus where it is
+The score does not depend on a frame's brightness: it is the log of the mean squared spatial
+frequency of its detail, as that of an object (see `focus_scores`). A frame is out of focus where it is
 further below the median of the series than frames in focus scatter, by their scores above the
 median, which no blurred frame can widen (modified z-scores: B. Iglewicz, D. Hoaglin, "How to detect
 and handle outliers", 1993).
@@ -14,14 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import (
-    Event,
-    OnEvent,
-    ShouldStop,
-    Stopped,
-    ignore_event,
-    never_stop,
-)
+from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.measure.regions import focus_scores
 
@@ -31,27 +24,27 @@ Values = npt.NDArray[np.float64]
 OUTLYING = 3.5
 # Of a normal distribution, by its median absolute deviation.
 NORMAL = 1.4826
-# Blurring by less than this change of the log score is nobody's concern.
+# A smaller drop of the log score is never reported.
 LEAST_DROP = 0.15
-# Blocks across and down by which the error of a score is told.
+# Blocks across and down, whose scatter gives the error of a score.
 BLOCKS = 4
 LEAST_FRAMES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class FrameScores:
-    """How much each of T frames is in focus.
+    """Focus scores of T frames.
 
     Parameters
     ----------
     score : ndarray of float64, (T,)
         Log of the mean squared spatial frequency of the detail, per squared pixel; nan where a
-        frame shows nothing above its noise.
+        frame has nothing above its noise.
     error : ndarray of float64, (T,)
         Standard error of it, by the scatter of the blocks of a frame.
     out_of_focus : ndarray of bool, (T,)
-        Frames further below the series than its scatter and their error explain, and those that
-        show nothing.
+        Frames further below the series than its scatter and their error explain, and those without
+        a score.
     """
 
     score: Values
@@ -74,17 +67,15 @@ def score_frames(
         (T, Y, X), or (T, Y, X, S) with colours.
     axes : str, optional
         A letter for each axis, of T, Y, X and perhaps S, in any order.
-    on_event : callable
-        Told after each frame.
-    should_stop : callable
-        Asked before each frame.
+    on_event, should_stop : callable
+        Called after each frame, and before each.
 
     Raises
     ------
     DefocusError
         Where there are fewer than three frames, or one cannot be used.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     source = series
     if not isinstance(source, ImageSource):
@@ -95,19 +86,13 @@ def score_frames(
             f"{source.name} has axes {source.axes} of {source.shape}; give {LEAST_FRAMES} frames "
             "or more along T, and no other axes but Y, X and S"
         )
-    found = []
-    count = source.leading[0]
-    for t in range(count):
-        if should_stop():
-            raise Stopped
-        found.append(_score(source.read((t,))))
-        on_event(Event("scoring frames", t + 1, count))
-    score, error = np.array(found).T
+    frames = track("scoring frames", source.leading[0], on_event, should_stop)
+    score, error = np.array([_score(source.read((t,))) for t in frames]).T
     return FrameScores(score, error, flag(score, error))
 
 
 def flag(score: Values, error: Values) -> npt.NDArray[np.bool_]:
-    """Give the frames (T,) whose score is below the series beyond scatter and error."""
+    """Return the frames (T,) whose score is below the series beyond scatter and error."""
     known = np.isfinite(score)
     if not known.any():
         return ~known
@@ -119,10 +104,9 @@ def flag(score: Values, error: Values) -> npt.NDArray[np.bool_]:
 
 
 def _score(frame: npt.NDArray[Any]) -> tuple[float, float]:
-    """Score a frame, and tell the error by its blocks."""
-    rows, columns = (
-        np.arange(size) * BLOCKS // size for size in frame.shape[:2]
-    )  # each pixel's block
+    """Return the log score of a frame, and its error by the scatter of its blocks."""
+    # The block of each pixel.
+    rows, columns = (np.arange(size) * BLOCKS // size for size in frame.shape[:2])
     blocks = 1 + rows[:, np.newaxis] * BLOCKS + columns
     whole = focus_scores(frame, np.ones(frame.shape[:2], np.uint8))[0]
     parts = focus_scores(frame, blocks)

@@ -23,9 +23,8 @@ from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import LabelScores, score_labels
 from napari_defocus.stacks.plane_scores import PlaneScores
 from napari_defocus.stacks.registration import register_planes
-from napari_defocus.stacks.stack_patches import patches_from_planes
 from napari_defocus.stacks.timelapse import FrameScores, score_frames
-from napari_defocus.stacks.training_labels import propose_annotations
+from napari_defocus.stacks.training_labels import patches_from_planes, propose_annotations
 from napari_defocus.widgets._shared.fit_jobs import fit_patches
 from napari_defocus.widgets.stacks.layers import FUSED, MAPS, Index, Series
 

@@ -1,0 +1,16 @@
+from .api import FocusStack as FocusStack
+from .api import StackConfig as StackConfig
+from .api import analyse_stack as analyse_stack
+from .api import apply_focus as apply_focus
+from .objects import LabelScores as LabelScores
+from .objects import score_labels as score_labels
+from .plane_scores import PlaneScores as PlaneScores
+from .planes import StackPlanes as StackPlanes
+from .planes import open_stack as open_stack
+from .planes import stacks_in as stacks_in
+from .registration import register_planes as register_planes
+from .timelapse import FrameScores as FrameScores
+from .timelapse import score_frames as score_frames
+from .training_labels import patches_from_planes as patches_from_planes
+from .training_labels import propose_annotation as propose_annotation
+from .training_labels import propose_annotations as propose_annotations
