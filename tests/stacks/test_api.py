@@ -7,7 +7,7 @@ from benchmarks.stacks import rendered as benchmark
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.data.samples import read_sample
-from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus, sampling
+from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus, block_side
 from napari_defocus.stacks.objects import score_labels
 
 SIDE = 128
@@ -198,7 +198,7 @@ def test_a_channel_takes_the_focus_of_another(tilted, found):
     np.testing.assert_array_equal(apply_focus(found, tilted.planes), found.fused)
     with pytest.raises(DefocusError, match="of 6 planes, this stack has 5"):
         apply_focus(found, faint[1:])
-    with pytest.raises(DefocusError, match="the altitude"):
+    with pytest.raises(DefocusError, match="the depth map"):
         apply_focus(found, faint[:, 1:])
 
 
@@ -224,9 +224,9 @@ def test_each_object_has_its_plane(tilted):
 
 
 def test_detail_of_large_stacks_is_kept_at_fewer_pixels():
-    assert sampling(5, (3648, 5440)) == 2
-    assert sampling(100, (3648, 5440)) > 2
-    assert sampling(5, (20, 5440)) == 1
+    assert block_side(5, (3648, 5440)) == 2
+    assert block_side(100, (3648, 5440)) > 2
+    assert block_side(5, (20, 5440)) == 1
 
 
 def test_events_are_told_and_stopping_heard(tilted):

@@ -14,7 +14,7 @@ from napari_defocus.core.progress import Stopped
 from napari_defocus.filters.pyramid import collapse, gaussian_pyramid, laplacian_pyramid, levels_of
 from napari_defocus.simulate.optics import Camera, defocus, expose
 from napari_defocus.stacks.api import StackConfig, analyse_stack
-from napari_defocus.stacks.depth_map import enlarge, estimate_depth, highest_peak, pool_widely
+from napari_defocus.stacks.depth_map import estimate_depth, highest_peak, pool_scales, upsample
 from napari_defocus.stacks.fusion import fuse, plane_weight, source_plane
 from napari_defocus.stacks.plane_scores import best_position, blocks_of, phase_share, score_samples
 from napari_defocus.stacks.planes import as_type, open_stack
@@ -62,7 +62,7 @@ def test_stacks_are_halved_plane_by_plane():
 
 @given(images)
 def test_wide_pooling_adds_up_its_weights_on_constants(image):
-    pooled = pool_widely(np.ones_like(image), (1.0, 0.5, 0.25))
+    pooled = pool_scales(np.ones_like(image), (1.0, 0.5, 0.25))
     levels = levels_of(image.shape, 2)
     np.testing.assert_allclose(pooled, sum((1.0, 0.5, 0.25)[: levels + 1]), atol=1e-4)
 
@@ -75,7 +75,7 @@ def test_the_top_of_a_gaussian_is_found_exactly(true):
     z = np.arange(6)[:, np.newaxis, np.newaxis]
     pooled = np.exp(-0.5 * ((z - true) / 1.2) ** 2) * np.ones((1, 4, 5))
     found = highest_peak(pooled.astype(np.float32), np.full((4, 5), 1e-6, np.float32))
-    np.testing.assert_allclose(found.depth_map, true, atol=0.02)
+    np.testing.assert_allclose(found.depth, true, atol=0.02)
 
 
 def test_single_errors_are_outvoted_and_steps_stay():
@@ -85,17 +85,17 @@ def test_single_errors_are_outvoted_and_steps_stay():
     wrong[20, 10] = 5
     energy = np.exp(-((z - wrong) ** 2)).astype(np.float32)
     found = estimate_depth(energy, np.full((64, 64), 1e-4, np.float32))
-    assert np.abs(found.depth_map[:, :28] - 1).max() < 0.3
-    assert np.abs(found.depth_map[:, 36:] - 4).max() < 0.3
+    assert np.abs(found.depth[:, :28] - 1).max() < 0.3
+    assert np.abs(found.depth[:, 36:] - 4).max() < 0.3
 
 
 def test_steps_are_enlarged_without_planes_between():
     small = np.repeat([[0.0, 4.0]], 6, axis=0).repeat(3, axis=1).astype(np.float32)
-    full = enlarge(small, 2, (11, 12), steps_above=1.0)
+    full = upsample(small, 2, (11, 12), steps_above=1.0)
     assert full.shape == (11, 12)
     assert set(np.unique(full)) == {0.0, 4.0}
     ramp = np.repeat(np.arange(6, dtype=np.float32)[np.newaxis] / 4, 6, axis=0)
-    assert np.ptp(np.diff(enlarge(ramp, 2, (12, 12), 1.0)[0, 2:-2])) < 1e-6
+    assert np.ptp(np.diff(upsample(ramp, 2, (12, 12), 1.0)[0, 2:-2])) < 1e-6
 
 
 # Fusion
@@ -233,7 +233,8 @@ def test_planes_out_of_view_are_not_chosen():
     view = open_stack(planes).registered(found.transforms)
     for z in range(4):
         # Maps are made at every second pixel, so that their rim is uncertain by so much.
-        hidden = ndimage.binary_erosion(~view.seen(z, (256, 256), 1), iterations=2, border_value=1)
+        outside = ~view.in_view(z, (256, 256), 1)
+        hidden = ndimage.binary_erosion(outside, iterations=2, border_value=1)
         assert not (found.source_plane[hidden] == z).any()
 
 

@@ -182,12 +182,14 @@ def _details(
     should_stop: ShouldStop,
 ) -> tuple[Float, Float]:
     """Compute the detail of all planes, (Z, Y / step, X / step), and the noise's."""
-    energies, noises = [], []
+    sides = [-(-size // step) for size in shape]
+    energy = np.empty((len(planes), *sides), np.float32)
+    noise = np.zeros(sides, np.float32)
     for z in track("measuring detail", len(planes), on_event, should_stop):
         detail = measure_detail(planes[z], scale, step)
-        energies.append(detail.energy * planes.in_view(z, shape, step))
-        noises.append(detail.noise / np.float32(len(planes)))
-    return np.stack(energies), np.sum(noises, axis=0)
+        energy[z] = detail.energy * planes.in_view(z, shape, step)
+        noise += detail.noise / np.float32(len(planes))
+    return energy, noise
 
 
 def _within_view(

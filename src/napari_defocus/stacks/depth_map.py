@@ -128,7 +128,7 @@ def above_noise(energy: Float, noise: Float) -> Float:
 
 def _valley_ratio(pooled: Float, noise: Float) -> Float:
     """Return how many times detail (Z, Y, X) rises on both sides of any plane, 1 or more."""
-    ratio = np.ones_like(pooled[0])
+    ratio: Float = np.ones_like(pooled[0])
     for plane, rim in zip(pooled, lower_rim(pooled), strict=True):
         np.maximum(ratio, (rim + noise) / (plane + noise), out=ratio)
     return ratio

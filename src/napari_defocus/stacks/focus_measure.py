@@ -71,9 +71,7 @@ def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
     return StackScale((low, high), (float(a), float(b)))
 
 
-def measure_scale(
-    planes: StackPlanes, on_event: OnEvent, should_stop: ShouldStop
-) -> StackScale:
+def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldStop) -> StackScale:
     """Read every plane once: check that all are alike, and return what they are measured with.
 
     Raises
@@ -82,9 +80,10 @@ def measure_scale(
         Naming the plane that cannot be used.
     """
     statistics = []
+    first: npt.NDArray[Any] | None = None
     for z in track("reading planes", len(planes), on_event, should_stop):
         plane = planes[z]
-        first = plane if z == 0 else first
+        first = plane if first is None else first
         check_same(z, plane, first)
         try:
             statistics.append(measure_plane(plane))

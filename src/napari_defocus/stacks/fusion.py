@@ -64,7 +64,7 @@ def fuse(
             plane = planes[z]
             if plane.shape[:2] != depth_map.shape:
                 raise DefocusError(
-                    f"plane {z} is {plane.shape[:2]}, the altitude {depth_map.shape}; "
+                    f"plane {z} is {plane.shape[:2]}, the depth map {depth_map.shape}; "
                     "give planes of the same field and size"
                 )
             fused_as = (plane.shape, plane.dtype)
@@ -78,7 +78,7 @@ def fuse(
 
 
 def plane_weight(depth_map: Float, z: int) -> Float:
-    """Return the weight of plane `z` at each pixel (Y, X), in [0, 1]; those of all planes sum to 1."""
+    """Return the weight of plane `z` at each pixel (Y, X), in [0, 1]; they sum to 1."""
     share = np.maximum(1 - np.abs(depth_map - np.float32(z)), 0)
     other = 1 - share
     # Beyond the neighbours the share is 0, and so is its weight.

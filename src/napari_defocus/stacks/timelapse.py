@@ -1,8 +1,8 @@
 """Time series: a focus score of each frame, and which frames are out of focus.
 
 The score does not depend on a frame's brightness: it is the log of the mean squared spatial
-frequency of its detail, as that of an object (see `focus_scores`). A frame is out of focus where it is
-further below the median of the series than frames in focus scatter, by their scores above the
+frequency of its detail, as that of an object (see `focus_scores`). A frame is out of focus where it
+is further below the median of the series than frames in focus scatter, by their scores above the
 median, which no blurred frame can widen (modified z-scores: B. Iglewicz, D. Hoaglin, "How to detect
 and handle outliers", 1993).
 """
