@@ -22,7 +22,7 @@ from benchmarks.accuracy.photos import SHOWN, Photo, read_photos
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.api import Detection, DetectionConfig
-from napari_defocus.detection.inference import Prediction, join, predict_plane
+from napari_defocus.detection.inference import Prediction, combine_predictions, predict_plane
 from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.evaluate.scores import SetScores, score_map, score_set
 from napari_defocus.filters.contrast import local_contrast
@@ -105,7 +105,7 @@ def metric_alone(metric: LocalMetric) -> Judge:
 
 def dense_without_outlines(metric: LocalMetric) -> Judge:
     """Judge by metric and network, the network's map as it comes."""
-    return lambda photo: join(judged_by("metric", metric, photo), by_network(photo))
+    return lambda photo: combine_predictions(judged_by("metric", metric, photo), by_network(photo))
 
 
 def network_alone() -> Judge:
@@ -114,7 +114,7 @@ def network_alone() -> Judge:
     def predict(photo: Photo) -> Prediction:
         found = by_network(photo)
         silent = Prediction(np.zeros_like(found.log_odds), np.zeros(found.log_odds.shape, bool))
-        return replace(join(silent, found), valid=~silent.valid)
+        return replace(combine_predictions(silent, found), valid=~silent.valid)
 
     return predict
 

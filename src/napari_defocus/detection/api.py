@@ -40,25 +40,23 @@ def detect(
     config : DetectionConfig, optional
         How.
     axes : str, optional
-        A letter for each axis, in any order, S for colours: "ZYX", "TYXS", "YXZ"; see
-        `napari_defocus.io.axes`. Axes other than Y, X and S are worked through plane by plane.
-    on_event : callable
-        Told after each plane.
-    should_stop : callable
-        Asked before each plane and between its steps.
+        A letter for each axis, in any order, S for colours: "ZYX", "TYXS", "YXZ". Axes other than
+        Y, X and S are detected plane by plane.
+    on_event, should_stop : callable
+        Called after each plane, and before each and between its steps.
 
     Returns
     -------
     Detection
-        Rows and columns last, the other axes in the order in which they come in `axes`. A plane of
-        a stack that shows nothing at all is undecided.
+        Rows and columns last, the other axes in the order of `axes`. A constant plane of a stack is
+        undecided.
 
     Raises
     ------
     DefocusError
-        Where the image cannot be judged, or the metric cannot be read.
+        Where the image cannot be used, or the metric cannot be read.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     if not isinstance(metric, LocalMetric):
         metric = load_metric(metric)

@@ -14,18 +14,17 @@ SCALES = ("calibrated", "image")
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """How defocus is detected; the widget and the command line share these defaults.
+    """Settings of detection; the widget and the command line share these defaults.
 
     Parameters
     ----------
     detector : str
-        ``metric``: the local metric. ``dense``: the metric and a network that sees the surroundings
-        too; it needs torch. Or the path of a dense detector's file. ``auto``: the dense one, but
-        the metric where that is one's own, where `scale` is the paper's, and where torch is
-        missing.
+        ``metric``: the local metric. ``dense``: the metric combined with a network, which sees the
+        surroundings too and needs torch. Or the path of a dense detector's file. ``auto``: dense,
+        but the metric where it is not the default one, `scale` is ``image`` or torch is missing.
     scale : str
-        ``calibrated``: the metric's own scale, learnt from its training patches, so that images
-        compare. ``image``: the paper's, each image from its least response to its largest.
+        ``calibrated``: that of the metric's training patches, so that images compare. ``image``:
+        the paper's, each image from its least response to its largest.
     adapt : float
         Share, in [0, 1], of the way from the metric's threshold down to the image's own (Otsu's),
         for images softer than those the metric learnt from. The threshold never rises: a wholly
@@ -36,13 +35,13 @@ class DetectionConfig:
     caution : float
         Log odds above even that a pixel needs to be called sharp.
     gain : float
-        Steepness of the map around the threshold; 1 takes the odds of a single patch as they are.
+        Slope of the map at the threshold, as a factor on the log odds of a patch.
     refine : bool
         Whether the tanh refinement runs.
     refinement : RefinementConfig
-        How.
+        Its settings.
     mask : MaskConfig
-        How the mask is cut.
+        Settings of the mask.
     device : str
         Where it is computed: ``cpu``, ``cuda`` or ``mps``; the result is the same but for rounding.
         ``auto``: CUDA for the dense detector, where it is there, and else the CPU.
@@ -61,7 +60,7 @@ class DetectionConfig:
 
 
 def check_config(config: DetectionConfig) -> None:
-    """Raise where a setting is not what it may be.
+    """Check the settings.
 
     Raises
     ------

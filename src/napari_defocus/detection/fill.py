@@ -1,7 +1,7 @@
-"""What undecided pixels take: the sharpness of the nearest judged ones.
+"""Fill undecided pixels with the sharpness of the nearest valid ones.
 
-It is worked out on cells of 16 x 16 pixels: sums over cells are small even for planes that do not
-fit into memory, and do not depend on how the plane is cut, as long as no cell is.
+It is computed on cells of 16 x 16 pixels: sums over cells are small even for planes larger than
+memory, and do not depend on how the plane is tiled, as long as no cell is cut.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,15 @@ Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 CELL = 16
-# Gaussians, in cells, over which judged regions lend their sharpness; widest last.
+# Gaussians, in cells, by which valid regions spread; widest last.
 SIGMAS = (0, 1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """Sums over the judged pixels of each cell.
+    """Valid pixels of each cell: their summed sharpness and count, over the cell's pixels.
 
-    Parameters
-    ----------
-    sharpness : ndarray of float32, (rows, columns)
-        Sum of their sharpness as a share of the cell's pixels.
-    valid : ndarray of float32, (rows, columns)
-        Their share of the cell's pixels.
-    shape : tuple of int
-        Rows and columns of pixels.
+    `shape` are the rows and columns of pixels.
     """
 
     sharpness: Float
@@ -44,51 +37,44 @@ class Surroundings:
     def of(cls, sharpness: Float, valid: Bool) -> "Surroundings":
         """Sum over the cells of a plane (Y, X), or of a part that begins with a cell.
 
-        The sharpness of pixels that are not judged is 0.
+        The sharpness of pixels that are not valid is 0.
         """
         rows, columns = valid.shape
         return cls(_cell_means(sharpness), _cell_means(valid), (rows, columns))
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "Surroundings":
-        """Make those of a plane of which nothing is known yet."""
+        """Return those of a plane without any valid pixel."""
         cells = [-(-size // CELL) for size in shape]
         return cls(np.zeros(cells, np.float32), np.zeros(cells, np.float32), shape)
 
     def put(self, part: "Surroundings", region: Region) -> None:
-        """Take over the sums of a part."""
+        """Insert the sums of a part."""
         cells = tuple(slice(s.start // CELL, -(-s.stop // CELL)) for s in region)
         self.sharpness[cells] = part.sharpness
         self.valid[cells] = part.valid
 
     def spread(self) -> Float:
-        """Give each cell the sharpness of the nearest judged pixels; 0.5 far from any."""
+        """Return for each cell the sharpness of the nearest valid pixels; 0.5 far from any."""
         spread = np.full(self.valid.shape, 0.5, np.float32)
         for sigma in reversed(SIGMAS):
             near = ndimage.gaussian_filter(self.valid, sigma) if sigma else self.valid
             known = ndimage.gaussian_filter(self.sharpness, sigma) if sigma else self.sharpness
-            trust = np.clip(10 * near, 0, 1)
-            spread += trust * (known / np.maximum(near, 1e-6) - spread)
+            weight = np.clip(10 * near, 0, 1)
+            spread += weight * (known / np.maximum(near, 1e-6) - spread)
         return np.clip(spread, 0, 1)
 
 
 def cells_around(region: Region, shape: Sequence[int]) -> Region:
-    """Give the cells, of `shape` rows and columns, that `at_pixels` needs for a region."""
+    """Return the cells, of `shape` rows and columns, that `at_pixels` needs for a region."""
     rows, columns = (slice(s.start // CELL, -(-s.stop // CELL)) for s in region)
     return widen((rows, columns), 1, shape)
 
 
 def at_pixels(cells: Float, region: Region, around: Region | None = None) -> Float:
-    """Give the values of cells at the pixels of a region, (Y, X) float32.
+    """Interpolate the values of cells at the pixels of a region, (Y, X) float32.
 
-    Parameters
-    ----------
-    cells : ndarray of float32
-        All cells of the plane or, where `around` is given, those alone.
-    region : tuple of slice
-        Rows and columns of pixels.
-    around : tuple of slice, optional
-        See `cells_around`.
+    `cells` are all those of the plane or, where `around` is given, those of `cells_around` alone.
     """
     if around is None:
         around = cells_around(region, cells.shape)

@@ -1,7 +1,7 @@
-"""What metric and network say of each pixel, before any threshold: the costly part of detection.
+"""Run the metric and the dense network on a plane: log odds of being sharp, before any threshold.
 
-A plane is judged whole or region by region, with the same answers: each region is judged from a
-window as much larger as anything counts in it.
+This is the costly part of detection. A plane is predicted whole or region by region, with the same
+result: each region is read with a margin as wide as the filters and the network see.
 """
 
 from collections.abc import Sequence
@@ -30,23 +30,23 @@ from napari_defocus.metric.response import alignment, filter_response, halo, poo
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-# Beside the network the metric is believed up to these log odds: beyond, microscope images whose
+# Beside the network, the metric's log odds are clipped to this: with more, microscope images whose
 # own blur is wide would be lost.
 METRIC_CERTAINTY = 4.0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the metric says of a plane, before any threshold.
+    """The prediction for a plane, before any threshold.
 
     Parameters
     ----------
     score : ndarray of float32, (Y, X)
         Log odds of being sharp or, by the paper's scale, the pooled response in [0, 1].
     valid : ndarray of bool, (Y, X)
-        False where nothing can be told.
+        False where there is no detail to go by.
     radius, radius_error : ndarray of float32, (Y, X), or None
-        See `Detection`; NaN where the plane shows nothing at all.
+        See `Detection`; NaN where the plane is constant.
     """
 
     score: Float
@@ -61,9 +61,9 @@ def predict_plane(
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
 ) -> Prediction:
-    """Judge one plane (Y, X) or (Y, X, C) in memory; see `predict_region`.
+    """Predict one plane (Y, X) or (Y, X, C) in memory; see `predict_region`.
 
-    Large planes are judged part by part, so that what is worked with stays small.
+    Large planes are predicted part by part, which takes less memory.
     """
     if should_stop():
         raise Stopped
@@ -89,15 +89,15 @@ def predict_plane(
         with free_cores():
             return predict(parts[0])
     names = ["score", "valid"] + ["radius", "radius_error"] * (detector != "metric")
-    joined: dict[str, Any] = {
+    parts_of: dict[str, Any] = {
         name: np.empty(shape, np.bool_ if name == "valid" else np.float32) for name in names
     }
     # The network works on all cores by itself, but on a device it waits for what they prepare.
     alone = detector != "metric" and inference_device(config.device, dense=True) is None
     for part, found in in_threads(predict, parts, alone=alone):
         for name in names:
-            joined[name][part.region] = getattr(found, name)
-    return Prediction(**joined)
+            parts_of[name][part.region] = getattr(found, name)
+    return Prediction(**parts_of)
 
 
 def predict_region(
@@ -109,32 +109,28 @@ def predict_region(
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
 ) -> Prediction:
-    """Judge a region of a plane, from as much of its surroundings as counts.
+    """Predict a region of a plane, from a window with the margin that it needs.
 
-    Of the settings only `detector`, `scale` and `device` count here.
+    Of the settings only `detector`, `scale` and `device` are used.
 
     Parameters
     ----------
     read : callable
-        Gives rows and columns of the plane, (Y, X) or (Y, X, C).
+        Returns rows and columns of the plane, (Y, X) or (Y, X, C).
     region : tuple of slice
         Rows and columns; each begins at a multiple of `region_step`, and ends at one or with the
         plane.
-    shape : tuple of int
-        Rows and columns of the plane.
-    statistics : PlaneStatistics
+    shape, statistics
         Of the whole plane.
-    metric, config
+    metric, config, should_stop
         See `detect`.
-    should_stop : callable
-        Asked between the steps.
 
     Raises
     ------
     DefocusError
         Where the plane is constant (`NoDetailError`) or smaller than a filter.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` answered yes.
     """
     if statistics.constant:
         raise NoDetailError("the image is constant: there is nothing to judge")
@@ -155,8 +151,8 @@ def predict_region(
             guide=plane.grey,
             device=device,
         )
-        joined = join(Prediction(score, valid), found)
-        return replace(joined, valid=joined.valid & ~holes)
+        combined = combine_predictions(Prediction(score, valid), found)
+        return replace(combined, valid=combined.valid & ~holes)
     if config.scale == "image":
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
@@ -165,14 +161,14 @@ def predict_region(
 
 
 def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Prediction:
-    """Say that nothing can be told of a plane or a part of it, of `shape` rows and columns."""
+    """Return the prediction for a plane, or a part of `shape`, without any detail."""
     unknown = np.full(shape, np.nan, np.float32)
     radius = None if detector_for(metric, config) == "metric" else unknown
     return Prediction(np.zeros(shape, np.float32), np.zeros(shape, bool), radius, radius)
 
 
 def region_step(metric: LocalMetric, config: DetectionConfig) -> int:
-    """Give what rows and columns of regions begin at multiples of, in pixels."""
+    """Return the step, in pixels, of the grid on which regions begin."""
     own = alignment(metric)
     return own if detector_for(metric, config) == "metric" else int(np.lcm(own, dense.TILE))
 
@@ -185,9 +181,9 @@ def _window(
     metric: LocalMetric,
     detector: str,
 ) -> tuple[Region, npt.NDArray[Any], Plane]:
-    """Read what counts for a region."""
+    """Read a region with the margin that its prediction needs."""
     margin = halo(metric) if detector == "metric" else max(halo(metric), dense.HALO)
-    # Holes take the value of the nearest pixel: it is no farther than the pixel that is judged.
+    # Holes take the value of the nearest pixel, which is no farther than the predicted pixel.
     for wide in (margin, 2 * margin):
         window = widen(region, wide, shape, alignment(metric))
         image = read(*window)
@@ -198,7 +194,7 @@ def _window(
 
 
 def detector_for(metric: LocalMetric, config: DetectionConfig) -> str:
-    """Give the detector that a config means beside a metric: what ``auto`` stands for."""
+    """Return the detector to use with a metric: ``auto`` resolved to metric or dense."""
     if config.detector != "auto":
         return config.detector
     own = metric.digest != _default_digest()
@@ -210,18 +206,17 @@ def _default_digest() -> str:
     return load_metric().digest
 
 
-def join(by_metric: Prediction, by_network: DensePrediction) -> Prediction:
+def combine_predictions(by_metric: Prediction, by_network: DensePrediction) -> Prediction:
     """Average the log odds of metric and network, which err on different things.
 
-    Where nothing shows detail the metric has no say, and the network may call sharp but not
-    blurred.
+    Pixels without detail take the network's alone, and are valid only where these say sharp.
     """
-    log_odds = by_network.log_odds
-    # On the metric's scale: the config's defaults leave the joined odds as they are.
+    network_log_odds = by_network.log_odds
+    # On the metric's scale, so that the config's defaults leave the average as it is.
     default = DetectionConfig()
     metric_log_odds = default.gain * (by_metric.score - default.caution)
     metric_log_odds = np.clip(metric_log_odds, -METRIC_CERTAINTY, METRIC_CERTAINTY)
-    joined = np.where(by_metric.valid, (log_odds + metric_log_odds) / 2, log_odds)
-    score = np.asarray(joined / default.gain + default.caution, np.float32)
-    valid = by_metric.valid | (log_odds > 0)
+    log_odds = np.where(by_metric.valid, (network_log_odds + metric_log_odds) / 2, network_log_odds)
+    score = np.asarray(log_odds / default.gain + default.caution, np.float32)
+    valid = by_metric.valid | (network_log_odds > 0)
     return Prediction(score, valid, by_network.radius, by_network.radius_error)

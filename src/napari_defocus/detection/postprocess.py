@@ -1,7 +1,7 @@
-"""From what is said of each pixel to a blur map and a mask: threshold, refine, fill, clean up.
+"""From a prediction to a blur map and a mask: threshold, refine, fill, clean up.
 
-The steps that look at a whole plane look at sums over it, so that a plane can be decided upon
-region by region, with the same result.
+The steps that need a whole plane use sums over it, so that a plane can be processed region by
+region, with the same result.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ LOG_ODDS_BINS = 2048
 
 @dataclass(frozen=True)
 class Detection:
-    """What was detected in an image.
+    """The result of detection.
 
     Parameters
     ----------
@@ -65,15 +65,7 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class ScoreStatistics:
-    """What has to be known of all levels of a plane before any is decided upon.
-
-    Parameters
-    ----------
-    valid : Histogram
-        Of the levels, log odds, of judged pixels.
-    low, high : float
-        Least and greatest level of all pixels.
-    """
+    """Statistics of a plane's scores: a histogram of the valid pixels', and the range of all."""
 
     valid: Histogram
     low: float
@@ -93,15 +85,7 @@ class ScoreStatistics:
 
 @dataclass(frozen=True, eq=False)
 class RefinedStatistics:
-    """What has to be known of a whole refined map before it is filled and cut.
-
-    Parameters
-    ----------
-    sharpness : Histogram
-        Of judged pixels.
-    surroundings : Surroundings
-        What undecided pixels lean on.
-    """
+    """Statistics of a refined map: a histogram of the valid pixels, and their sums in cells."""
 
     sharpness: Histogram
     surroundings: Surroundings
@@ -116,7 +100,7 @@ class RefinedStatistics:
 
 
 def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
-    """Turn a judgement of a whole plane into a blur map and a mask."""
+    """Compute blur map and mask from the prediction of a whole plane."""
     check_config(config)
     calibrated = config.scale == "calibrated" or prediction.radius is not None
     start = initial_sharpness(prediction.score, ScoreStatistics.of(prediction), config, calibrated)
@@ -141,40 +125,27 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
 def initial_sharpness(
     score: Float, scores: ScoreStatistics, config: DetectionConfig, calibrated: bool
 ) -> Float:
-    """Give the sharpness of each pixel before refinement.
+    """Compute the sharpness of each pixel before refinement, (Y, X) in [0, 1].
 
-    Parameters
-    ----------
-    score : ndarray of float32, (Y, X)
-        See `Prediction`.
-    scores : Levels
-        Of the whole plane.
-    config : DetectionConfig
-        How.
-    calibrated : bool
-        Whether levels are log odds; else they are brought from least and greatest to [0, 1].
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        In [0, 1].
+    `scores` are the statistics of the whole plane, and `calibrated` is whether scores are log odds;
+    if not, their range becomes [0, 1].
     """
     if calibrated:
-        threshold = config.caution + _own_threshold(scores.valid, config)
+        threshold = config.caution + _adapted_threshold(scores.valid, config)
         return probability(config.gain * (score - np.float32(threshold)))
     if scores.high <= scores.low:
         return np.zeros_like(score)
     return (score - np.float32(scores.low)) / np.float32(scores.high - scores.low)
 
 
-def _own_threshold(valid: Histogram, config: DetectionConfig) -> float:
+def _adapted_threshold(valid: Histogram, config: DetectionConfig) -> float:
     if config.adapt == 0 or not valid.counts.any():
         return 0.0
     return float(np.clip(config.adapt * valid.otsu(), -config.reach, 0))
 
 
 def refined_blur(start: Float, config: DetectionConfig) -> Float:
-    """Refine a map of sharpness, and give the blur, (Y, X) in [0, 1]."""
+    """Refine a map of sharpness, and return the blur, (Y, X) in [0, 1]."""
     if not config.refine:
         return np.float32(1) - start
     parts = plan_parts(start.shape, 1, side_in_proportion(start.shape))
@@ -196,10 +167,10 @@ def refined_blur(start: Float, config: DetectionConfig) -> Float:
 
 
 def fill(blur: Float, valid: Bool, around: Float) -> Float:
-    """Let undecided pixels take the sharpness `around` them; what is filled may be filled again."""
+    """Return the blur map with pixels that are not valid set to the sharpness `around` them."""
     return np.where(valid, blur, np.float32(1) - around)
 
 
 def confidence_of(start: Float, valid: Bool) -> Float:
-    """Give the confidence, 0 undecided to 1 certain, from the map before refinement."""
+    """Compute the confidence, 0 undecided to 1 certain, from the map before refinement."""
     return np.where(valid, np.abs(2 * start - 1), np.float32(0))

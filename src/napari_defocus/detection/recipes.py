@@ -49,10 +49,8 @@ def as_python(image: str, metric: str, config: DetectionConfig, more: tuple[str,
         [
             "from pathlib import Path",
             "",
-            f"from napari_defocus import {', '.join(['DetectionConfig', 'detect'])}",
-            "from napari_defocus.io.raster import read_image",
-            "from napari_defocus.detection.threshold import MaskConfig",
-            "from napari_defocus.detection.refinement import RefinementConfig",
+            f"from napari_defocus import {', '.join([*_classes(config), 'detect'])}",
+            "from napari_defocus.io import read_image",
             "",
             f"image = read_image(Path({image!r}))",
             f"config = {_expression(config)}",
@@ -60,6 +58,12 @@ def as_python(image: str, metric: str, config: DetectionConfig, more: tuple[str,
             ", ".join(f"found.{name}" for name in ("blur", "mask", *more)),
         ]
     )
+
+
+def _classes(config: Any) -> list[str]:
+    """Return the names of the settings' classes that an expression needs, sorted."""
+    parts = [_classes(value) for value in _changed(config).values() if is_dataclass(value)]
+    return sorted({type(config).__name__, *(name for names in parts for name in names)})
 
 
 def _changed(config: DetectionConfig | RefinementConfig | MaskConfig) -> dict[str, Any]:

@@ -7,8 +7,8 @@ divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks), and the neighbo
 
 Short cut. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls, nor does any
 neighbourhood mean, unless a pixel dies. So after the first iteration only neighbours of the pixels
-that died last are looked at, and values are brought up to date where they are asked for.
-A pixel's fate reaches no further than `halo`, which lets parts of an image be refined alone.
+that died last are looked at, and values are updated where they are needed. No pixel depends on
+one beyond `halo`, so that parts of an image can be refined alone.
 """
 
 from dataclasses import dataclass
@@ -40,16 +40,16 @@ FEW = 2**12
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """How a sharpness map is refined.
+    """Settings of the refinement.
 
     Parameters
     ----------
     iterations : tuple of int
-        Iterations after which a map is kept, rising.
+        Iterations whose maps are combined, rising.
     weights : tuple of float
-        Weight of each kept map; they sum to 1.
+        Weight of each of these maps; they sum to 1.
     neighbourhood : int
-        Side of the square whose mean decides, in pixels, odd.
+        Side of the square whose mean is compared with the threshold, in pixels, odd.
     threshold : float or None
         The global threshold in [0, 1]; None for the mean of the map.
     keep : float
@@ -65,7 +65,7 @@ class RefinementConfig:
 
 
 def halo(config: RefinementConfig) -> int:
-    """Give the distance, in pixels, beyond which no pixel changes what becomes of another."""
+    """Return the distance, in pixels, beyond which no pixel depends on another."""
     return config.neighbourhood // 2 * max(config.iterations)
 
 
@@ -92,13 +92,13 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
     config = config or RefinementConfig()
     check_refinement(config)
     outlived = _checkpoints_outlived(sharpness, config)
-    grown = _weighed_growth(sharpness, outlived, config)
+    grown = _weighted_growth(sharpness, outlived, config)
     refined = np.float32(config.keep) * sharpness + np.float32(1 - config.keep) * grown
     return np.asarray(np.clip(refined, 0, 1), np.float32)
 
 
 def _checkpoints_outlived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.uint8]:
-    """Count, for each pixel, after how many of the kept iterations it lives."""
+    """Count, for each pixel, the combined iterations after which it lives."""
     lived = _iterations_lived(sharpness, config)
     outlived = np.zeros(lived.shape, np.uint8)
     for iteration in config.iterations:
@@ -119,10 +119,10 @@ def _iterations_lived(sharpness: Float, config: RefinementConfig) -> npt.NDArray
     return np.asarray(lived, np.int16)
 
 
-def _weighed_growth(
+def _weighted_growth(
     sharpness: Float, outlived: npt.NDArray[np.uint8], config: RefinementConfig
 ) -> Float:
-    """Sum the weighed values after the kept iterations that each pixel outlived."""
+    """Sum the weighted values after the combined iterations that each pixel outlived."""
     table = _growth_table(config.iterations, config.weights)
     loops = compiled.loops(sharpness.size)
     look_up = _interpolate if loops is None else loops.interpolate
@@ -147,7 +147,7 @@ def _interpolate(values: Float, rows: npt.NDArray[np.uint8], table: Float) -> Fl
 
 @lru_cache(maxsize=8)
 def _growth_table(iterations: tuple[int, ...], weights: tuple[float, ...]) -> Float:
-    """Tabulate `_growth` between 0 and 1, (kept iterations + 1, STEPS + 1)."""
+    """Tabulate `_growth` between 0 and 1, (combined iterations + 1, STEPS + 1)."""
     table = _growth(np.linspace(0, 1, STEPS + 1), iterations, weights)
     return np.asarray(table, np.float32)
 
@@ -155,19 +155,19 @@ def _growth_table(iterations: tuple[int, ...], weights: tuple[float, ...]) -> Fl
 def _growth(
     start: npt.NDArray[Any], iterations: tuple[int, ...], weights: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
-    """Give the weighed sums over the first 0, 1, 2, ... kept iterations of pixels that live."""
+    """Return the weighted sums over the first 0, 1, 2, ... combined iterations of living pixels."""
     values = start.astype(np.float64)
     sums = [np.zeros_like(values)]
-    kept = dict(zip(iterations, weights, strict=True))
+    weight_after = dict(zip(iterations, weights, strict=True))
     for iteration in range(1, max(iterations) + 1):
         values = np.tanh(values) / TANH_1
-        if iteration in kept:
-            sums.append(sums[-1] + kept[iteration] * values)
+        if iteration in weight_after:
+            sums.append(sums[-1] + weight_after[iteration] * values)
     return np.stack(sums)
 
 
 def check_refinement(config: RefinementConfig) -> None:
-    """Say what is wrong with a setting."""
+    """Check the settings."""
     if len(config.iterations) != len(config.weights):
         raise DefocusError(
             f"there are {len(config.iterations)} iterations and {len(config.weights)} weights; "
@@ -183,7 +183,7 @@ def check_refinement(config: RefinementConfig) -> None:
 
 
 class _Update:
-    """The iterations, each pixel brought up to date only when its value is asked for."""
+    """The iterations, each pixel updated only when its value is needed."""
 
     def __init__(self, sharpness: Float, side: int, limit: float) -> None:
         self.limit = limit
@@ -192,7 +192,7 @@ class _Update:
         self.values = sharpness.astype(np.float64).ravel()
         self.age = np.zeros(self.values.size, np.int16)
         self.alive = self.values > 0
-        self.named = np.zeros(self.values.size, np.bool_)
+        self.marked = np.zeros(self.values.size, np.bool_)
         self.now = 0
 
     def iterations_lived(self, most: int) -> npt.NDArray[np.int16]:
@@ -208,9 +208,9 @@ class _Update:
         return lived.reshape(self.shape)
 
     def _die_next(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Living pixels whose neighbourhoods have become too dark."""
+        """Return living pixels whose neighbourhoods fell below the threshold."""
         many = died.size > FRONTIER * self.values.size
-        # Values that were not brought up to date are too small: what is not below has enough.
+        # Values that were not updated are too small: what is not below them is above for certain.
         suspects = self._below() if many else self._beside(died)
         windows = self._windows(suspects)
         self._catch_up(self._once(windows[self.alive[windows]]))
@@ -218,12 +218,12 @@ class _Update:
         return np.asarray(suspects[dark])
 
     def _below(self) -> npt.NDArray[np.intp]:
-        """Living pixels whose neighbourhoods are too dark by the values as they are kept."""
+        """Return living pixels whose neighbourhoods are below the threshold without an update."""
         means = ndimage.uniform_filter(self.values.reshape(self.shape), self.side, mode="nearest")
         return np.flatnonzero(self.alive & (means.ravel() < self.limit))
 
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
-        """Iterate the values of living pixels to the present."""
+        """Update the values of living pixels to the present iteration."""
         values, age = self.values[pixels], self.age[pixels]
         moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))
         for iteration in range(int(age[moving].min(initial=self.now)), self.now):
@@ -234,7 +234,7 @@ class _Update:
         self.age[pixels] = self.now
 
     def _beside(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Living pixels whose neighbourhood holds one that died last."""
+        """Return living pixels whose neighbourhood holds one that died last."""
         rows, columns = self.shape
         y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(died, columns))
         y, x = y[:, :, np.newaxis], x[:, np.newaxis, :]
@@ -243,16 +243,16 @@ class _Update:
         return beside[self.alive[beside]]
 
     def _once(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Name each pixel once, in order."""
+        """Return each pixel once, in order."""
         if pixels.size < FEW:
             return np.unique(pixels)
-        self.named[pixels] = True
-        once = np.flatnonzero(self.named)
-        self.named[once] = False
+        self.marked[pixels] = True
+        once = np.flatnonzero(self.marked)
+        self.marked[once] = False
         return once
 
     def _windows(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Pixels in the neighbourhood of each pixel, the border repeated, (N, side^2)."""
+        """Return the neighbourhood of each pixel, the border repeated, (N, side^2)."""
         rows, columns = self.shape
         y, x = (axis[:, np.newaxis] + self._offsets for axis in divmod(pixels, columns))
         y, x = np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)

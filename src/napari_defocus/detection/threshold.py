@@ -22,7 +22,7 @@ AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """How a sharpness map is cut into a mask.
+    """Settings of the mask.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class MaskConfig:
     range : tuple of float
         The adapted threshold stays within it: a wholly blurred image must not be cut in two.
     smallest : int
-        Sharp or blurred spots of fewer pixels are given to what surrounds them.
+        Sharp or blurred spots of fewer pixels take the class around them.
     """
 
     threshold: float | str = "otsu"
@@ -41,18 +41,18 @@ class MaskConfig:
 
 
 def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int) -> Labels:
-    """Cut a sharpness map into a mask.
+    """Compute a mask from a sharpness map.
 
     Parameters
     ----------
     sharpness : ndarray of float32, (Y, X)
         In [0, 1], 1 = sharp.
     undecided : ndarray of bool, (Y, X)
-        Pixels that cannot be judged.
+        Pixels without a class.
     threshold : float
         Least sharpness of a sharp pixel, see `mask_threshold`.
     smallest : int
-        Spots of fewer pixels are given to what surrounds them: first sharp ones, then blurred ones.
+        Spots of fewer pixels take the class around them: first sharp ones, then blurred ones.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int)
 
 
 def halo(config: MaskConfig) -> int:
-    """Give the distance, in pixels, beyond which no pixel changes the class of another."""
+    """Return the distance, in pixels, beyond which no pixel changes the class of another."""
     return 2 * max(config.smallest, 0)
 
 
@@ -78,14 +78,7 @@ def count_sharpness(sharpness: Float) -> Histogram:
 
 
 def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
-    """Give the threshold that `config` sets for a map, in [0, 1].
-
-    Parameters
-    ----------
-    sharpness : Histogram
-        Of the pixels that are judged, see `count_sharpness`.
-    config : MaskConfig
-        How.
+    """Return the threshold, in [0, 1], for a map of which valid pixels have this histogram.
 
     Raises
     ------
@@ -113,6 +106,6 @@ def _without_small(region: Bool, smallest: int) -> Bool:
     flat, area = spots.ravel(), np.zeros(count + 1, np.intp)
     for start in range(0, flat.size, AT_ONCE):
         area += np.bincount(flat[start : start + AT_ONCE], minlength=count + 1)
-    kept = area >= smallest
-    kept[0] = False
-    return np.asarray(kept[spots], np.bool_)
+    large = area >= smallest
+    large[0] = False
+    return np.asarray(large[spots], np.bool_)
