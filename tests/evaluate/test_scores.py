@@ -22,7 +22,6 @@ from napari_defocus.evaluate.report import (
     FORMAT_VERSION,
     Report,
     evaluate_folders,
-    plot_precision_recall,
 )
 from napari_defocus.evaluate.scores import (
     BETA2,
@@ -37,6 +36,7 @@ from napari_defocus.evaluate.scores import (
     score_set,
     trivial_scores,
 )
+from napari_defocus.plot.curves import save_precision_recall, write_report
 
 SHARED = Path(__file__).parents[3] / "shared"
 DATA = SHARED / "data"
@@ -654,11 +654,11 @@ def test_csv_round_trip(report, tmp_path):
 def test_files_are_kept_unless_they_may_be_replaced(report, tmp_path):
     for name in ("report.json", "scores.csv", "curves.png"):
         path = tmp_path / name
-        report.write(path)
+        write_report(path, report)
         before = path.read_bytes()
-        report.write(path)
+        write_report(path, report)
         with pytest.raises(DefocusError, match="exists already"):
-            report.write(path, overwrite=False)
+            write_report(path, report, overwrite=False)
         assert path.read_bytes() == before
     assert not list(tmp_path.glob(".partial*"))
 
@@ -686,7 +686,7 @@ def test_plot(drawn, tmp_path):
     good = precision_recall(np.array([1, 0.8, 0.4]), np.array([True, True, False]))
     poor = precision_recall(np.array([1, 0.8, 0.4]), np.array([False, True, True]))
     nothing = Curve(np.zeros(256), np.zeros(256))
-    plot_precision_recall({"$po_or$": poor, "_good": good, "none": nothing}, tmp_path / "a.png")
+    save_precision_recall(tmp_path / "a.png", {"$po_or$": poor, "_good": good, "none": nothing})
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG"
         assert image.width > image.height > 400
@@ -706,7 +706,7 @@ def test_plot(drawn, tmp_path):
 
 
 def test_lines_of_equal_f(drawn, tmp_path):
-    plot_precision_recall({}, tmp_path / "a.png")
+    save_precision_recall(tmp_path / "a.png", {})
     lines = drawn[0].axes[0].lines
     assert len(lines) == len(drawn[0].axes[0].texts) == 8
     for level, line in zip(np.arange(2, 10) / 10, lines, strict=True):
@@ -718,7 +718,7 @@ def test_lines_of_equal_f(drawn, tmp_path):
 
 
 def test_report_plot_has_every_method_and_the_trivial_map(report, drawn, tmp_path):
-    report.write(tmp_path / "curves.png")
+    write_report(tmp_path / "curves.png", report)
     names = [text.get_text().split("  ")[1] for text in drawn[0].legends[0].get_texts()]
     assert sorted(names) == ["all sharp", "mine, new"]
 

@@ -7,6 +7,7 @@ from napari_defocus.cli._console import EXIT_INTERRUPTED, refuse_existing, repor
 from napari_defocus.cli._options import add_out
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.report import evaluate_folders
+from napari_defocus.plot.curves import write_report
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if report is None:
         return EXIT_INTERRUPTED
     for path in files:
-        report.write(path, overwrite=options.overwrite)
+        write_report(path, report, overwrite=options.overwrite)
     print(report.table())
     missing = {name for names in report.missing.values() for name in names}
     if missing:

@@ -87,7 +87,7 @@ def read_sample(name: str) -> Sample:
 
 
 def photo() -> list[LayerData]:
-    """Give napari the photo and, hidden, its true mask."""
+    """Return the photo and, hidden, its true mask, as layers."""
     sample = read_sample("photo")
     truth = annotation_from_mask(255 * np.asarray(sample.blurred, np.uint8))
     return [
@@ -97,12 +97,12 @@ def photo() -> list[LayerData]:
 
 
 def tilted_plane() -> list[LayerData]:
-    """Give napari the tilted plane and, hidden, its true height in micrometres."""
+    """Return the tilted plane and, hidden, its true height in micrometres, as layers."""
     return _with_height(read_sample("tilted_plane"), rgb=True)
 
 
 def z_stack() -> list[LayerData]:
-    """Give napari the stack and, hidden, the true height of its surface in micrometres."""
+    """Return the stack and, hidden, the true height of its surface in micrometres, as layers."""
     return _with_height(read_sample("z_stack"))
 
 

@@ -1,9 +1,9 @@
 """Classical local sharpness operators: what any learnt metric has to beat.
 
-Each takes a grey plane and gives a sharpness map of the same size, higher where sharper, in units
-of its own: only the order of the pixels of one image means something. All ignore a constant added
-to the plane. Focus measures that were made to rate a whole image or window become local by pooling
-over a Gaussian window, the same for all of them.
+Each takes a grey plane (Y, X) of any range and returns a sharpness map (Y, X) of float32, 0 or
+more, higher where sharper, in units of its own: only the order of the pixels of one image has a
+meaning. All ignore a constant added to the plane. Focus measures made for a whole image or window
+become local by pooling over a Gaussian window of `sigma` pixels, the same for all of them.
 
 References
 ----------
@@ -44,41 +44,17 @@ _SHARP_PATTERNS = (6, _NOT_UNIFORM)
 
 
 def laplacian_variance(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float:
-    """Variance of the Laplacian within a Gaussian window (Pech-Pacheco et al., ICPR 2000).
-
-    Parameters
-    ----------
-    plane : ndarray of float, (Y, X)
-        Grey, any range.
-    sigma : float
-        Of the window, in pixels.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        0 or more, in squares of the plane's unit.
-    """
-    answer = ndimage.laplace(np.asarray(plane, np.float64))
-    mean = ndimage.gaussian_filter(answer, sigma)
-    variance = ndimage.gaussian_filter(answer**2, sigma) - mean**2
+    """Compute the variance of the Laplacian in a Gaussian window (Pech-Pacheco et al. 2000)."""
+    response = ndimage.laplace(np.asarray(plane, np.float64))
+    mean = ndimage.gaussian_filter(response, sigma)
+    variance = ndimage.gaussian_filter(response**2, sigma) - mean**2
     return np.asarray(np.maximum(variance, 0), np.float32)
 
 
 def tenengrad(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float:
-    """Energy of Sobel's gradient (Tenenbaum 1970, Krotkov 1987), without a threshold.
+    """Compute the energy of Sobel's gradient (Tenenbaum 1970, Krotkov 1987), without a threshold.
 
-    Parameters
-    ----------
-    plane : ndarray of float, (Y, X)
-        Grey, any range.
-    sigma : float
-        Of the Gaussian window, in pixels.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        0 or more: the mean of the squared gradient, in squares of the plane's unit, with Sobel's
-        kernels of the weights 1, 2, 1.
+    The kernels have the weights 1, 2, 1.
     """
     grey = np.asarray(plane, np.float64)
     energy = ndimage.sobel(grey, axis=0) ** 2 + ndimage.sobel(grey, axis=1) ** 2
@@ -86,22 +62,10 @@ def tenengrad(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float
 
 
 def brenner(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float:
-    """Squared difference of pixels two apart (Brenner et al. 1976).
+    """Compute the squared difference of pixels two apart (Brenner et al. 1976).
 
     The paper takes differences along the rows; here both axes count, so that lines of any direction
     do. Each difference stands at the pixel between the two.
-
-    Parameters
-    ----------
-    plane : ndarray of float, (Y, X)
-        Grey, any range.
-    sigma : float
-        Of the Gaussian window, in pixels.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        0 or more, in squares of the plane's unit.
     """
     grey = np.asarray(plane, np.float64)
     energy = np.zeros(grey.shape)
@@ -111,20 +75,7 @@ def brenner(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float:
 
 
 def pooled_laplacian(plane: npt.NDArray[Any], *, sigma: float = POOLING_SIGMA) -> Float:
-    """Absolute Laplacian, averaged within a Gaussian window.
-
-    Parameters
-    ----------
-    plane : ndarray of float, (Y, X)
-        Grey, any range.
-    sigma : float
-        Of the window, in pixels.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        0 or more, in the plane's unit.
-    """
+    """Compute the absolute Laplacian, averaged within a Gaussian window."""
     return _pooled(np.abs(ndimage.laplace(np.asarray(plane, np.float64))), sigma)
 
 
@@ -138,7 +89,7 @@ def lbp_sharpness(
     threshold: float = LBP_THRESHOLD,
     windows: Sequence[int] = LBP_WINDOWS,
 ) -> Float:
-    """Share of the local binary patterns that blur makes rare (Yi and Eramian, IEEE TIP 2016).
+    """Compute the share of local binary patterns that blur makes rare (Yi and Eramian, TIP 2016).
 
     Where an image is blurred few pixels differ from their neighbours by more than the threshold,
     and of the rotation-invariant uniform patterns those with 6, 7 or 8 neighbours set, and those
@@ -170,7 +121,7 @@ def lbp_sharpness(
 def local_binary_patterns(
     plane: npt.NDArray[Any], threshold: float = LBP_THRESHOLD
 ) -> npt.NDArray[np.uint8]:
-    """Rotation-invariant uniform patterns of 8 neighbours at radius 1, with a threshold.
+    """Compute rotation-invariant uniform patterns of 8 neighbours at radius 1, with a threshold.
 
     A neighbour is set where it exceeds the pixel by more than the threshold: with its sign, as in
     the code of Yi and Eramian. The diagonal ones lie on the circle, between pixels, and are
@@ -200,7 +151,7 @@ def local_binary_patterns(
 
 
 def _shifted(padded: Double, y: float, x: float) -> Double:
-    """Give the values at (y, x), each in [-1, 1], from every pixel of a plane padded by one."""
+    """Return the values at (y, x), each in [-1, 1], from every pixel of a plane padded by one."""
     rows, columns = padded.shape[0] - 2, padded.shape[1] - 2
     value = np.zeros((rows, columns))
     for dy in (-1, 0, 1):

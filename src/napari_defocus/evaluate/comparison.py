@@ -1,4 +1,4 @@
-"""A detection against labels that a person made: scores, and the pixels where they differ."""
+"""A detection against hand-made labels: scores, and the pixels where they differ."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,16 +27,16 @@ DISAGREEMENTS = {MISSED_BLUR: "blurred, called sharp", MISSED_SHARP: "sharp, cal
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """How a detection and hand-made labels compare.
+    """The scores of a detection against hand-made labels, and where they differ.
 
     Parameters
     ----------
     report : Report
-        Scores of the one image, on the pixels that a person judged, beside the trivial maps'.
+        Scores of the one image, on the labelled pixels, beside the trivial maps'.
     disagreement : ndarray of uint8
         Of the detection's shape: 1 blurred but called sharp, 2 sharp but called blurred, else 0.
     judged : float
-        Share of the pixels that a person judged.
+        Share of the pixels that are labelled.
     """
 
     report: Report
@@ -47,16 +47,16 @@ class Comparison:
 def read_hand_labels(
     labels: npt.NDArray[Any], shape: tuple[int, ...], name: str, reading: str = READINGS[0]
 ) -> tuple[Labels, str]:
-    """Bring labels made by hand to 0 not judged, 1 blurred, 2 sharp.
+    """Read hand-made labels as 0 unlabelled, 1 blurred, 2 sharp.
 
     Parameters
     ----------
     labels : ndarray of integers or bool
         An annotation, or a mask: 0 sharp, and blurred 255 or 1.
     shape : tuple of int
-        What the labels have to have.
+        That the labels must have.
     name : str
-        Theirs, for messages.
+        Of the labels, for messages.
     reading : str
         One of `READINGS`. By their values, labels of 255 and 0, or of 1 and 0 alone, are a mask.
 
@@ -70,7 +70,7 @@ def read_hand_labels(
     Raises
     ------
     DefocusError
-        Where shapes differ, a label is strange, or one class is all there is.
+        Where shapes differ, a label has another value, or there is one class only.
     """
     labels = np.asarray(labels)
     values = set(np.unique(labels).tolist())
@@ -85,7 +85,7 @@ def read_hand_labels(
         how = f"read as a mask: {bright} blurred, 0 sharp"
     else:
         annotation = check_annotation(labels, shape, name)
-        how = "read as an annotation: 1 blurred, 2 sharp, 0 not judged"
+        how = "read as an annotation: 1 blurred, 2 sharp, 0 unlabelled"
     for label, word in ((BLURRED, "blurred"), (SHARP, "sharp")):
         if not (annotation == label).any():
             raise DefocusError(
@@ -97,14 +97,14 @@ def read_hand_labels(
 def compare(
     found: Detection, annotation: Labels, image: str, *, mask_is_known: bool = True
 ) -> Comparison:
-    """Score a detection on the pixels that a person judged.
+    """Compute the scores of a detection on the labelled pixels.
 
     Parameters
     ----------
     found : Detection
         Of any number of planes.
     annotation : ndarray of uint8
-        0 not judged, 1 blurred, 2 sharp, both present; of the detection's shape.
+        0 unlabelled, 1 blurred, 2 sharp, both present; of the detection's shape.
     image : str
         The image's name, for the report.
     mask_is_known : bool

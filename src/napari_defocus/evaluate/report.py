@@ -1,4 +1,4 @@
-"""Reports of an evaluation: folders in; a table, CSV, JSON and a precision-recall graph out."""
+"""Evaluation of folders of maps, and reports of it: a table, CSV and JSON."""
 
 import csv
 import math
@@ -18,7 +18,6 @@ from napari_defocus.evaluate.scores import (
     TRIVIAL_MAPS,
     Array,
     Bools,
-    Curve,
     MapScores,
     SetScores,
     iou_mask,
@@ -36,7 +35,7 @@ TRUTH_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # other files beside the mas
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Scores of one or several methods, and of the maps that know nothing.
+    """Scores of one or several methods, and of the trivial maps.
 
     Parameters
     ----------
@@ -53,13 +52,7 @@ class Report:
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def table(self) -> str:
-        """Lay the means out for a terminal, a line a protocol, a column a method.
-
-        Returns
-        -------
-        str
-            Lines without a newline at the end; "-" for a score that no image has.
-        """
+        """Return the means as text, a line a protocol, a column a method; "-" where undefined."""
         columns = [["", "images", *PROTOCOLS]]
         columns += [_column(*item, spread=True) for item in self.methods.items()]
         columns += [_column(*item, spread=False) for item in self.trivial.items()]
@@ -75,14 +68,11 @@ class Report:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as nested dictionaries, as the JSON file holds them.
+        """Return the report as nested dictionaries, as the JSON file holds them.
 
-        Returns
-        -------
-        dict
-            ``format``, ``version``, ``beta2``, ``protocols`` (definitions), ``methods`` and
-            ``trivial``: by name the number of ``images``, ``mean``, ``interval`` (ends of 95 %),
-            and of methods ``missing`` and ``per_image``. An undefined score is nan, null in JSON.
+        These are ``format``, ``version``, ``beta2``, ``protocols`` (definitions), ``methods`` and
+        ``trivial``: by name the number of ``images``, ``mean``, ``interval`` (ends of 95 %), and of
+        methods ``missing`` and ``per_image``. An undefined score is nan, null in JSON.
         """
         methods = {}
         for name, scores in self.methods.items():
@@ -99,17 +89,16 @@ class Report:
         }
 
     def write(self, path: Path, *, overwrite: bool = True) -> None:
-        """Write the report as CSV, JSON or PNG, as the file's name says.
+        """Write the report as CSV or JSON, by the ending of the file's name.
 
         CSV has the columns ``method``, ``row`` (image, mean, low or high: the mean's 95 %
         interval), ``image``, then the protocols; an undefined score is an empty cell, as are Fmax
-        and Fmax blur of an image: they belong to sets. JSON is `as_dict`. PNG is the graph of the
-        mean precision-recall curves, sharp positive, with the all-sharp map as a dot.
+        and Fmax blur of an image: they belong to sets. JSON is `as_dict`.
 
         Parameters
         ----------
         path : Path
-            The file to be, ending in .csv, .json or .png.
+            The file to be, ending in .csv or .json.
         overwrite : bool
             Whether an existing file may be replaced.
 
@@ -127,16 +116,12 @@ class Report:
                 csv.writer(file).writerows(_csv_rows(self))
         elif kind == ".json":
             write_json(path, self.as_dict(), overwrite=overwrite)
-        elif kind == ".png":
-            curves = {name: scores.sharp for name, scores in self.methods.items()}
-            curves.setdefault("all sharp", self.trivial["all sharp"].sharp)
-            plot_precision_recall(curves, path, overwrite=overwrite)
         else:
             raise DefocusError(f"{path}: cannot tell what to write; end it in .csv, .json or .png")
 
 
 def _column(name: str, scores: SetScores, *, spread: bool) -> list[str]:
-    """Lay out a method's means, with half of their intervals where `spread`."""
+    """Return a method's means as text, with half of their intervals where `spread`."""
     cells = [name, str(len(scores.images))]
     for protocol, mean in scores.mean.items():
         low, high = scores.interval[protocol]
@@ -146,13 +131,13 @@ def _column(name: str, scores: SetScores, *, spread: bool) -> list[str]:
 
 
 def _summary(scores: SetScores) -> dict[str, Any]:
-    """Give what methods and trivial maps have in common."""
+    """Return the entries that methods and trivial maps have in common."""
     interval = {name: list(ends) for name, ends in scores.interval.items()}
     return {"images": len(scores.images), "mean": dict(scores.mean), "interval": interval}
 
 
 def _csv_rows(report: Report) -> Iterator[list[str]]:
-    """Give the lines of the CSV file, its head first."""
+    """Yield the lines of the CSV file, its head first."""
     yield ["method", "row", "image", *PROTOCOLS]
     for method, scores in report.methods.items():
         for image, row in scores.images.items():
@@ -166,58 +151,9 @@ def _csv_rows(report: Report) -> Iterator[list[str]]:
 
 
 def _cells(values: Mapping[str, float]) -> list[str]:
-    """Write scores as text, undefined ones as nothing."""
+    """Return scores as text, undefined ones as nothing."""
     numbers = [values.get(name, math.nan) for name in PROTOCOLS]
     return ["" if math.isnan(number) else f"{number:.6f}" for number in numbers]
-
-
-def plot_precision_recall(
-    curves: Mapping[str, Curve], path: Path, *, overwrite: bool = True
-) -> None:
-    """Draw precision against recall, all curves on one graph, over lines of equal F.
-
-    A dot marks the highest F of each curve. Thresholds that nothing reaches are not drawn.
-
-    Parameters
-    ----------
-    curves : mapping of str to Curve
-        Curves by name of the method; the legend shows them by falling Fmax.
-    path : Path
-        The file to be, written as PNG.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    DefocusError
-        Where the file may not or cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a window, whatever backend is set
-    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    for f in np.arange(0.2, 1, 0.1):
-        # F = (1 + b) p r / (b p + r), solved for p, from the recall on where p is 1
-        recall = np.geomspace(f * BETA2 / (1 + BETA2 - f), 1)
-        precision = f * recall / ((1 + BETA2) * recall - BETA2 * f)
-        axes.plot(recall, precision, color="0.88", linewidth=0.8, zorder=0)
-        axes.text(1, precision[-1], f" {f:.1f}", color="0.6", fontsize="small", va="center")
-    ranked = sorted(curves.items(), key=lambda item: -item[1].f_max)
-    for place, (name, curve) in enumerate(ranked):
-        drawn = curve.recall > 0
-        (line,) = axes.plot(
-            curve.recall[drawn],
-            curve.precision[drawn],
-            linestyle=("-", "--", ":")[place // 10 % 3],  # the colours come round after ten
-            label=f"{curve.f_max:.3f}  {name}".replace("$", r"\$"),
-        )
-        best = curve.recall[curve.f.argmax()], curve.precision[curve.f.argmax()]
-        axes.plot(*best, "o", color=line.get_color(), clip_on=False)
-    figure.legend(title="Fmax", loc="outside right upper", frameon=False)
-    with whole_file(path, overwrite) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def evaluate_folders(
@@ -244,7 +180,7 @@ def evaluate_folders(
         Whether the maps are sharpness maps, 1 = sharp, whatever their names; or the names of the
         methods whose maps are.
     on_event, should_stop : callable
-        Told, and asked, before every image.
+        Called before every image.
 
     Returns
     -------
@@ -286,7 +222,7 @@ def evaluate_folders(
 
 
 def _inverted(sharpness: bool | Collection[str], folders: Mapping[str, Path]) -> set[str]:
-    """Give the methods whose maps are 1 = sharp."""
+    """Return the methods whose maps are 1 = sharp."""
     if isinstance(sharpness, bool):
         return set(folders) if sharpness else set()
     names = {sharpness} if isinstance(sharpness, str) else set(sharpness)
@@ -296,7 +232,7 @@ def _inverted(sharpness: bool | Collection[str], folders: Mapping[str, Path]) ->
 
 
 def _find_truths(folder: Path) -> dict[str, Path]:
-    """Give the masks of a truth folder by the name of their image."""
+    """Return the masks of a truth folder by the name of their image."""
     truths: dict[str, Path] = {}
     for path in _listed(folder, "truth"):
         if path.suffix.lower() not in TRUTH_SUFFIXES or path.name.startswith("."):
@@ -310,7 +246,7 @@ def _find_truths(folder: Path) -> dict[str, Path]:
 
 
 def _find_maps(folder: Path, truths: Mapping[str, Path], truth: Path) -> dict[str, Path]:
-    """Give a method's maps by the name of their image."""
+    """Return a method's maps by the name of their image."""
     present = {path.name: path for path in _listed(folder, "maps")}
     found = {}
     for name in truths:
@@ -337,7 +273,7 @@ def _listed(folder: Path, what: str) -> list[Path]:
 
 @contextmanager
 def _about(path: Path) -> Iterator[None]:
-    """Put the file's name before what is said of its content."""
+    """Put the file's name before an error's message."""
     try:
         yield
     except DefocusError as error:

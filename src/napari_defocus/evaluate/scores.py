@@ -1,7 +1,7 @@
-"""How well a map tells blurred from sharp: the published protocols, each by its name.
+"""How well a map separates blurred from sharp: the published protocols, each by its name.
 
 Figures differ by protocol as much as by method. So every protocol has a name, both polarities are
-scored, and the maps that know nothing are scored beside the map in question.
+scored, and trivial maps, constants, are scored beside the map in question.
 
 A truth is a boolean array, True = blurred. A map is a blur map in [0, 1], 1 = blurred, unless
 ``sharpness=True`` says that 1 = sharp. Scores are taken pixel by pixel, so arrays may have any
@@ -57,9 +57,9 @@ SET_PROTOCOLS = ("Fmax", "Fmax blur")
 TRIVIAL_MAPS: Mapping[str, float] = MappingProxyType(
     {"all blurred": 1.0, "all sharp": 0.0, "constant .5": 0.5}
 )
-"""Name and constant blur of the maps that know nothing."""
+"""Name and constant blur of the trivial maps."""
 
-_ROUNDING = 1e-6  # a map may leave [0, 1] by so much: float32 arithmetic, no fault of its author
+_ROUNDING = 1e-6  # a map may leave [0, 1] by so much: the rounding of float32
 _FLAT = 1e-9  # a range too small for the bins of Otsu's histogram
 
 
@@ -70,7 +70,7 @@ class Curve:
     Parameters
     ----------
     precision, recall : (256,) ndarray of float64
-        In [0, 1]. Entry k is of the threshold k / 255: what reaches it is taken for positive.
+        In [0, 1]. Entry k is of the threshold k / 255: values of at least it count as positive.
         Where nothing reaches it both are 0.
     """
 
@@ -90,7 +90,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class MapScores:
-    """What one map scored against one truth.
+    """Scores of one map against one truth.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class MapScores:
 
 @dataclass(frozen=True, eq=False)
 class SetScores:
-    """What one method scored on a set of images.
+    """Scores of one method on a set of images.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class SetScores:
 def score_map(
     values: Array, blurred: Bools, *, sharpness: bool = False, mask: Array | None = None
 ) -> MapScores:
-    """Score one map against one truth by every protocol.
+    """Compute the scores of one map against one truth by every protocol.
 
     Parameters
     ----------
@@ -148,8 +148,8 @@ def score_map(
     Returns
     -------
     MapScores
-        F and IoU are 0 where nothing right was found, also where there was nothing to find. AUC is
-        nan where the truth has only one class. A constant map has no IoU(otsu) but 0.
+        F and IoU are 0 without a hit, also where the truth has no positive pixel. AUC is nan where
+        the truth has only one class. A constant map has no IoU(otsu) but 0.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def score_map(
 
 
 def _checked(values: Array, blurred: Bools) -> Floats:
-    """Give a map as float64 in [0, 1], or say what is wrong with it or its truth."""
+    """Return a map as float64 in [0, 1]; check it and its truth."""
     values, blurred = np.asarray(values), np.asarray(blurred)
     if blurred.dtype != np.bool_:
         raise DefocusError(f"the truth is {blurred.dtype}: give a boolean array, True = blurred")
@@ -200,7 +200,7 @@ def _checked(values: Array, blurred: Bools) -> Floats:
 
 
 def _check_size(what: str, shape: tuple[int, ...], truth: tuple[int, ...]) -> None:
-    """Refuse a map or mask that is not as large as its truth."""
+    """Check that a map or mask is as large as its truth."""
     if shape != truth:
         raise DefocusError(
             f"sizes differ, {what} {shape} and truth {truth}: give the {what} at the truth's size"
@@ -208,19 +208,10 @@ def _check_size(what: str, shape: tuple[int, ...], truth: tuple[int, ...]) -> No
 
 
 def precision_recall(values: Floats, positive: Bools) -> Curve:
-    """Precision and recall of a map brought to 8 bit, at each of its 256 levels.
+    """Compute precision and recall of a map in 8 bit, at each of its 256 levels.
 
-    Parameters
-    ----------
-    values : ndarray of float64
-        In [0, 1], high where the positive class is expected.
-    positive : ndarray of bool
-        The positive class; shape of `values`.
-
-    Returns
-    -------
-    Curve
-        With a recall of 0 throughout where the truth has no positive pixel.
+    `values` are in [0, 1], high where the `positive` class is expected, of the same shape. Recall
+    is 0 throughout where no pixel is positive.
     """
     levels = np.rint(values * (LEVELS - 1)).astype(np.intp)
     found, hits = _at_least(levels.ravel()), _at_least(levels[positive])
@@ -233,22 +224,11 @@ def _at_least(levels: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def auc(values: Array, positive: Bools) -> float:
-    """Area under the ROC curve: the chance that a positive pixel has the higher value.
+    """Compute the area under the ROC curve: the chance that a positive pixel has the higher value.
 
-    Counted over all pairs (Mann and Whitney), a tie as one half: exact, without levels.
-
-    Parameters
-    ----------
-    values : ndarray
-        High where the positive class is expected.
-    positive : ndarray of bool
-        The positive class; shape of `values`.
-
-    Returns
-    -------
-    float
-        In [0, 1]; .5 for a constant map; nan where the truth has only one class, which leaves the
-        curve undefined. `score_set` leaves such images out of the mean.
+    Counted over all pairs (Mann and Whitney), a tie as one half: exact, without levels. `values`
+    are high where the `positive` class is expected. It is .5 for a constant map, and nan where the
+    truth has only one class; `score_set` leaves such images out of the mean.
     """
     inside, outside = np.sort(values[positive]), np.sort(values[~positive])
     if inside.size == 0 or outside.size == 0:
@@ -259,12 +239,12 @@ def auc(values: Array, positive: Bools) -> float:
 
 
 def iou_mask(mask: Array, blurred: Bools) -> float:
-    """Intersection over union of the sharp region of a mask: the protocol IoU(mask).
+    """Compute intersection over union of the sharp region of a mask: the protocol IoU(mask).
 
     Parameters
     ----------
     mask : (Y, X) ndarray of int
-        The method's own decision: 0 undecided, 1 blurred, 2 sharp.
+        0 undecided, 1 blurred, 2 sharp.
     blurred : (Y, X) ndarray of bool
         The truth, True = blurred.
 
@@ -286,14 +266,14 @@ def iou_mask(mask: Array, blurred: Bools) -> float:
 
 
 def _f_measure(precision: Floats, recall: Floats) -> Floats:
-    """Weigh precision and recall: F, 0 where both are 0."""
+    """Compute F from precision and recall, 0 where both are 0."""
     weighted = np.asarray(BETA2 * precision + recall)
     product: Floats = np.asarray((1 + BETA2) * precision * recall)
     return np.divide(product, weighted, out=np.zeros_like(product), where=weighted > 0)
 
 
 def _f_score(found: Bools, positive: Bools) -> float:
-    """Give F of a binary answer, 0 without a hit."""
+    """Compute F of a binary map, 0 without a hit."""
     hits = np.count_nonzero(found & positive)
     # precision = hits / found and recall = hits / positive, multiplied out
     weighted = BETA2 * np.count_nonzero(positive) + np.count_nonzero(found)
@@ -301,18 +281,18 @@ def _f_score(found: Bools, positive: Bools) -> float:
 
 
 def _f_adaptive(values: Floats, positive: Bools) -> float:
-    """Give F at min(1.5 mean, 1): a constant map finds all at 0 and 1, and nothing between."""
+    """Compute F at min(1.5 mean, 1): a constant map finds all at 0 and 1, and nothing between."""
     return _f_score(values >= min(1.5 * values.mean(), 1.0), positive)
 
 
 def _iou(found: Bools, positive: Bools) -> float:
-    """Give intersection over union, 0 where both are empty."""
+    """Compute intersection over union, 0 where both are empty."""
     union = np.count_nonzero(found | positive)
     return np.count_nonzero(found & positive) / union if union else 0.0
 
 
 def _iou_otsu(values: Floats, positive: Bools) -> float:
-    """Give the IoU above Otsu's threshold; a constant map has none and so finds nothing."""
+    """Compute the IoU above Otsu's threshold; a constant map has none and so finds nothing."""
     from skimage.filters import threshold_otsu
 
     if values.max() - values.min() < _FLAT:
@@ -321,34 +301,18 @@ def _iou_otsu(values: Floats, positive: Bools) -> float:
 
 
 def trivial_scores(blurred: Bools) -> dict[str, MapScores]:
-    """Score the maps that know nothing of the image.
+    """Compute the scores of the `TRIVIAL_MAPS`, by name, for a truth, True = blurred.
 
-    Parameters
-    ----------
-    blurred : (Y, X) ndarray of bool
-        The truth, True = blurred, with at least one pixel.
-
-    Returns
-    -------
-    dict of str to MapScores
-        By the names of `TRIVIAL_MAPS`; one half counts as sharp at the threshold 0.5.
+    One half counts as sharp at the threshold 0.5.
     """
     maps = {name: np.full(blurred.shape, blur) for name, blur in TRIVIAL_MAPS.items()}
     return {name: score_map(values, blurred) for name, values in maps.items()}
 
 
 def score_set(images: Mapping[str, MapScores]) -> SetScores:
-    """Bring the scores of several images together.
+    """Compute the mean scores of several images, given by name, and their intervals.
 
-    Parameters
-    ----------
-    images : mapping of str to MapScores
-        Scores by name of the image, at least one.
-
-    Returns
-    -------
-    SetScores
-        The bootstrap has a fixed seed: the same images give the same intervals.
+    The bootstrap has a fixed seed: the same images give the same intervals.
 
     Raises
     ------
@@ -361,7 +325,7 @@ def score_set(images: Mapping[str, MapScores]) -> SetScores:
     mean = {name: float(values[0]) for name, values in _means(rows, np.ones((1, count))).items()}
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), 1000)
     interval = {name: _interval(values) for name, values in _means(rows, draws).items()}
-    if count == 1:  # which says nothing of how images differ
+    if count == 1:  # no estimate of how images differ
         interval = dict.fromkeys(mean, (np.nan, np.nan))
     sharp = _mean_curve(row.sharp for row in rows)
     blurred = _mean_curve(row.blurred for row in rows)
@@ -375,7 +339,7 @@ def _mean_curve(curves: Iterable[Curve]) -> Curve:
 
 
 def _means(rows: list[MapScores], weights: Array) -> dict[str, Floats]:
-    """Give every protocol's mean for each row of weights, (N, images), summing to images."""
+    """Return every protocol's mean for each row of weights, (N, images), summing to images."""
     means: dict[str, Floats] = {}
     for name in PROTOCOLS:
         if name in SET_PROTOCOLS:
@@ -393,7 +357,7 @@ def _means(rows: list[MapScores], weights: Array) -> dict[str, Floats]:
 
 
 def _interval(means: Floats) -> tuple[float, float]:
-    """Give the 2.5 % and 97.5 % points, nan where no mean is defined."""
+    """Return the 2.5 % and 97.5 % points, nan where no mean is defined."""
     defined = means[~np.isnan(means)]
     low, high = np.quantile(defined, (0.025, 0.975)) if defined.size else (np.nan, np.nan)
     return float(low), float(high)

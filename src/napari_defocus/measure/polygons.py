@@ -75,7 +75,7 @@ def trace_regions(
     labels : iterable of int
         The classes that are traced.
     blur : ndarray of float32, (Y, X), optional
-        The blur map that regions tell the mean of.
+        The blur map, for the mean of each region.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def trace_regions(
 
 
 def check_mask(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Tell whether an array is a mask of one plane.
+    """Check that an array is a mask of one plane.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def check_mask(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _connected(
     mask: npt.NDArray[Any], labels: Iterable[int]
 ) -> tuple[npt.NDArray[np.int32], list[int]]:
-    """Label the regions from 1, and give the class of each."""
+    """Label the regions from 1; return the labels and the class of each."""
     parts = np.zeros(mask.shape, np.int32)
     classes: list[int] = []
     for label in labels:
@@ -147,7 +147,7 @@ def _connected(
 
 @dataclass(frozen=True, eq=False)
 class _Edges:
-    """Unit edges of regions: whose, in which direction, and between which corners, by number."""
+    """Unit edges of regions: region, direction, and the numbers of the corners at the ends."""
 
     owner: Integers
     direction: Integers
@@ -156,7 +156,7 @@ class _Edges:
 
 
 def _edges(parts: npt.NDArray[np.int32]) -> _Edges:
-    """List the edges between regions, and between these and what is none."""
+    """Return the edges of regions."""
     width = parts.shape[1] + 1
     padded = np.pad(parts, 1)
     found: list[tuple[Integers, ...]] = []
@@ -172,10 +172,10 @@ def _edges(parts: npt.NDArray[np.int32]) -> _Edges:
 
 
 def _next(edges: _Edges) -> Integers:
-    """Give for each edge the one that goes on from its end, of the same region.
+    """Return for each edge the one that continues it, of the same region.
 
-    Where a region meets itself at a corner two edges go on; the one that turns away from the pixel
-    is taken, so that a hole that touches the outline from inside keeps a ring of its own.
+    Where a region meets itself at a corner there are two; the one that turns away from the pixel is
+    taken, so that a hole that touches the outline from inside keeps a ring of its own.
     """
     corners = max(int(edges.start.max()), int(edges.end.max())) + 1
     begins = edges.owner * corners + edges.start
@@ -189,7 +189,7 @@ def _next(edges: _Edges) -> Integers:
 
 
 def _rings(edges: _Edges, width: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Follow the edges: the number of a region, and the corners (x, y) of one of its rings."""
+    """Yield the number of a region and the corners (x, y) of one of its rings, for each ring."""
     following = _next(edges)
     count = len(following)
     links = coo_array((np.ones(count, bool), (np.arange(count), following)), (count, count))
@@ -212,7 +212,7 @@ def _rings(edges: _Edges, width: int) -> Iterator[tuple[int, npt.NDArray[np.int6
 
 
 def _signed_area(ring: npt.NDArray[np.int64]) -> float:
-    """Give the area of a closed ring, positive where it is counter-clockwise for y upwards."""
+    """Compute the area of a closed ring, positive where it is counter-clockwise for y upwards."""
     x, y = ring.T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2
 
@@ -236,9 +236,9 @@ def mask_features(
     labels : iterable of int
         The classes that are described.
     blur : ndarray of float32, (Y, X), optional
-        The blur map; with it, features tell their mean blur.
+        The blur map; with it, features have their mean blur.
     pixel_size_um : float, optional
-        Edge of a pixel; with it, features tell their area in square micrometres.
+        Edge of a pixel; with it, features have their area in square micrometres.
     micrometres : bool
         Whether coordinates are in micrometres, for geographical and CAD programs; QuPath and Fiji
         take pixels.
@@ -271,16 +271,16 @@ def mask_features(
 
 
 def _measurements(region: MaskRegion, pixel_size_um: float | None) -> dict[str, float]:
-    told: dict[str, float] = {"area px": region.area}
+    measurements: dict[str, float] = {"area px": region.area}
     if pixel_size_um:
-        told["area um^2"] = round(region.area * pixel_size_um**2, DIGITS)
+        measurements["area um^2"] = round(region.area * pixel_size_um**2, DIGITS)
     if region.mean_blur is not None:
-        told["mean blur"] = round(region.mean_blur, DIGITS)
-    return told
+        measurements["mean blur"] = round(region.mean_blur, DIGITS)
+    return measurements
 
 
 def _plane(where: Mapping[str, int]) -> dict[str, int] | None:
-    """Name a plane as QuPath does; -1 stands for all channels."""
+    """Return the plane in QuPath's terms; -1 stands for all channels."""
     others = set(where) - set("TZC")
     if others:
         raise DefocusError(

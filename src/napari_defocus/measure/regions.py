@@ -1,4 +1,4 @@
-"""Blur of regions: how much of one is blurred, and a score for each object of a labels image."""
+"""Shares of a region that are blurred and sharp, and scores of the objects of a labels image."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from napari_defocus.filters.noise import FLATTEST
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 
-# Standard deviation, in pixels, of the derivatives that the focus of an object is of.
+# Standard deviation, in pixels, of the derivatives that a focus score is computed from.
 FOCUS_SIGMA = 1.0
 # Variance of these derivatives of white noise of variance 1: the gradient, both directions
 # together, and the Laplacian.
@@ -28,7 +28,7 @@ NO_OBJECT = "the labels hold no object: every pixel is 0"
 
 
 def region_shares(mask: npt.NDArray[Any], region: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Shares of a region that are blurred, sharp and undecided.
+    """Compute the shares of a region that are blurred, sharp and undecided.
 
     Parameters
     ----------
@@ -50,16 +50,16 @@ def region_shares(mask: npt.NDArray[Any], region: npt.NDArray[np.bool_]) -> dict
 def score_objects(
     detection: Detection, objects: npt.NDArray[Any], image: npt.NDArray[Any] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
-    """Score each object of a labels image.
+    """Compute the blur and the focus of each object of a labels image.
 
     Parameters
     ----------
     detection : Detection
-        Of the image that the objects are in.
+        Of the image with the objects.
     objects : ndarray of integers, (..., Y, X)
         0 is no object; of the detection's shape.
     image : ndarray, or array that is read plane by plane (Dask, Zarr), optional
-        What was detected in: of the objects' shape, or with an axis of colours more.
+        The image: of the objects' shape, or with another axis, of colours.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def score_objects(
     Raises
     ------
     DefocusError
-        Where the shapes differ, there is no object, or the image cannot be judged.
+        Where the shapes differ, there is no object, or the image cannot be used.
     """
     objects = np.asarray(objects)
     if objects.shape != detection.mask.shape:
@@ -97,28 +97,28 @@ def score_objects(
 
 
 def focus_scores(image: npt.NDArray[Any], objects: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Rate the focus of each object, whatever its contrast, its brightness and its size.
+    """Compute the focus of each object, whatever its contrast, its brightness and its size.
 
-    The sum of the squared Laplacian over the sum of the squared gradient, both less what noise
-    has of them: the mean squared spatial frequency of the object's edges.
+    The sum of the squared Laplacian over the sum of the squared gradient, both less those of the
+    noise: the mean squared spatial frequency of the object's edges.
 
     Parameters
     ----------
     image : ndarray, or array that is read plane by plane (Dask, Zarr)
-        Of the objects' shape, or with an axis of colours more.
+        Of the objects' shape, or with another axis, of colours.
     objects : ndarray of integers, (..., Y, X)
         0 is no object.
 
     Returns
     -------
     ndarray of float64, a value for each object, by rising label
-        Per squared pixel, the higher the sharper, 0 or more; nan where an object shows no
-        structure above the noise.
+        Per squared pixel, the higher the sharper, 0 or more; nan where an object has no structure
+        above the noise.
 
     Raises
     ------
     DefocusError
-        Where the shapes differ or a plane cannot be judged.
+        Where the shapes differ or a plane cannot be used.
     """
     shape = tuple(image.shape)
     if objects.shape not in (shape, shape[:-1]):
@@ -144,7 +144,7 @@ def focus_scores(image: npt.NDArray[Any], objects: npt.NDArray[Any]) -> npt.NDAr
 
 
 def _energies(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Give 1, squared gradient, squared Laplacian and variance of the noise, 0 in holes."""
+    """Compute 1, squared gradient, squared Laplacian and variance of the noise, 0 in holes."""
     plane = prepare_plane(image)
     gradient = ndimage.gaussian_gradient_magnitude(plane.grey, FOCUS_SIGMA)
     laplacian = ndimage.gaussian_laplace(plane.grey, FOCUS_SIGMA)
@@ -155,7 +155,7 @@ def _energies(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _off_the_rim(which: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Where all pixels up to `RIM` away are of the same object; the image's own rim is none."""
+    """Return where all pixels up to `RIM` away are of one object; the image's rim is none."""
     extent = 2 * RIM + 1
     return np.asarray(
         ndimage.minimum_filter(which, extent) == ndimage.maximum_filter(which, extent)

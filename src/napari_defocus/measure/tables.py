@@ -16,21 +16,12 @@ Array = npt.NDArray[Any]
 def share_row(
     mask: Array, pixel_size_um: float | None = None, region: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, Any]:
-    """Tell how much of a plane, or of a region of it, is blurred, sharp and undecided.
-
-    Parameters
-    ----------
-    mask : ndarray of integers, (Y, X)
-        0 undecided, 1 blurred, 2 sharp.
-    pixel_size_um : float, optional
-        Edge of a pixel.
-    region : ndarray of bool, (Y, X), optional
-        Not empty.
+    """Compute the area and the `region_shares` of a plane's mask, or of a region of it, not empty.
 
     Returns
     -------
     dict
-        ``area`` (pixels), with a pixel size ``area_um2``, and the shares of `region_shares`.
+        ``area`` (pixels), with a pixel size ``area_um2``, and the shares.
     """
     inside = np.ones(mask.shape, bool) if region is None else region
     row: dict[str, Any] = {"area": int(np.count_nonzero(inside))}
@@ -47,30 +38,20 @@ def object_rows(
     where: Mapping[str, int] | None = None,
     pixel_size_um: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Score the objects of a plane, a row each.
+    """Compute the scores of the objects of a plane, a row each; see `score_objects`.
 
     Parameters
     ----------
     detection : Detection
         Of the plane.
     labels : ndarray of integers, (Y, X)
-        0 is no object.
+        0 is no object; without any there are no rows.
     image : ndarray, (Y, X) or (Y, X, C), optional
         The plane; with it, objects get a focus score.
     where : mapping of str to int, optional
-        Place of the plane in a stack, told in each row.
+        Index of the plane in a stack, which begins each row.
     pixel_size_um : float, optional
-        Edge of a pixel; with it, rows tell ``area_um2``.
-
-    Returns
-    -------
-    list of dict
-        See `score_objects`; empty where the plane shows no object.
-
-    Raises
-    ------
-    DefocusError
-        Where the shapes differ or the plane cannot be judged.
+        Edge of a pixel; with it, rows have ``area_um2``.
     """
     if labels.shape == detection.mask.shape and not labels.any():
         return []

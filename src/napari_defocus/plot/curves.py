@@ -1,4 +1,4 @@
-"""The focus scores of the planes of a stack as a curve."""
+"""Curves: the focus scores of the planes of a stack, and precision against recall."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_defocus.evaluate.report import Report
+from napari_defocus.evaluate.scores import BETA2, Curve
 from napari_defocus.io.atomic import whole_file
 from napari_defocus.stacks.plane_scores import PlaneScores
 
@@ -56,3 +58,63 @@ def draw_curve(axes: Any, curves: Mapping[str, PlaneScores]) -> None:
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="best", fontsize="small")
+
+
+def write_report(path: Path, report: Report, *, overwrite: bool = True) -> None:
+    """Write a report: a name in .png the mean precision-recall curves, others as `Report.write`.
+
+    The curves are those of the sharp region, with that of the all-sharp map as a dot.
+    """
+    if path.suffix.lower() != ".png":
+        report.write(path, overwrite=overwrite)
+        return
+    curves = {name: scores.sharp for name, scores in report.methods.items()}
+    curves.setdefault("all sharp", report.trivial["all sharp"].sharp)
+    save_precision_recall(path, curves, overwrite=overwrite)
+
+
+def save_precision_recall(
+    path: Path, curves: Mapping[str, Curve], *, overwrite: bool = True
+) -> None:
+    """Draw precision against recall, all curves on one graph, over lines of equal F.
+
+    A dot marks the highest F of each curve. Thresholds that nothing reaches are not drawn.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be, written as PNG.
+    curves : mapping of str to Curve
+        Curves by name of the method; the legend shows them by falling Fmax.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    DefocusError
+        Where the file may not or cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    for f in np.arange(0.2, 1, 0.1):
+        # F = (1 + b) p r / (b p + r), solved for p, from the recall on where p is 1
+        recall = np.geomspace(f * BETA2 / (1 + BETA2 - f), 1)
+        precision = f * recall / ((1 + BETA2) * recall - BETA2 * f)
+        axes.plot(recall, precision, color="0.88", linewidth=0.8, zorder=0)
+        axes.text(1, precision[-1], f" {f:.1f}", color="0.6", fontsize="small", va="center")
+    ranked = sorted(curves.items(), key=lambda item: -item[1].f_max)
+    for place, (name, curve) in enumerate(ranked):
+        drawn = curve.recall > 0
+        (line,) = axes.plot(
+            curve.recall[drawn],
+            curve.precision[drawn],
+            linestyle=("-", "--", ":")[place // 10 % 3],  # the colours come round after ten
+            label=f"{curve.f_max:.3f}  {name}".replace("$", r"\$"),
+        )
+        best = curve.recall[curve.f.argmax()], curve.precision[curve.f.argmax()]
+        axes.plot(*best, "o", color=line.get_color(), clip_on=False)
+    figure.legend(title="Fmax", loc="outside right upper", frameon=False)
+    with whole_file(path, overwrite) as temporary:
+        figure.savefig(temporary, format="png")

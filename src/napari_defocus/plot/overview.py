@@ -73,7 +73,7 @@ def save_overview(
 
 
 def _as_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Show 8-bit colours as they are, and anything else in grey, stretched."""
+    """Return 8-bit colours as they are, and anything else in grey, stretched."""
     if image.ndim == 3 and image.shape[-1] >= 3 and image.dtype == np.uint8:
         return np.asarray(image[..., :3] / np.float32(255), np.float32)
     grey = np.clip(prepare_plane(image).grey, 0, 1)

@@ -25,6 +25,7 @@ from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import PROTOCOLS
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.labels.classes import COLOURS as CLASS_COLOURS
+from napari_defocus.plot.curves import write_report
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.choosers import layer_chooser
 from napari_defocus.widgets._shared.controls import (
@@ -172,7 +173,7 @@ class EvaluateWidget(PluginWidget):
         with self.jobs.refusing():
             if self.report is None:
                 raise DefocusError("nothing is scored yet; press Evaluate first")
-            self.report.write(path)
+            write_report(path, self.report)
             self.jobs.report(f"saved to {path}")
 
 

@@ -1,0 +1,13 @@
+from .base import ImageSource as ImageSource
+from .base import array_source as array_source
+from .geojson import write_geojson as write_geojson
+from .open import open_source as open_source
+from .open import open_stack_source as open_stack_source
+from .raster import ImageFile as ImageFile
+from .raster import find_images as find_images
+from .raster import read_image as read_image
+from .raster import read_labels as read_labels
+from .raster import write_png as write_png
+from .raster import write_tiff as write_tiff
+from .tables import column_rows as column_rows
+from .tables import write_csv as write_csv
