@@ -72,7 +72,7 @@ def _patches_of(
 ) -> Iterator[PatchSet]:
     from napari_defocus.io.open import open_stack_source
     from napari_defocus.stacks.planes import stacks_in
-    from napari_defocus.stacks.stack_patches import patches_from_planes
+    from napari_defocus.stacks.training_labels import patches_from_planes
 
     source = open_stack_source(place, options.axes)
     at = source.axes.index("Z")

@@ -25,7 +25,6 @@ from napari_defocus.stacks.objects import score_labels
 from napari_defocus.stacks.plane_scores import plane_rows
 from napari_defocus.stacks.planes import stacks_in
 from napari_defocus.stacks.timelapse import score_frames
-from napari_defocus.stacks.training_labels import patches_from_planes
 
 # Of each file, the field of `FocusStack` that it holds.
 MAPS = {
