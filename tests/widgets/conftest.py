@@ -4,6 +4,8 @@ os.environ["NAPARI_CONFIG"] = ""
 # A widget left over after a test fails it.
 os.environ["NAPARI_STRICT_QT"] = "raise"
 
+import contextlib
+import importlib
 import sys
 import threading
 
@@ -21,6 +23,17 @@ def widget(viewer, request):
     widget = request.module.WIDGET(viewer)
     viewer.window.add_dock_widget(widget)
     return widget
+
+
+@pytest.fixture(autouse=True, scope="session")
+def torch_first():
+    """Import torch before a window draws: its triton and Mesa's GL both bring LLVM.
+
+    For tests of the dense network alone: the window's own process imports no torch, which
+    `test_training_process` holds in processes of its own.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.optim")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from napari_defocus.widgets.detect.widget import DetectWidget
 from napari_defocus.widgets.evaluate.widget import EvaluateWidget
 from napari_defocus.widgets.train.widget import TrainWidget
 
-WAIT = 20_000
+WAIT = 120_000
 SAMPLE = read_sample("photo")
 PHOTO, BLURRED = SAMPLE.image[:160, :160], SAMPLE.blurred[:160, :160]
 # Before the work, between work and result, and when the result waits for the window.

@@ -20,7 +20,7 @@ from napari_defocus.widgets._shared.targets import ANNOTATION
 from napari_defocus.widgets.train.widget import TrainWidget
 
 WIDGET = TrainWidget
-WAIT = 60_000
+WAIT = 120_000
 # A whole session with all widgets. Later sessions may add what needs no torch any more.
 SESSION = """
 import json, sys, time
@@ -30,7 +30,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 from napari_defocus.data.samples import read_sample
 
-def wait(until, seconds=120):
+def wait(until, seconds=200):
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, "it takes too long"
@@ -57,8 +57,9 @@ viewer.layers.selection.active = photo
 viewer.screenshot(canvas_only=False, flash=False)
 annotate.new.click()
 labels = annotate.annotation.value
-labels.data_setitem(np.nonzero(sample.blurred[:160, :160]), 1)
-labels.data_setitem(np.nonzero(~sample.blurred[:160, :160]), 2)
+painted = np.zeros((160, 160), np.uint8)
+painted[:75, :75], painted[85:, 85:] = 1, 2
+labels.data_setitem(np.nonzero(painted), painted[np.nonzero(painted)])
 press(annotate)
 train.settings.nets.setValue(40)
 train.settings.epochs.setValue(500)

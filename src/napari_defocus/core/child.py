@@ -94,9 +94,7 @@ def _start(module: str, folder: Path, errors: IO[bytes]) -> "subprocess.Popen[by
     environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() - 1)))
     options: dict[str, Any] = {}
     if sys.platform == "win32":
-        # No console comes up, and the window stays responsive.
-        flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-        options["creationflags"] = flags
+        options["creationflags"] = subprocess.CREATE_NO_WINDOW
     try:
         return subprocess.Popen(
             _command(module, folder),
@@ -226,8 +224,6 @@ def serve(work: Work) -> NoReturn:
     messages = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is meant for the parent
-    if hasattr(os, "nice"):
-        os.nice(5)
     stop = Flag()
     Thread(target=_listen, args=(stop, folder), daemon=True).start()
 

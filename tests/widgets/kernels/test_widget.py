@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_defocus.metric._train_process import train_in_child
 from napari_defocus.metric.fitting import FitConfig, instant_metric, metric_from_nets
 from napari_defocus.metric.local_metric import (
     PACKAGED,
@@ -11,7 +12,6 @@ from napari_defocus.metric.local_metric import (
     save_metric,
 )
 from napari_defocus.metric.nets import TrainingConfig
-from napari_defocus.metric.training import train
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.session import TRAINED, session
 from napari_defocus.widgets.kernels.widget import KernelsWidget
@@ -21,7 +21,7 @@ WIDGET = KernelsWidget
 
 @pytest.fixture(scope="module")
 def nets(patch_set):
-    return train(patch_set, TrainingConfig(nets=1, epochs=1))
+    return train_in_child(patch_set, TrainingConfig(nets=1, epochs=1))
 
 
 def choose(widget, count, qtbot):
