@@ -23,8 +23,8 @@ from napari_defocus.io.raster import read_image, read_labels, write_png
 from napari_defocus.measure.regions import focus_scores
 from napari_defocus.metric.local_metric import save_metric
 from napari_defocus.widgets._shared import layers, preferences
-from napari_defocus.widgets._shared.controls import Scrolled
 from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared.ui import Scrolled
 from napari_defocus.widgets.detect import preview as preview_module
 from napari_defocus.widgets.detect import widget as module
 from napari_defocus.widgets.detect.settings import DETECTOR_TITLES

@@ -8,8 +8,8 @@ from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QComboBox
 
-from napari_defocus.widgets._shared.controls import tipped
 from napari_defocus.widgets._shared.layers import owned
+from napari_defocus.widgets._shared.ui import tipped
 
 
 def layer_chooser(

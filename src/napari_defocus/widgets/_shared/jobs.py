@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QProgressBar, QWidget
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, Stopped
-from napari_defocus.widgets._shared.controls import button, column, row, wrapped_label
+from napari_defocus.widgets._shared import ui
 
 
 class _Signals(WorkerBaseSignals):
@@ -109,16 +109,16 @@ class JobBar(QWidget):
         self._job: Job | None = None
         self._on_done: Callable[[Any], None] | None = None
         self._began = 0.0
-        self.run_button = button(label, tip, self.clicked)
-        self.cancel_button = button(
+        self.run_button = ui.button(label, tip, self.clicked)
+        self.cancel_button = ui.button(
             "Cancel", "Stops at the next step. What was there before stays.", self.cancel
         )
         self.bar = QProgressBar()
-        self.text = wrapped_label()
-        buttons = row(self.run_button, self.cancel_button)
+        self.text = ui.wrapped_label()
+        buttons = ui.row(self.run_button, self.cancel_button)
         buttons.setStretch(0, 2)
         buttons.setStretch(1, 1)
-        column(self, buttons, self.bar, self.text)
+        ui.column(self, buttons, self.bar, self.text)
         jobs.changed.connect(self._refresh)
         self.bar.hide()
         self._refresh()

@@ -13,7 +13,7 @@ from napari_defocus.metric.patches import (
     require_both_classes,
     save_patch_set,
 )
-from napari_defocus.widgets._shared.controls import button, column, row, tipped
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.dialogs import ask_to_open, ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.session import Session
@@ -36,24 +36,26 @@ class PatchPanel(QWidget):
         super().__init__()
         self._session = session
         self._jobs = jobs
-        self.list = tipped(QListWidget(), "The images and files whose patches Train learns from.")
+        self.list = ui.tipped(
+            QListWidget(), "The images and files whose patches Train learns from."
+        )
         self.list.setMaximumHeight(110)
-        self.save_button = button(
+        self.save_button = ui.button(
             "Save…",
             "Writes all patches to a file.",
             lambda: ask_to_save(
                 self, "Save the patch set", "patches.safetensors", "Patch sets", self.save
             ),
         )
-        self.open_button = button(
+        self.open_button = ui.button(
             "Open…",
             "Adds the patches of a file.",
             lambda: ask_to_open(self, "Open a patch set", FILES, self.open),
         )
-        self.remove_button = button(
+        self.remove_button = ui.button(
             "Remove all", "Empties the patch set; annotations stay.", session.clear_patches
         )
-        column(self, QLabel("Patch set"), self.list, row(*self._buttons))
+        ui.column(self, QLabel("Patch set"), self.list, ui.row(*self._buttons))
         session.patches_changed.connect(self._show)
         session.jobs.changed.connect(self._enable)
         self._show()

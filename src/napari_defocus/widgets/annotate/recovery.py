@@ -23,8 +23,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.io.cards import as_floats, load_container, save_container
-from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.controls import button, column, debounced, row, wrapped_label
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.targets import (
@@ -185,11 +184,15 @@ class Recovery(QWidget):
         self._waiting: dict[str, Copy] = {}
         self._kept: dict[str, npt.NDArray[Any]] = {}
         self._writer = Latest(self)
-        self._timer = debounced(self, PAUSE, self.write)
-        self.text = wrapped_label()
-        self.restore_button = button("Restore", "Adds these annotations as layers.", self.restore)
-        self.discard_button = button("Discard", "Removes these annotations for good.", self.discard)
-        column(self, self.text, row(self.restore_button, self.discard_button))
+        self._timer = ui.debounced(self, PAUSE, self.write)
+        self.text = ui.wrapped_label()
+        self.restore_button = ui.button(
+            "Restore", "Adds these annotations as layers.", self.restore
+        )
+        self.discard_button = ui.button(
+            "Discard", "Removes these annotations for good.", self.discard
+        )
+        ui.column(self, self.text, ui.row(self.restore_button, self.discard_button))
         self._writer.ready.connect(self._written)
         self._writer.failed.connect(self._not_written)
         self.offer()

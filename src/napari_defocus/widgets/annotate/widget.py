@@ -12,19 +12,8 @@ from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.labels.classes import BLURRED, SHARP, annotation_from_detection
 from napari_defocus.metric.patches import PatchConfig, PatchSet
 from napari_defocus.stacks.training_labels import propose_annotation
-from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets._shared.controls import (
-    button,
-    column,
-    debounced,
-    form,
-    number,
-    paint_button,
-    row,
-    tick_box,
-    wrapped_label,
-)
 from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.targets import (
@@ -51,7 +40,7 @@ class AnnotateWidget(PluginWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._listened: Layer | None = None
-        self._timer = debounced(self, DEBOUNCE, self._refresh)
+        self._timer = ui.debounced(self, DEBOUNCE, self._refresh)
         self._overlays = Overlays(viewer, self)
         self.image = layer_chooser(
             viewer,
@@ -68,19 +57,19 @@ class AnnotateWidget(PluginWidget):
             tip="The labels layer that is painted on: 0 unlabelled, 1 blurred, 2 sharp.",
         )
         follow_selection(viewer, self.image)
-        self.contents = wrapped_label()
-        self.place = wrapped_label()
+        self.contents = ui.wrapped_label()
+        self.place = ui.wrapped_label()
         self._make_buttons()
         size, superpixel = PatchConfig().size, PatchConfig().superpixel
-        self.patch_size = number(8, 256, size, "Side of a patch.", suffix=" pixels")
-        self.superpixel = number(
+        self.patch_size = ui.number(8, 256, size, "Side of a patch.", suffix=" pixels")
+        self.superpixel = ui.number(
             4,
             256,
             superpixel,
             "Side of a super-pixel if it were square: the smaller, the more patches.",
             suffix=" pixels",
         )
-        self.counts = wrapped_label()
+        self.counts = ui.wrapped_label()
         self.jobs = JobBar(
             self._session.jobs, "Add to patch set", "Cuts the patches, for Train to learn from."
         )
@@ -91,51 +80,51 @@ class AnnotateWidget(PluginWidget):
         self._image_changed()
 
     def _make_buttons(self) -> None:
-        self.new = button(
+        self.new = ui.button(
             "New annotation",
             "Adds an empty annotation of the plane on screen, ready to paint.",
             self.new_annotation,
         )
-        self.from_mask = button(
+        self.from_mask = ui.button(
             "From mask",
             "Turns the mask that Detect made into an annotation to correct.",
             self.annotate_from_mask,
         )
-        self.from_stack = button(
+        self.from_stack = ui.button(
             "From stack",
             "Proposes an annotation by comparing this plane with the others of its focus stack.",
             self.annotate_from_stack,
         )
-        self.paint_blurred = paint_button(
+        self.paint_blurred = ui.paint_button(
             "Paint blurred",
             BLURRED,
             "Takes the brush for what is out of focus, label 1.",
             lambda: self.paint(BLURRED),
         )
-        self.paint_sharp = paint_button(
+        self.paint_sharp = ui.paint_button(
             "Paint sharp",
             SHARP,
             "Takes the brush for what is in focus, label 2.",
             lambda: self.paint(SHARP),
         )
-        self.show_patches = tick_box(
+        self.show_patches = ui.tick_box(
             "show the patches that are taken",
             "Outlines the patches, small windows, that training will see.",
             True,
         )
-        self.show_superpixels = tick_box(
+        self.show_superpixels = ui.tick_box(
             "show super-pixels",
             "Outlines the super-pixels, groups of pixels that look alike; a patch is cut around "
             "the centre of each.",
         )
 
     def _lay_out(self) -> None:
-        chosen = form(("Image", self.image.native), ("", self.contents),
+        chosen = ui.form(("Image", self.image.native), ("", self.contents),
                       ("Annotation", self.annotation.native), ("", self.place))  # fmt: skip
-        sizes = form(("Patch", self.patch_size), ("Super-pixel", self.superpixel))
-        starts = row(self.new, self.from_mask, self.from_stack)
-        brushes = row(self.paint_blurred, self.paint_sharp)
-        layout = column(self, self.recovery, chosen, starts, brushes, self.show_patches,
+        sizes = ui.form(("Patch", self.patch_size), ("Super-pixel", self.superpixel))
+        starts = ui.row(self.new, self.from_mask, self.from_stack)
+        brushes = ui.row(self.paint_blurred, self.paint_sharp)
+        layout = ui.column(self, self.recovery, chosen, starts, brushes, self.show_patches,
                         self.show_superpixels, sizes, self.counts, self.jobs, self.patch_set,
                         margin=True)  # fmt: skip
         layout.addStretch()

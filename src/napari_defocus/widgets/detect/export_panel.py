@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QGroupBox
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.widgets._shared.controls import button, column, row, tick_box
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets.detect import exports
@@ -41,31 +41,33 @@ class ExportPanel(QGroupBox):
         self._viewer = viewer
         self._jobs = jobs
         self._image, self._region, self._objects = image, region, objects
-        self.polygons_button = button(
+        self.polygons_button = ui.button(
             "Polygons…",
             "GeoJSON, as QuPath reads it: the outline of each blurred and each sharp region of the "
             "mask as it is now, with its holes.",
             lambda: self._ask("geojson", self.save_polygons),
         )
-        self.shares_button = button(
+        self.shares_button = ui.button(
             "Shares…",
             "CSV: how much of the image, and of the region if one is chosen, is blurred, sharp and "
             "undecided; of stacks, in each plane.",
             lambda: self._ask("shares.csv", self.save_shares),
         )
-        self.objects_button = button(
+        self.objects_button = ui.button(
             "Objects…",
             "CSV: area, blur and focus of each object; of stacks, in each plane.",
             lambda: self._ask("objects.csv", self.save_objects),
         )
-        self.undecided = tick_box("undecided, too", "Polygons: outlines of what is undecided, too.")
-        self.micrometres = tick_box(
+        self.undecided = ui.tick_box(
+            "undecided, too", "Polygons: outlines of what is undecided, too."
+        )
+        self.micrometres = ui.tick_box(
             "in micrometres",
             "Polygons: coordinates in micrometres, by the scale of the image layer. QuPath and "
             "Fiji take pixels.",
         )
-        buttons = row(self.polygons_button, self.shares_button, self.objects_button)
-        column(self, buttons, row(self.undecided, self.micrometres), margin=True)
+        buttons = ui.row(self.polygons_button, self.shares_button, self.objects_button)
+        ui.column(self, buttons, ui.row(self.undecided, self.micrometres), margin=True)
 
     def _ask(self, ending: str, write: Callable[[Path], None]) -> None:
         with self._jobs.refusing():

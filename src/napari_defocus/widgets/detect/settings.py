@@ -8,15 +8,8 @@ from qtpy.QtWidgets import QComboBox, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection.config import SCALES, DetectionConfig
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.choosers import last_part
-from napari_defocus.widgets._shared.controls import (
-    choice,
-    column,
-    row,
-    settings_form,
-    tick_box,
-    tipped,
-)
 
 DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
 
@@ -54,18 +47,18 @@ class MoreLayers(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.confidence = tick_box(
+        self.confidence = ui.tick_box(
             "confidence layer",
             "Adds a layer, hidden at first: how certain each pixel is, from 0, undecided, to 1, "
             "certain.",
         )
-        self.radius = tick_box(
+        self.radius = ui.tick_box(
             "blur radius layer",
             "Adds a layer, hidden at first: how wide the blur is at each pixel, as the radius of a "
             "disc. In pixels, also where the image has a scale in other units. Only the dense "
             "network tells it.",
         )
-        column(self, row(self.confidence, self.radius))
+        ui.column(self, ui.row(self.confidence, self.radius))
 
     def follow_detector(self, name: str) -> None:
         """Offer what a detector can predict."""
@@ -99,7 +92,7 @@ class DetectionSettings(QWidget):
             "How far the threshold follows an image that is soft all over; at 0 it stays, so that "
             "images compare.",
         )  # fmt: skip
-        self.refine = tick_box(
+        self.refine = ui.tick_box(
             "refine",
             "Refines the map step by step: what lies among sharp pixels gets sharper, specks go.",
             default.refine,
@@ -117,7 +110,7 @@ class DetectionSettings(QWidget):
             0, 2000, default.mask.smallest,
             "Spots of fewer pixels are given to what surrounds them.", QLabeledSlider,
         )  # fmt: skip
-        self.scale = choice(
+        self.scale = ui.choice(
             SCALES, default.scale,
             "calibrated: the metric's own scale, by which images compare. image: the paper's, by "
             "which each image has a sharp part. The dense network has the first alone.",
@@ -126,7 +119,7 @@ class DetectionSettings(QWidget):
         more = [("Scale", self.scale), ("Adapt", self.adapt), ("Steepness", self.gain),
                 ("Keep", self.keep), ("Iterations", self.iterations),
                 ("Smallest spot", self.smallest)]  # fmt: skip
-        settings_form(self, first, more)
+        ui.settings_form(self, first, more)
         for slider in (self.caution, self.gain, self.adapt, self.keep, self.iterations,
                        self.smallest):  # fmt: skip
             slider.valueChanged.connect(self.changed)
@@ -163,7 +156,7 @@ class DetectionSettings(QWidget):
 def _slider(
     low: float, high: float, value: float, tip: str, kind: type[QWidget] = QLabeledDoubleSlider
 ) -> Any:
-    slider: Any = tipped(kind(Qt.Orientation.Horizontal), tip)
+    slider: Any = ui.tipped(kind(Qt.Orientation.Horizontal), tip)
     slider.setRange(low, high)
     slider.setValue(value)
     return slider

@@ -19,19 +19,8 @@ from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
 from napari_defocus.measure.regions import region_shares, score_objects
 from napari_defocus.metric.local_metric import LocalMetric
-from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import MetricChooser, follow_selection, layer_chooser
-from napari_defocus.widgets._shared.controls import (
-    Scrolled,
-    button,
-    column,
-    debounced,
-    form,
-    row,
-    tick_box,
-    tipped,
-    wrapped_label,
-)
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
@@ -54,7 +43,7 @@ class DetectWidget(PluginWidget):
         self._preview = Preview()
         self._watched: Image | None = None
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
-        self._timer = debounced(self, 0, self._ask_preview)
+        self._timer = ui.debounced(self, 0, self._ask_preview)
         self._make_choosers()
         self._make_details()
         self._lay_out()
@@ -74,23 +63,23 @@ class DetectWidget(PluginWidget):
             "you choose another.",
         )
         follow_selection(self._viewer, self.image)
-        self.contents = wrapped_label()
-        self.shown_plane = tick_box(
+        self.contents = ui.wrapped_label()
+        self.shown_plane = ui.tick_box(
             "only the plane on screen",
             "Detects in the plane on screen alone, not in all planes of the stack.",
         )
         self.detector_chooser = DetectorChooser()
-        self.open_detector = button(
+        self.open_detector = ui.button(
             "Open…",
             "Opens the file of another dense network.",
             lambda: ask_to_open(self, "Open a dense network", NETWORKS, self.use_detector_file),
         )
-        self.metric_chooser = tipped(
+        self.metric_chooser = ui.tipped(
             MetricChooser(),
             "The filters that measure sharpness: the default, or one of your own. The dense "
             "network uses them, too.",
         )
-        self.open_metric = button(
+        self.open_metric = ui.button(
             "Open…",
             "Opens the file of a metric, such as Train saves.",
             lambda: ask_metric_to_open(self, self.use_metric_file),
@@ -102,7 +91,7 @@ class DetectWidget(PluginWidget):
 
     def _make_details(self) -> None:
         """Make the controls of how is detected, and of what follows."""
-        self.preview = tick_box(
+        self.preview = ui.tick_box(
             "live preview of the plane on screen",
             "Shows the mask of the plane on screen as you move the sliders; of large planes, "
             "coarser.",
@@ -116,7 +105,7 @@ class DetectWidget(PluginWidget):
             tip="A shapes or labels layer: the line below tells how much of what it covers is "
             "blurred.",
         )
-        self.share = wrapped_label()
+        self.share = ui.wrapped_label()
         self.share.hide()
         self.objects = layer_chooser(
             self._viewer,
@@ -135,33 +124,33 @@ class DetectWidget(PluginWidget):
             region=lambda: self.region.value,
             objects=lambda: self.objects.value,
         )
-        self.copy_command = button(
+        self.copy_command = ui.button(
             "Copy as command",
             "Copies the command that does the same without a window, with these settings.",
             lambda: self._copy(as_command),
         )
-        self.copy_python = button(
+        self.copy_python = ui.button(
             "Copy as Python",
             "Copies the lines of Python that do the same, with these settings.",
             lambda: self._copy(as_python),
         )
 
     def _lay_out(self) -> None:
-        detector = row(self.detector_chooser, self.open_detector)
-        metric = row(self.metric_chooser, self.open_metric)
+        detector = ui.row(self.detector_chooser, self.open_detector)
+        metric = ui.row(self.metric_chooser, self.open_metric)
         for line in (detector, metric):
             line.setStretch(0, 1)
-        chosen = form(("Image", self.image.native), ("", self.contents), ("", self.shown_plane),
+        chosen = ui.form(("Image", self.image.native), ("", self.contents), ("", self.shown_plane),
                       ("Detector", detector), ("Metric", metric))  # fmt: skip
         chosen.addRow(self.more_layers)
-        more = form(("Region", self.region.native), ("", self.share),
+        more = ui.form(("Region", self.region.native), ("", self.share),
                     ("Objects", self.objects.native))  # fmt: skip
-        copies = row(self.copy_command, self.copy_python)
+        copies = ui.row(self.copy_command, self.copy_python)
         inner = QWidget()
-        layout = column(inner, chosen, self.jobs, self.preview, self.settings, more, self.table,
+        layout = ui.column(inner, chosen, self.jobs, self.preview, self.settings, more, self.table,
                         self.exports, copies, margin=True)  # fmt: skip
         layout.addStretch()
-        column(self, Scrolled(inner))
+        ui.column(self, ui.Scrolled(inner))
 
     def _connect(self) -> None:
         self.jobs.clicked.connect(self.detect)

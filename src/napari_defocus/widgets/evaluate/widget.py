@@ -26,17 +26,8 @@ from napari_defocus.evaluate.scores import PROTOCOLS
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.labels.classes import COLOURS as CLASS_COLOURS
 from napari_defocus.plot.curves import write_report
-from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import layer_chooser
-from napari_defocus.widgets._shared.controls import (
-    button,
-    choice,
-    column,
-    form,
-    row,
-    tipped,
-    wrapped_label,
-)
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, DISAGREEMENT, MASK, PREVIEW
@@ -64,41 +55,41 @@ class EvaluateWidget(PluginWidget):
             viewer, Labels, tip="What you painted, or opened, as the truth.", results=True,
             keep=_is_hand_made,
         )  # fmt: skip
-        self.reading = choice(
+        self.reading = ui.choice(
             READINGS, READINGS[0],
             "annotation: 1 blurred, 2 sharp, 0 not judged. mask: 0 sharp, 255 or 1 blurred.",
         )  # fmt: skip
         self.jobs = JobBar(
             self._session.jobs, "Evaluate", "Scores the detection against the labels."
         )
-        self.read_as = wrapped_label()
+        self.read_as = ui.wrapped_label()
         self.table = read_only_table(
             TABLE_HEIGHT,
             "A row for each score, explained where the mouse rests on it; beside the detection, "
             "maps that know nothing.",
         )
-        self.plot = tipped(
+        self.plot = ui.tipped(
             Plot(viewer),
             "For every threshold: how much of what is called sharp (or blurred) is so "
             "(precision), and how much of it is found (recall). Dots: the best F.",
         )
-        self.csv_button = button(
+        self.csv_button = ui.button(
             "Save CSV…", "Writes the scores as a table.", lambda: self._choose_file("csv")
         )
-        self.png_button = button(
+        self.png_button = ui.button(
             "Save PNG…",
             "Writes the precision-recall plot as a picture.",
             lambda: self._choose_file("png"),
         )
         self._results = QWidget()
-        exports = row(self.csv_button, self.png_button)
-        results = column(self._results, self.read_as, self.table, self.plot, exports)
+        exports = ui.row(self.csv_button, self.png_button)
+        results = ui.column(self._results, self.read_as, self.table, self.plot, exports)
         # Else napari puts a stretch below.
         self._results.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._results.hide()
-        chosen = form(("Detection", self.detection.native), ("Labels", self.labels.native),
+        chosen = ui.form(("Detection", self.detection.native), ("Labels", self.labels.native),
                       ("Read labels", self.reading))  # fmt: skip
-        layout = column(self, chosen, self.jobs, self._results, margin=True)
+        layout = ui.column(self, chosen, self.jobs, self._results, margin=True)
         layout.setStretchFactor(self._results, 1)
         layout.addStretch()
         for part in (self.table, self.plot):

@@ -16,17 +16,8 @@ from napari_defocus.metric.local_metric import (
     save_metric,
 )
 from napari_defocus.metric.nets import PACKAGED, TrainedNets, load_nets
-from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import MetricChooser
-from napari_defocus.widgets._shared.controls import (
-    button,
-    column,
-    debounced,
-    form,
-    row,
-    tipped,
-    wrapped_label,
-)
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_metric_to_save
 from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.latest import Latest
@@ -50,40 +41,40 @@ class KernelsWidget(PluginWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._latest = Latest(self)
-        self._timer = debounced(self, DEBOUNCE, self._change_components)
+        self._timer = ui.debounced(self, DEBOUNCE, self._change_components)
         # What is chosen, and what it is with the chosen number of components.
         self._chosen: LocalMetric | None = None
         self.shown: LocalMetric | None = None
-        self.metric_chooser = tipped(MetricChooser(), "The metric to look at.")
-        self.open_button = button(
+        self.metric_chooser = ui.tipped(MetricChooser(), "The metric to look at.")
+        self.open_button = ui.button(
             "Open…",
             "Opens the file of a metric, such as Train saves.",
             lambda: ask_metric_to_open(self, self.use_metric_file),
         )
-        self.components = tipped(
+        self.components = ui.tipped(
             QSpinBox(),
             "How many principal components the metric takes as its filters; the paper takes two.",
         )
-        self.text = wrapped_label()
-        self.plot = tipped(
+        self.text = ui.wrapped_label()
+        self.plot = ui.tipped(
             Plot(viewer),
             "Above, what the nets learnt; then the directions in which their kernels differ most, "
             "those of the metric in colour; below, the share of the differences that each "
             "explains.",
         )
-        self.layer_button = button(
+        self.layer_button = ui.button(
             "As image layer", "Adds all components as a stack of small images.", self.add_layer
         )
-        self.save_button = button(
+        self.save_button = ui.button(
             "Save…",
             "Writes the metric, with this K, to a file.",
             lambda: ask_metric_to_save(self, self.save),
         )
-        metric = row(self.metric_chooser, self.open_button)
+        metric = ui.row(self.metric_chooser, self.open_button)
         metric.setStretch(0, 1)
-        settings = form(("Metric", metric), ("Components K", self.components))
-        buttons = row(self.layer_button, self.save_button)
-        layout = column(self, settings, self.text, self.plot, buttons, margin=True)
+        settings = ui.form(("Metric", metric), ("Components K", self.components))
+        buttons = ui.row(self.layer_button, self.save_button)
+        layout = ui.column(self, settings, self.text, self.plot, buttons, margin=True)
         layout.setStretchFactor(self.plot, 1)
         self.metric_chooser.currentIndexChanged.connect(self._choose)
         self.components.valueChanged.connect(self._request)

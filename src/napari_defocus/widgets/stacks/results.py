@@ -17,7 +17,7 @@ from napari_defocus.io.tables import column_rows, write_csv
 from napari_defocus.plot.curves import BEST, CURVE, draw_curve
 from napari_defocus.stacks.plane_scores import PlaneScores, plane_rows
 from napari_defocus.stacks.timelapse import FrameScores
-from napari_defocus.widgets._shared.controls import button, column, row, tipped, wrapped_label
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.plots import Plot
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
@@ -59,10 +59,10 @@ class StackResults(QWidget):
         self._paint: Callable[[Figure], None] | None = None
         self.best: int | None = None
         self._stack: OneStack | None = None
-        self.summary = wrapped_label()
-        self.warning = wrapped_label()
-        self.best_button = button("Go to best plane", "", lambda: self.chosen.emit(self.best))
-        self.plot = tipped(
+        self.summary = ui.wrapped_label()
+        self.warning = ui.wrapped_label()
+        self.best_button = ui.button("Go to best plane", "", lambda: self.chosen.emit(self.best))
+        self.plot = ui.tipped(
             Plot(viewer),
             "The detail of each plane, less that of noise, as a share of the best plane's; of a "
             "time series, the focus of each frame. A click shows that plane.",
@@ -75,23 +75,23 @@ class StackResults(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.verticalHeader().hide()
-        self.table_button = button(
+        self.table_button = ui.button(
             "Save table as CSV…",
             "The table above, as it is.",
             lambda: self._ask("table.csv", self.save_table),
         )
-        self.csv_button = button(
+        self.csv_button = ui.button(
             "Save CSV…",
             "The score of each plane or frame, with its error.",
             lambda: self._ask("curve.csv", self.save_csv),
         )
-        self.png_button = button(
+        self.png_button = ui.button(
             "Save PNG…",
             "The curve as a picture, dark on white.",
             lambda: self._ask("curve.png", self.save_png),
         )
-        files = row(self.csv_button, self.png_button)
-        layout = column(self, self.summary, self.warning, self.best_button, self.plot, files,
+        files = ui.row(self.csv_button, self.png_button)
+        layout = ui.column(self, self.summary, self.warning, self.best_button, self.plot, files,
                         self.table, self.table_button)  # fmt: skip
         layout.setStretchFactor(self.plot, 2)
         layout.setStretchFactor(self.table, 1)
@@ -162,7 +162,9 @@ class StackResults(QWidget):
         self._fill([])
         self.best_button.setEnabled(best is not None)
         seen = "Shows the plane, or frame, that is most in focus."
-        tipped(self.best_button, seen if best is not None else "Nothing is seen above the noise.")
+        ui.tipped(
+            self.best_button, seen if best is not None else "Nothing is seen above the noise."
+        )
         self.setVisible(paint is not None)
 
     def _fill(self, rows: list[dict[str, Any]]) -> None:

@@ -9,16 +9,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
 
 from napari_defocus.stacks.api import EXTREMA, StackConfig
-from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets._shared.controls import (
-    choice,
-    form,
-    row,
-    tick_box,
-    tipped,
-    wrapped_label,
-)
 from napari_defocus.widgets.stacks.layers import Series, axis_title, guess_axis, is_time, series_of
 
 FOCUS, TIME = "focus stack", "time series"
@@ -42,23 +34,23 @@ class StackSettings(QWidget):
             "choose another.",
         )
         follow_selection(viewer, self.image)
-        self.contents = wrapped_label()
-        self.axis = tipped(QComboBox(), "The axis that the planes, or frames, are along.")
-        self.kind = choice(
+        self.contents = ui.wrapped_label()
+        self.axis = ui.tipped(QComboBox(), "The axis that the planes, or frames, are along.")
+        self.kind = ui.choice(
             (FOCUS, TIME), FOCUS,
             "A focus stack is one field at several focus positions; of a time series, frames out "
             "of focus are flagged.",
         )  # fmt: skip
-        self.which = choice(
+        self.which = ui.choice(
             (ONE, EVERY), ONE,
             "The image has further axes: one stack for each place along them.",
         )  # fmt: skip
-        self.extremum = choice(
+        self.extremum = ui.choice(
             EXTREMA, default.extremum,
             "max: what is in focus has most detail. min: it has least, as phase objects in bright "
             "field, between two planes that have more.",
         )  # fmt: skip
-        self.registering = tick_box(
+        self.registering = ui.tick_box(
             "register planes",
             "Brings planes to one another by shift, turn and scale first: hand-held stacks drift, "
             "and lenses breathe.",
@@ -67,23 +59,23 @@ class StackSettings(QWidget):
         self.objects = layer_chooser(
             viewer, Labels, nullable=True, tip="Finds the best plane of each label, too."
         )
-        self.one_focus = tick_box(
+        self.one_focus = ui.tick_box(
             "the focus of this channel for all channels",
             "The channel on screen is analysed; the others are fused by it.",
         )
-        self.others = tipped(
+        self.others = ui.tipped(
             QListWidget(),
             "Images of the same field, such as other channels, that are fused by the focus found "
             "in this one.",
         )
         self.others.setMaximumHeight(LIST_HEIGHT)
-        self._form = form(
+        self._form = ui.form(
             ("Image", self.image.native),
             ("", self.contents),
             ("Planes along", self.axis),
             ("They are a", self.kind),
             ("Stacks", self.which),
-            ("Extremum", row(self.extremum, self.registering)),
+            ("Extremum", ui.row(self.extremum, self.registering)),
             ("Objects", self.objects.native),
             ("", self.one_focus),
             ("Also fuse", self.others),

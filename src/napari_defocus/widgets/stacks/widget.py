@@ -13,8 +13,7 @@ from napari_defocus.metric.fitting import METHODS, FitConfig
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig
 from napari_defocus.stacks.timelapse import FrameScores
-from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.controls import button, choice, column, debounced, row, tipped
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.fit_jobs import offer_trained
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
@@ -52,22 +51,22 @@ class StacksWidget(PluginWidget):
         self._drawn = 0
         self._shown: Any = None
         self._stopped = False
-        self._timer = debounced(self, 0, self._show_current)
+        self._timer = ui.debounced(self, 0, self._show_current)
         self.settings = StackSettings(viewer)
         self.jobs = JobBar(
             self._session.jobs, "Analyse", "Finds what is in focus in which plane, or frame."
         )
         self.results = StackResults(viewer)
-        self.annotate_button = button("Annotate planes", ANNOTATE_TIP, self.annotate)
-        self.fit_button = button("Fit a metric", FIT_TIP, self.fit)
-        self.method = choice(
+        self.annotate_button = ui.button("Annotate planes", ANNOTATE_TIP, self.annotate)
+        self.fit_button = ui.button("Fit a metric", FIT_TIP, self.fit)
+        self.method = ui.choice(
             METHODS, METHODS[0],
             "How Fit a metric learns. nets: trains small nets, minutes on large stacks. instant: "
             "in closed form, in seconds.",
         )  # fmt: skip
         self._group = QGroupBox("Labels from this stack, without painting")
-        self._group.setLayout(row(self.annotate_button, self.fit_button, self.method))
-        layout = column(self, self.settings, self.jobs, self.results, self._group, margin=True)
+        self._group.setLayout(ui.row(self.annotate_button, self.fit_button, self.method))
+        layout = ui.column(self, self.settings, self.jobs, self.results, self._group, margin=True)
         layout.setStretchFactor(self.results, 1)
         layout.addStretch()
         self._connect()
@@ -124,7 +123,7 @@ class StacksWidget(PluginWidget):
             why = "planes of a focus stack are compared; this is taken as a time series"
         for control, tip in ((self.annotate_button, ANNOTATE_TIP), (self.fit_button, FIT_TIP)):
             control.setEnabled(not why)
-            tipped(control, f"{why}." if why else tip)
+            ui.tipped(control, f"{why}." if why else tip)
 
     # Analysis
 

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from napari.components import ViewerModel
 
-from napari_defocus.widgets._shared.controls import debounced, tipped
 from napari_defocus.widgets._shared.plots import Plot
+from napari_defocus.widgets._shared.ui import debounced, tipped
 
 # Curves are redrawn after so many milliseconds at the earliest.
 REDRAW = 250

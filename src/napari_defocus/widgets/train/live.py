@@ -15,10 +15,10 @@ from napari_defocus.metric.fitting import FitConfig, instant_metric
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, merge_patch_sets
 from napari_defocus.widgets._shared import layers
-from napari_defocus.widgets._shared.controls import debounced
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.session import Session
 from napari_defocus.widgets._shared.targets import ANNOTATION, Target
+from napari_defocus.widgets._shared.ui import debounced
 
 # Wait this long, in milliseconds, after a stroke.
 DEBOUNCE = 500

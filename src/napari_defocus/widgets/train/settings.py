@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QWidget
 
 from napari_defocus.metric.fitting import METHODS, FitConfig
 from napari_defocus.metric.nets import DEVICES, NO_BASE, TrainingConfig
-from napari_defocus.widgets._shared.controls import choice, number, settings_form, tipped
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.preferences import preferred
 
 # Nets that start at random need larger steps.
@@ -26,46 +26,46 @@ class TrainingSettings(QWidget):
     def __init__(self) -> None:
         super().__init__()
         default = TrainingConfig()
-        self.method = choice(
+        self.method = ui.choice(
             METHODS, METHODS[0],
             "nets: trains small nets (ConvNets); the principal components of their kernels are the "
             "metric. instant: in closed form, without nets.",
         )  # fmt: skip
-        self.base = choice(
+        self.base = ui.choice(
             ("default", NO_BASE), default.base,
             "default: what is learnt shifts the default metric. none: it starts from nothing, and "
             "needs more patches.",
         )  # fmt: skip
-        self.device = choice(
+        self.device = ui.choice(
             DEVICES, preferred("device"),
             "Where nets are trained; auto takes a graphics card where there is one.",
         )  # fmt: skip
-        self.nets = number(1, 64, default.nets, "How many nets; their kernels are pooled.")
-        self.epochs = number(
+        self.nets = ui.number(1, 64, default.nets, "How many nets; their kernels are pooled.")
+        self.epochs = ui.number(
             1, 1000, default.epochs,
             "Passes over the patches at most; a net that gets no better ends earlier.",
         )  # fmt: skip
-        self.kernels = number(
+        self.kernels = ui.number(
             1, 256, default.kernels,
             "Kernels, the small filters, of each net; those of a base stay.",
         )  # fmt: skip
-        self.kernel_size = number(
+        self.kernel_size = ui.number(
             3, 31, default.kernel_size,
             "Side of the kernels in pixels, odd; that of a base stays.", step=2,
         )  # fmt: skip
-        self.learning_rate = tipped(
+        self.learning_rate = ui.tipped(
             QDoubleSpinBox(), "Size of the steps of training: smaller where it diverges."
         )
         self.learning_rate.setDecimals(5)
         self.learning_rate.setRange(1e-5, 1)
         self.learning_rate.setSingleStep(1e-4)
         self.learning_rate.setValue(default.learning_rate)
-        self.seed = number(0, 2**31 - 1, default.seed, "The same seed gives the same nets.")
+        self.seed = ui.number(0, 2**31 - 1, default.seed, "The same seed gives the same nets.")
         first = [("Method", self.method), ("Base", self.base), ("Device", self.device),
                  ("Nets", self.nets), ("Epochs", self.epochs)]  # fmt: skip
         more = [("Kernels", self.kernels), ("Kernel size", self.kernel_size),
                 ("Learning rate", self.learning_rate), ("Seed", self.seed)]  # fmt: skip
-        settings_form(self, first, more)
+        ui.settings_form(self, first, more)
         self.base.currentTextChanged.connect(self._base_changed)
         self.method.currentTextChanged.connect(self._method_changed)
         for control in (self.kernel_size, self.seed):

@@ -11,7 +11,7 @@ from napari_defocus.labels.classes import CLASS_NAMES
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import LocalMetric, save_metric
 from napari_defocus.metric.nets import TrainedNets
-from napari_defocus.widgets._shared.controls import button, column, tick_box, tipped, wrapped_label
+from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_save
 from napari_defocus.widgets._shared.fit_jobs import (
     fit_patches,
@@ -42,20 +42,22 @@ class TrainWidget(PluginWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._epochs = 1
-        self.patches = wrapped_label("The patches that Annotate cut, small windows of each class.")
+        self.patches = ui.wrapped_label(
+            "The patches that Annotate cut, small windows of each class."
+        )
         self.settings = TrainingSettings()
         self.jobs = JobBar(
             self._session.jobs, "Train", "Learns a metric from the patch set; choose it in Detect."
         )
-        tipped(self.jobs.text, HELD_OUT)
+        ui.tipped(self.jobs.text, HELD_OUT)
         self.curves = Curves(viewer)
-        self.live = tick_box(
+        self.live = ui.tick_box(
             "instant fit while painting",
             "Fits the instant metric again after each stroke of an annotation.",
         )
-        self.live_text = wrapped_label(HELD_OUT)
+        self.live_text = ui.wrapped_label(HELD_OUT)
         self.live_text.hide()
-        self.save_button = button(
+        self.save_button = ui.button(
             "Save metric…",
             "Writes the metric to a file, to keep and to share.",
             lambda: ask_metric_to_save(self, self.save),
@@ -63,7 +65,7 @@ class TrainWidget(PluginWidget):
         self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
         self._imports = Latest(self)
         self._imports.request(None, plain(import_early))
-        layout = column(self, self.patches, self.settings, self.jobs, self.live, self.live_text,
+        layout = ui.column(self, self.patches, self.settings, self.jobs, self.live, self.live_text,
                         self.curves.plot, self.save_button, margin=True)  # fmt: skip
         layout.setStretchFactor(self.curves.plot, 1)
         self.jobs.clicked.connect(self.train)

@@ -1,4 +1,4 @@
-"""Small controls that several widgets have."""
+"""Small controls, and how they are laid out: what several widgets have."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
