@@ -1,6 +1,7 @@
 """The direction of imports, read from the source: also of those inside functions."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_tests_mirror_the_rooms():
     tests = Path(__file__).parent
     folders = {path.parent.name for path in tests.glob("*/__init__.py")}
     assert folders - set(ROOMS) <= {"benchmarks"}
+
+
+def test_files_of_the_architecture_page_exist():
+    page = PACKAGE.parents[1] / "docs" / "architecture.md"
+    if not page.exists():
+        pytest.skip("no checkout of the repository")
+    named = re.findall(r"^\|.*\| `([\w/]+\.\w+)` \|$", page.read_text("utf-8"), re.MULTILINE)
+    assert len(named) >= 20
+    assert [name for name in named if not (PACKAGE / name).exists()] == []
 
 
 # What these tests see, and what they would miss
