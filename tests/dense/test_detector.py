@@ -112,7 +112,7 @@ def test_metric_response_is_that_of_the_filters():
     filters = RNG.normal(size=(2, 7, 7)).astype(np.float32)
     found = MetricResponse(torch.from_numpy(filters))(torch.from_numpy(image)[None])[0].numpy()
     assert found.shape == (6, 16, 20)
-    grey = np.tensordot(np.float32([0.299, 0.587, 0.114]), image, 1)
+    grey = np.tensordot(np.float32([0.2125, 0.7154, 0.0721]), image, 1)
     energy = sum(ndimage.correlate(grey, f, mode="nearest") ** 2 for f in filters)
     inner = np.log(ndimage.uniform_filter(np.sqrt(energy), 5) + LEAST)
     halved = inner.reshape(16, 2, 20, 2).mean(axis=(1, 3))

@@ -54,7 +54,7 @@ def test_beyond_the_table_the_last_share_holds():
 def test_what_is_told_of_discs_is_set_right(book, monkeypatch):
     # As a network that tells half of each radius, and of the widest no more than of those before.
     monkeypatch.setattr(
-        radius_calibration, "_told", lambda d, light, r, rng: np.full(9, min(r / 2, 3.0), "f4")
+        radius_calibration, "_predicted", lambda d, light, r, rng: np.full(9, min(r / 2, 3.0), "f4")
     )
     events = []
     found = calibrate_radius(cached_dense(), book, on_event=events.append)
@@ -67,7 +67,7 @@ def test_wider_discs_are_told_wider_by_the_packaged_network(book):
     rng = np.random.default_rng(0)
     light = radius_calibration.random_background(book, 128, rng)
     told = [
-        float(np.median(radius_calibration._told(cached_dense(), light, radius, rng)))
+        float(np.median(radius_calibration._predicted(cached_dense(), light, radius, rng)))
         for radius in (1.0, 3.0, 6.0)
     ]
     assert told == sorted(told)

@@ -271,7 +271,8 @@ def test_noise_never_falls_with_brightness():
 
 
 @given(
-    hnp.arrays(np.float64, 6, elements=st.floats(0, 1)),
+    # Brightness differs by more than rounding: at 1e-200 any slope is as good as another.
+    hnp.arrays(np.float64, 6, elements=st.floats(0, 1).map(lambda x: round(x, 6))),
     hnp.arrays(np.float64, 6, elements=st.floats(-1, 1)),
 )
 def test_the_line_of_the_noise_is_that_of_scipy(x, y):

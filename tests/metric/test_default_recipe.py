@@ -172,7 +172,7 @@ def test_record_tells_the_recipe(made, tmp_path):
 def test_recipe_is_repeatable(made):
     metric, _, _ = made
     assert train_default(RECIPE)[0].digest == metric.digest
-    assert train_default(replace(RECIPE, seed=3))[0].digest != metric.digest
+    assert train_default(replace(RECIPE, seed=6))[0].digest != metric.digest
 
 
 def test_nets_are_trained_after_rendering(made):

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.metric.calibration import patch_levels
+from napari_defocus.metric.calibration import patch_scores
 from napari_defocus.metric.default_recipe import (
     RecipeConfig,
     load_picture,
@@ -200,7 +200,7 @@ def test_tells_sharp_from_blurred_in_a_fresh_scene(metrics, method, components):
 @pytest.mark.parametrize("method", METHODS)
 def test_calibration_lies_between_the_classes(metrics, patches, method):
     metric = metrics[method, 2]
-    levels = patch_levels(patches, metric)
+    levels = patch_scores(patches, metric)
     blurred, sharp = (np.median(levels[patches.labels == label]) for label in (1, 2))
     assert blurred < metric.calibration.threshold < sharp
     assert metric.calibration.slope > 0.5
@@ -210,7 +210,7 @@ def test_calibration_lies_between_the_classes(metrics, patches, method):
 def test_held_out_scores_are_those_of_patches_of_other_images(metrics, patches, method):
     metric = metrics[method, 2]
     training, validation = split_patch_set(patches.balanced(TRAINING.seed), TRAINING.validation)
-    levels, sharp = patch_levels(validation, metric), validation.labels == 2
+    levels, sharp = patch_scores(validation, metric), validation.labels == 2
     held_out = metric.record["held_out"]
     assert held_out["patches"] == len(validation)
     assert held_out["auc"] == pytest.approx(roc_auc_score(sharp, levels), abs=1e-4)

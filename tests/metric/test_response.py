@@ -104,10 +104,9 @@ def test_halve_averages_by_hand():
     holes = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 1]], bool)
     half = halve(Plane(grey, holes, (0.04, 0.08)))
     np.testing.assert_array_equal(half.grey, [[2, 6], [2, 5]])
-    np.testing.assert_array_equal(half.holes, [[True, False], [False, True]])
+    assert not half.holes.any()  # they were filled in
     assert half.noise == (0.01, 0.02)
     assert half.grey.dtype == np.float32
-    assert half.holes.dtype == np.bool_
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))

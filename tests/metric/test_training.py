@@ -5,12 +5,13 @@ import pytest
 import torch
 from scipy import special
 
+from napari_defocus.core.devices import choose_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.network import PatchNet
 from napari_defocus.metric.patches import PatchConfig, build_patch_set, split_patch_set
-from napari_defocus.metric.training import choose_device, train
+from napari_defocus.metric.training import train
 
 CONFIG = TrainingConfig(base="none", nets=2, kernels=4, epochs=3, batch=16, device="cpu")
 

@@ -15,7 +15,6 @@ from napari_defocus.simulate.optics import (
     expose,
     random_outline,
     render_layers,
-    tilted_radius,
     to_light,
 )
 
@@ -300,30 +299,3 @@ def test_layers_are_rendered_with_one_of_them_in_focus(shape):
         true = (front if which == "front" else back)[inside].astype(int)
         assert np.abs(scene.image[inside] - true).max(initial=0) <= 1
     assert in_focus == {"front", "back"}
-
-
-@given(
-    angle=st.floats(0, 2 * np.pi),
-    focus=st.floats(0.1, 0.9),
-    steepness=st.floats(0.5, 20),
-)
-@settings(max_examples=50)
-def test_tilted_plane_is_in_focus_on_a_line(angle, focus, steepness):
-    radius = tilted_radius((60, 80), angle, focus, steepness)
-    assert radius.shape == (60, 80)
-    assert radius.dtype == np.float32
-    y, x = np.indices(radius.shape)
-    along = np.cos(angle) * x / 80 + np.sin(angle) * y / 60
-    along = (along - along.min()) / np.ptp(along)
-    at_least = np.unravel_index(radius.argmin(), radius.shape)
-    assert along[at_least] == pytest.approx(focus, abs=0.02)
-    assert radius.min() <= 0.05 * steepness
-    assert radius.max() == pytest.approx(2 * steepness * max(focus, 1 - focus), rel=1e-3)
-
-
-def test_tilt_along_an_axis():
-    rows = tilted_radius((41, 30), np.pi / 2, 0.5, 4.0)
-    np.testing.assert_allclose(rows[[0, 10, 20, 30, 40], 7], [4, 2, 0, 2, 4], atol=1e-5)
-    np.testing.assert_allclose(rows, rows[:, :1] * np.ones((1, 30)), atol=1e-5)
-    columns = tilted_radius((30, 41), 0.0, 0.25, 4.0)
-    np.testing.assert_allclose(columns[3, [0, 10, 20, 40]], [2, 0, 2, 6], atol=1e-5)

@@ -4,7 +4,7 @@ import math
 
 
 class DefocusError(ValueError):
-    """Something the user can mend; the message says what is wrong, where, and what to do."""
+    """Something the user can mend; the message names what is wrong, where, and what to do."""
 
 
 class NoDetailError(DefocusError):

@@ -1,4 +1,4 @@
-"""What long work tells its caller, and how it is asked to stop."""
+"""Progress of long work, and how it is stopped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Event:
 
 
 class Stopped(Exception):  # noqa: N818 - what happened, not an error
-    """Work without a partial result was asked to stop, and did."""
+    """Work without a partial result was stopped by its caller."""
 
 
 OnEvent = Callable[[Event], None]
@@ -37,7 +37,7 @@ def ignore_event(event: Event) -> None:
 
 
 def never_stop() -> bool:
-    """Tell long work to go on: the default."""
+    """Return False: long work goes on, the default."""
     return False
 
 

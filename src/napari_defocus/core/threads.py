@@ -36,7 +36,7 @@ def side_in_proportion(shape: Sequence[int]) -> int:
 def in_threads(
     work: Callable[[Item], Result], parts: Sequence[Item], *, alone: bool = False
 ) -> Iterator[tuple[Item, Result]]:
-    """Do `work` on parts, one for each core at a time, and give results in the parts' order.
+    """Do `work` on parts, one for each core at a time, and yield results in the parts' order.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def in_threads(
 
 
 def cores_are_free() -> bool:
-    """Return whether this thread was told that nothing else is worked on, see `free_cores`."""
+    """Return whether steps of this thread may use all cores, see `free_cores`."""
     return _cores_are_free.get()
 
 
 @contextmanager
 def free_cores() -> Iterator[None]:
-    """Say that nothing else is worked on: steps within may use all cores."""
+    """Let steps within use all cores: nothing else is worked on."""
     token = _cores_are_free.set(cores() > 1)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Rectangles of a plane: tiles that share out the work, and the windows they are judged from."""
+"""Rectangles of a plane: tiles that share out the work, and the windows around them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

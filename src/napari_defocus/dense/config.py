@@ -33,7 +33,7 @@ class DenseConfig:
     radius_weight : float
         Weight of the radius' loss beside that of sharp or blurred.
     memory : float
-        Share that the averaged weights, those that are kept, keep at each step.
+        Share that the averaged weights, those that are saved, keep at each step.
     seed : int
         Of scenes and crops.
     """

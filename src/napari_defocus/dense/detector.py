@@ -49,12 +49,12 @@ def save_dense(detector: DenseDetector, path: Path, *, overwrite: bool = True) -
 
 
 def cached_dense(source: str | Path = "default") -> DenseDetector:
-    """Load a detector, or give the last one loaded where its file is the same; see `load_dense`."""
+    """Load a detector, or return the last one loaded if its file is the same; see `load_dense`."""
     path = PACKAGED.get(str(source), Path(source))
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
-        return load_dense(path)  # which says what is wrong
+        return load_dense(path)  # which raises
     return _load_once(path, changed)
 
 
@@ -82,39 +82,38 @@ def load_dense(source: str | Path = "default") -> DenseDetector:
 
 
 def _is_table(table: Any) -> bool:
-    """Return whether this corrects radii; none at all is one that corrects nothing."""
+    """Return whether this is a table of radii as in `corrected`, or None."""
     if table is None:
         return True
     try:
-        told, true = (np.array([0.0, *table[name]], float) for name in ("told", "true"))
+        predicted, true = (np.array([0.0, *table[name]], float) for name in ("told", "true"))
     except (TypeError, ValueError, KeyError):
         return False
     return bool(
-        told.shape == true.shape
-        and len(told) > 1
-        and np.isfinite([told, true]).all()
-        and min(np.diff(told).min(), np.diff(true).min()) > 0
+        predicted.shape == true.shape
+        and len(true) > 1
+        and np.isfinite([predicted, true]).all()
+        and min(np.diff(predicted).min(), np.diff(true).min()) > 0
     )
 
 
 def corrected(detector: DenseDetector, table: Mapping[str, Any] | None) -> DenseDetector:
-    """Return a detector whose radii are corrected by a table, or not at all.
+    """Return a detector with a table that corrects its radii, or with none.
 
     Parameters
     ----------
     detector : DenseDetector
         The detector.
     table : mapping or None
-        ``told`` and ``true``: radii in pixels, both rising.
+        ``told`` (by the network) and ``true``: radii in pixels, both rising.
     """
     record = {name: value for name, value in detector.record.items() if name != "radius"}
     return DenseDetector(detector.weights, record | ({"radius": dict(table)} if table else {}))
 
 
-def true_radius(told: Float, table: Mapping[str, Any]) -> Float:
-    """Read the table; beyond its end, a told radius is too small by the last share."""
-    known, true = (np.array([0.0, *table[name]], np.float32) for name in ("told", "true"))
-    within_table = np.interp(told, known, true)
-    return np.asarray(
-        np.where(told > known[-1], told * (true[-1] / known[-1]), within_table), np.float32
-    )
+def true_radius(radius: Float, table: Mapping[str, Any]) -> Float:
+    """Correct predicted radii by a table; beyond its end its last ratio holds."""
+    predicted, true = (np.array([0.0, *table[name]], np.float32) for name in ("told", "true"))
+    beyond = radius * (true[-1] / predicted[-1])
+    corrected = np.where(radius > predicted[-1], beyond, np.interp(radius, predicted, true))
+    return np.asarray(corrected, np.float32)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_defocus.filters.luminance import LUMINANCE
+
 # EfficientNet-Lite0: repeats, kernel, stride of the first, expansion, channels out.
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -27,13 +29,12 @@ STEM = 32
 # The stages whose ends feed the pyramid, and their channels; strides 2, 4, 8, 16 and 32.
 TAPS = {0: 16, 1: 24, 2: 40, 4: 112, 6: 320}
 BATCH_NORM_EPSILON = 1e-3
-# Scales at which the metric answers: 1, 1/2, 1/4.
+# Scales of the metric's responses: 1, 1/2, 1/4.
 METRIC_SCALES = 3
 # Responses below this share of the image's contrast count as equally nothing.
 LEAST = 1e-2
 # Channels of the pyramid, finest level first.
 WIDTHS = (32, 64, 64, 64, 64)
-LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class SameConv2d(nn.Conv2d):
@@ -113,7 +114,7 @@ class MetricResponse(nn.Module):
         zero = torch.zeros(1, 3)
         across = torch.cat([zero, slope, zero])
         self.register_buffer("gradient", torch.stack([across, across.T])[:, None])
-        self.register_buffer("luminance", torch.tensor(LUMINANCE).reshape(1, 3, 1, 1))
+        self.register_buffer("luminance", torch.from_numpy(LUMINANCE).reshape(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, 3, Y, X) to (N, 6, Y / 2, X / 2), logarithms."""
@@ -149,7 +150,7 @@ class Refine(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Judge each pixel of a standardised image.
+    """Predict sharpness and blur radius at each pixel of a standardised image.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ class DenseNet(nn.Module):
         self.judge = nn.Conv2d(WIDTHS[0], 3, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge images.
+        """Predict images.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What the dense network tells of the blur radius, set right on discs of known radius."""
+"""Calibration of the dense network's blur radius on discs of known radius."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def calibrate_radius(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> DenseDetector:
-    """Compare the radius that a detector tells with that of discs, and keep the correction.
+    """Compare the radii that a detector predicts with those of discs, and add the correction.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def calibrate_radius(
     seed : int
         Of pictures and noise.
     on_event : callable
-        Told after each radius.
+        Called after each radius.
     should_stop : callable
-        Asked before each image.
+        Called before each image.
 
     Returns
     -------
@@ -59,36 +59,36 @@ def calibrate_radius(
     Raises
     ------
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` returned True.
     """
     plain = corrected(detector, None)
     rng = np.random.default_rng(seed)
     lights = [random_background(book, SIDE, rng) for _ in range(PICTURES)]
-    told: list[float] = []
+    predicted: list[float] = []
     for done, radius in enumerate(RADII, start=1):
         found = []
         for light in lights:
             if should_stop():
                 raise Stopped
-            found.append(_told(plain, light, radius, rng))
-        told.append(float(np.median(np.concatenate(found))))
-        on_event(Event("calibrating the radius", done, len(RADII), {"told": told[-1]}))
-    # A radius that is told must mean one true radius: what does not rise is left out.
-    kept = [i for i in range(len(told)) if told[i] > max([0.0, *told[:i]])]
+            found.append(_predicted(plain, light, radius, rng))
+        predicted.append(float(np.median(np.concatenate(found))))
+        on_event(Event("calibrating the radius", done, len(RADII), {"predicted": predicted[-1]}))
+    # A predicted radius must mean one true radius: what does not rise is left out.
+    rising = [i for i, radius in enumerate(predicted) if radius > max([0.0, *predicted[:i]])]
     table: Mapping[str, Any] = {
-        "told": [round(told[i], 3) for i in kept],
-        "true": [RADII[i] for i in kept],
+        "told": [round(predicted[i], 3) for i in rising],
+        "true": [RADII[i] for i in rising],
     }
     return corrected(detector, table)
 
 
-def _told(
+def _predicted(
     detector: DenseDetector,
     light: npt.NDArray[np.float32],
     radius: float,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
-    """Return what is told of a picture blurred by a disc, where the picture has detail."""
+    """Predict the radius of a picture blurred by a disc, where the picture has detail."""
     camera = Camera(softness=0, electrons=1e5, read_noise=0)
     crisp = Scene(expose(light, camera, rng), np.zeros(light.shape[:2], np.float32))
     seen = expose(defocus(light, radius), camera, rng) + rng.normal(

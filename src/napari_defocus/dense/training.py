@@ -24,7 +24,7 @@ from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.simulate.optics import Scene
 from napari_defocus.simulate.scenes import PictureBook, render_scene
 
-# Radii, in pixels, up to which everyone says sharp, and from which everyone says blurred.
+# Radii, in pixels, up to which everyone calls an image sharp, and from which blurred.
 SHARP_UP_TO = 0.7
 BLURRED_FROM = 1.8
 # Logarithms of the radius' error stay within, so that no pixel outweighs all others.
@@ -42,7 +42,7 @@ class RenderedScenes:
     images : ndarray of uint8, (N, Y, X, 3)
         What the camera saw.
     radii : ndarray of float16, (N, Y, X)
-        Disc radius in pixels, NaN where nobody can say.
+        Disc radius in pixels, NaN where it is not defined.
     """
 
     images: npt.NDArray[np.uint8]
@@ -89,13 +89,13 @@ def read_scenes(folder: Path, config: DenseConfig) -> RenderedScenes:
     Raises
     ------
     DefocusError
-        Where there are not as many scenes, or not of the size, that `config` asks for.
+        Where the number or the size of the scenes is not that of `config`.
     """
     images, radii = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, RADII))
-    asked = (config.scenes, config.scene.size, config.scene.size)
-    if images.shape != (*asked, 3) or radii.shape != asked:
+    needed = (config.scenes, config.scene.size, config.scene.size)
+    if images.shape != (*needed, 3) or radii.shape != needed:
         raise DefocusError(
-            f"{folder} holds scenes of {radii.shape}, {asked} are asked for; name another folder"
+            f"{folder} holds scenes of {radii.shape}, {needed} are needed; name another folder"
         )
     return RenderedScenes(images, radii)
 
@@ -122,9 +122,9 @@ def train_dense(
     config : DenseConfig
         How.
     on_event : callable
-        Told every 50 steps, with the losses.
+        Called every 50 steps, with the losses.
     should_stop : callable
-        Asked at each step; networks that are done are kept, or the first as far as it came.
+        Called at each step; networks that are done count, or the first as far as it came.
 
     Returns
     -------
@@ -140,11 +140,11 @@ def train_dense(
     for run in range(config.runs):
         if should_stop():
             break
-        kept, steps = _train_once(scenes, metric, imagenet, config, run, on_event, should_stop)
+        trained, steps = _train_once(scenes, metric, imagenet, config, run, on_event, should_stop)
         if steps < config.steps and done:
             break  # a network that is half trained would spoil the others
         done.append(steps)
-        sums = {name: values + sums.get(name, 0) for name, values in kept.items()}
+        sums = {name: values + sums.get(name, 0) for name, values in trained.items()}
     if not done or not done[0]:
         raise DefocusError("stopped before the first batch: there is nothing to keep")
     weights = {name: values / np.float32(len(done)) for name, values in sums.items()}
@@ -161,11 +161,11 @@ def _train_once(
     on_event: OnEvent,
     should_stop: ShouldStop,
 ) -> tuple[dict[str, npt.NDArray[np.float32]], int]:
-    """Train one network; give its averaged weights, and after how many steps."""
+    """Train one network; return its averaged weights, and the number of steps."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng([config.seed, run])
     network, device = _new_network(metric, imagenet, config)
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    averaged = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = _optimiser(network, config)
     losses: list[tuple[float, float]] = []
     for step in range(config.steps):
@@ -182,13 +182,13 @@ def _train_once(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
-        _average(kept, network, min(config.memory, step / (step + 50)))
+        _average(averaged, network, min(config.memory, step / (step + 50)))
         losses.append((sharp_loss.item(), radius_loss.item()))
         if (step + 1) % 50 == 0:
             means = np.mean(losses[-50:], axis=0)
             values = {"sharp loss": float(means[0]), "radius loss": float(means[1])}
             on_event(Event(f"training network {run + 1}", step + 1, config.steps, values))
-    return {name: value.float().cpu().numpy() for name, value in kept.items()}, len(losses)
+    return {name: value.float().cpu().numpy() for name, value in averaged.items()}, len(losses)
 
 
 def _new_network(
@@ -221,9 +221,9 @@ def _learning_rate(step: int, config: DenseConfig) -> float:
 
 
 @torch.no_grad()
-def _average(kept: dict[str, Tensor], network: DenseNet, memory: float) -> None:
+def _average(averaged: dict[str, Tensor], network: DenseNet, memory: float) -> None:
     for name, value in network.state_dict().items():
-        kept[name].lerp_(value, 1 - memory)
+        averaged[name].lerp_(value, 1 - memory)
 
 
 def random_crops(
@@ -248,14 +248,14 @@ def random_crops(
 
 
 def dense_losses(predicted: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare what the network says with the truth.
+    """Compute the losses of a prediction.
 
     Parameters
     ----------
     predicted : Tensor, (N, 3, Y / 2, X / 2)
         See `DenseNet`.
     radii : Tensor, (N, Y, X)
-        In pixels, NaN where nobody can say.
+        In pixels, NaN where it is not defined.
 
     Returns
     -------

@@ -7,10 +7,10 @@ half a second, and to compile them, once for each installation, some seconds.
 from functools import lru_cache
 from types import ModuleType
 
-# Loops are loaded once a process has asked for so many pixels: not for one small image.
+# Loops are loaded once a process has so many pixels to work on: not for one small image.
 WORTH_PIXELS = 2**22
 
-_asked = 0
+_pixels = 0
 
 
 def loops(pixels: int) -> ModuleType | None:
@@ -21,14 +21,14 @@ def loops(pixels: int) -> ModuleType | None:
     pixels : int
         How many are to be worked on.
     """
-    global _asked
-    _asked += pixels
-    return _load() if _asked >= WORTH_PIXELS else None
+    global _pixels
+    _pixels += pixels
+    return _load() if _pixels >= WORTH_PIXELS else None
 
 
 @lru_cache(maxsize=1)
 def _load() -> ModuleType | None:
-    # numba tells by errors that it is not there, does not know this NumPy, or may write nowhere.
+    # numba raises where it is not there, does not know this NumPy, or may write nowhere.
     try:
         from napari_defocus.filters import _numba_loops as compiled_loops
     except (ImportError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The hot loops, for numba to compile; importing this imports numba. See `compiled`.
+"""The hot loops, for numba to compile; importing this imports numba. See `_numba`.
 
 They release Python's lock, so that threads run them side by side.
 """
@@ -16,14 +16,14 @@ TANH_1 = np.tanh(1.0)
 
 @njit(nogil=True, cache=True)
 def summed_squares(padded: Float, kernels: Double) -> Float:
-    """Correlate with each kernel, and sum the squares of the answers.
+    """Correlate with each kernel, and sum the squares of the responses.
 
     Parameters
     ----------
     padded : ndarray of float32, (Y + size - 1, X + size - 1)
         The image with its border.
     kernels : ndarray of float64, (kernels, size, size)
-        Sums are taken in double precision and in SciPy's order, for the same answers.
+        Sums are taken in double precision and in SciPy's order, for the same results.
 
     Returns
     -------
@@ -32,18 +32,18 @@ def summed_squares(padded: Float, kernels: Double) -> Float:
     count, size, _ = kernels.shape
     rows, columns = padded.shape[0] - size + 1, padded.shape[1] - size + 1
     sums = np.zeros((rows, columns), np.float32)
-    answer = np.empty(columns, np.float64)
+    response = np.empty(columns, np.float64)
     for y in range(rows):
         for k in range(count):
-            answer[:] = 0
+            response[:] = 0
             for i in range(size):
                 line = padded[y + i]
                 for j in range(size):
                     weight = kernels[k, i, j]
                     for x in range(columns):
-                        answer[x] += weight * line[x + j]
+                        response[x] += weight * line[x + j]
             for x in range(columns):
-                rounded = np.float32(answer[x])
+                rounded = np.float32(response[x])
                 sums[y, x] += rounded * rounded
     return sums
 
@@ -58,7 +58,7 @@ def squared_gradient(padded: Float, smooth: Double, slope: Double) -> Float:
         The image with its border.
     smooth, slope : ndarray of float64, (radius + 1,)
         Half of the Gaussian and of its derivative, the centre first. Sums are taken and rounded in
-        SciPy's order, for the same answers.
+        SciPy's order, for the same results.
 
     Returns
     -------

@@ -12,24 +12,25 @@ TRUNCATE = 4.0
 
 
 def summed_squares(values: Float, kernels: npt.NDArray[np.float32]) -> Float:
-    """Correlate with each kernel, and sum the squares of the answers; the border is mirrored.
+    """Correlate with each kernel, and sum the squares of the responses; the border is mirrored.
 
     Parameters
     ----------
-    values : ndarray of float32, (Y, X)
+    values : ndarray of float32, (Y, X) or (N, Y, X)
+        An image, or images one by one.
     kernels : ndarray of float32, (kernels, size, size)
         Of odd size.
 
     Returns
     -------
-    ndarray of float32, (Y, X)
+    ndarray of float32, as `values`
     """
-    loops = compiled.loops(values.size)
+    loops = compiled.loops(values.size) if values.ndim == 2 else None
     if loops is not None:
         padded = np.pad(values, kernels.shape[1] // 2, mode="symmetric")
         return np.asarray(loops.summed_squares(padded, kernels.astype(np.float64)), np.float32)
     sums = np.zeros(values.shape, np.float32)
-    for kernel in kernels:
+    for kernel in kernels if values.ndim == 2 else kernels[:, np.newaxis]:
         sums += np.square(ndimage.correlate(values, kernel, mode="reflect"))
     return sums
 
@@ -39,21 +40,23 @@ def squared_gradient(values: Float, sigma: float) -> Float:
 
     Parameters
     ----------
-    values : ndarray of float32, (Y, X)
+    values : ndarray of float32, (Y, X) or (N, Y, X)
+        An image, or images one by one.
     sigma : float
         Of the Gaussian, in pixels.
 
     Returns
     -------
-    ndarray of float32, (Y, X)
+    ndarray of float32, as `values`
     """
-    loops = compiled.loops(values.size)
+    loops = compiled.loops(values.size) if values.ndim == 2 else None
     if loops is not None:
         smooth, slope = _gaussian(sigma)
         padded = np.pad(values, smooth.size - 1, mode="symmetric")
         return np.asarray(loops.squared_gradient(padded, smooth, slope), np.float32)
-    down = ndimage.gaussian_filter(values, sigma, order=(1, 0), truncate=TRUNCATE)
-    across = ndimage.gaussian_filter(values, sigma, order=(0, 1), truncate=TRUNCATE)
+    axes = (-2, -1)
+    down = ndimage.gaussian_filter(values, sigma, (1, 0), truncate=TRUNCATE, axes=axes)
+    across = ndimage.gaussian_filter(values, sigma, (0, 1), truncate=TRUNCATE, axes=axes)
     return np.asarray(down * down + across * across, np.float32)
 
 
@@ -67,7 +70,7 @@ def box_mean(values: Float, size: int) -> Float:
 
 
 def second_difference(values: Float) -> Float:
-    """Differ twice along both axes; white noise of variance 1 answers with variance 1.
+    """Differ twice along both axes; white noise of variance 1 keeps its variance.
 
     J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996.
     """
@@ -81,7 +84,7 @@ def second_difference(values: Float) -> Float:
 
 
 def gaussian_radius(sigma: float) -> int:
-    """Return the pixels to each side that a Gaussian counts."""
+    """Return the radius, in pixels, at which a Gaussian ends."""
     return int(TRUNCATE * sigma + 0.5)
 
 

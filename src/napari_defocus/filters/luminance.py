@@ -17,7 +17,7 @@ LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
 
 def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bool]:
-    """Return luminance, and which pixels have none to give.
+    """Return luminance, and which pixels have none.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def is_constant(low: float, high: float) -> bool:
 
 
 def stretch(values: npt.NDArray[np.float64], low: float, high: float) -> Float:
-    """Make `low` 0 and `high` 1."""
+    """Scale values so that `low` becomes 0 and `high` 1."""
     if is_constant(low, high):
         return np.zeros(values.shape, np.float32)
     # Beyond the percentiles lie glints and dead pixels; they must not outshine the rest.

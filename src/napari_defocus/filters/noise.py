@@ -1,7 +1,7 @@
-"""What has to be known of a whole plane before any part of it can be judged.
+"""Statistics of a whole plane that every part of it needs: contrast limits, noise, colours.
 
-Of a plane of more than `MOST_PIXELS`, windows spread evenly over it are looked at: what is found
-does not depend on how the plane is cut into tiles, and costs little beside judging it.
+A plane of more than `MOST_PIXELS` is sampled by windows spread evenly over it: statistics do not
+depend on how it is cut into tiles, and cost little beside its detection.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ ReadPart = Callable[[slice, slice], npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class PlaneStatistics:
-    """What is measured of a whole plane.
+    """Statistics of a whole plane.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class PlaneStatistics:
         (a, b): the variance of the noise, once stretched, is a + b * grey.
     colours : tuple of float
         Mean and standard deviation of all colours together, once stretched; zeros where they were
-        not asked for.
+        not measured.
     """
 
     limits: tuple[float, float]
@@ -72,7 +72,7 @@ def measure_plane(image: npt.NDArray[Any], *, colours: bool = False) -> PlaneSta
     """Measure an image (Y, X) or (Y, X, C) in memory; see `measure`."""
     image = np.asarray(image)
     if image.ndim not in (2, 3):
-        grey_and_holes(image)  # says what is wrong
+        grey_and_holes(image)  # which raises
     return measure(lambda rows, columns: image[rows, columns], image.shape[:2], colours=colours)
 
 
@@ -88,7 +88,7 @@ def measure(
     Parameters
     ----------
     read : callable
-        Gives rows and columns of the plane, (Y, X) or (Y, X, C).
+        Returns rows and columns of the plane, (Y, X) or (Y, X, C).
     shape : sequence of int
         Rows and columns of the whole.
     block : tuple of int
@@ -117,7 +117,7 @@ def measure(
 
 
 def sample_windows(shape: Sequence[int]) -> Iterator[list[Region]]:
-    """Return windows that stand for a plane and, for planes mostly of holes, others and others.
+    """Yield windows that sample a plane and, for planes mostly of holes, others and others.
 
     Parameters
     ----------

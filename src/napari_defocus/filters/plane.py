@@ -1,4 +1,4 @@
-"""From any image array to the plane that is judged: grey, float32, contrast-stretched, no holes."""
+"""From any image array to the plane that is measured: grey, stretched float32, holes filled."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ BAND = 256
 
 @dataclass(frozen=True)
 class Plane:
-    """An image plane or a part of one, ready to be judged.
+    """An image plane or a part of one, ready to be measured.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Plane:
         return np.asarray(a + b * np.clip(brightness, 0, None), np.float32)
 
     def part(self, rows: slice, columns: slice) -> "Plane":
-        """Return a rectangle of the plane."""
+        """Cut out a rectangle of the plane."""
         return replace(self, grey=self.grey[rows, columns], holes=self.holes[rows, columns])
 
 
@@ -71,7 +71,7 @@ def prepare_plane(image: npt.NDArray[Any]) -> Plane:
 
 
 def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
-    """Turn a part of an image into a `Plane`, by what is known of the whole; see `prepare_plane`.
+    """Turn a part of an image into a `Plane`, by statistics of the whole; see `prepare_plane`.
 
     A part of holes alone is filled with 0.5.
     """
@@ -87,7 +87,7 @@ def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
 
 
 def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
-    """Return the colours that belong to a plane, stretched and filled as its grey values are.
+    """Return the colours of a plane, stretched and filled as its grey values are.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def superpixel_outlines(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_
 
 
 def centroids(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the rounded centroid (y, x) of each super-pixel, (N, 2)."""
+    """Compute the rounded centroid (y, x) of each super-pixel, (N, 2)."""
     label = segments.ravel()
     area = np.bincount(label)[1:]
     y, x = np.indices(segments.shape)

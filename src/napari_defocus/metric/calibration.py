@@ -1,13 +1,13 @@
-"""Fit the scale of a metric's levels to annotated patches."""
+"""Fit the scale of a metric's scores to annotated patches."""
 
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_defocus.filters.contrast import gradient_noise, without_noise
+from napari_defocus.filters.linear import squared_gradient, summed_squares
 from napari_defocus.labels.classes import SHARP
 from napari_defocus.metric.local_metric import Calibration, LocalMetric
 from napari_defocus.metric.patches import PatchSet
@@ -25,19 +25,12 @@ RIDGE = 0.01
 
 
 def patch_scores(patch_set: PatchSet, metric: LocalMetric) -> Float:
-    """Level of sharpness of each whole patch, (N,): its odds at the centre before calibration."""
+    """Compute the score at the centre of each patch, (N,): log odds before calibration."""
     pooling = metric.pooling
-    x = patch_set.patches
-    energy = np.zeros(x.shape, np.float32)
-    for kernel in metric.filters:
-        energy += np.square(ndimage.correlate(x, kernel[np.newaxis], mode="reflect"))
-    noise = patch_set.noise[:, np.newaxis, np.newaxis]
-    response = without_noise(energy, noise, pooling.noise_factor)
-    sigma = (0.0, pooling.contrast_sigma, pooling.contrast_sigma)
-    gradient = np.square(ndimage.gaussian_filter(x, sigma, order=(0, 0, 1)))
-    gradient += np.square(ndimage.gaussian_filter(x, sigma, order=(0, 1, 0)))
-    gradient_variance = noise * gradient_noise(pooling.contrast_sigma)
-    contrast = without_noise(gradient, gradient_variance, pooling.noise_factor)
+    noise, factor = patch_set.noise[:, np.newaxis, np.newaxis], pooling.noise_factor
+    response = without_noise(summed_squares(patch_set.patches, metric.filters), noise, factor)
+    gradient = squared_gradient(patch_set.patches, pooling.contrast_sigma)
+    contrast = without_noise(gradient, noise * gradient_noise(pooling.contrast_sigma), factor)
     weights = _window(patch_set.config.size, WIDENING * pooling.sigma)
 
     def pooled(values: Float) -> Float:
@@ -49,7 +42,7 @@ def patch_scores(patch_set: PatchSet, metric: LocalMetric) -> Float:
 
 
 def image_weight(patch_set: PatchSet) -> float:
-    """How many patches of a base the patches of a set count as, by the images they are from."""
+    """Return the weight of a patch set beside a base, by the number of its images."""
     return IMAGE_WEIGHT * len(np.unique(patch_set.source))
 
 

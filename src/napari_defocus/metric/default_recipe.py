@@ -35,8 +35,6 @@ PICTURES = (
     "rocket",
     "stereo_motorcycle",
 )
-
-
 # Patches of either side that stay with the nets in the package.
 BASE_PATCHES = 500
 
@@ -139,7 +137,7 @@ def random_crop(
 
 
 def textured_annotation(scene: Scene, least: float) -> npt.NDArray[np.uint8]:
-    """Labels of a scene where there is texture to learn from, 0 elsewhere."""
+    """Return the labels of a scene where there is texture to learn from, 0 elsewhere."""
     contrast = ndimage.gaussian_gradient_magnitude(scene.image / 255, 2)
     labels = scene.annotation
     labels[ndimage.gaussian_filter(contrast, 8) < least] = 0
@@ -152,14 +150,14 @@ def train_default(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[LocalMetric, TrainedNets] | None:
-    """Make the default metric and its nets from nothing but package pictures.
+    """Train the default metric and its nets on nothing but package pictures.
 
     Parameters
     ----------
     config : RecipeConfig, optional
         The recipe.
     on_event, should_stop : callable
-        See `train`; also told and asked with each scene.
+        See `train`; also called with each scene.
 
     Returns
     -------
@@ -178,15 +176,8 @@ def train_default(
     if nets is None:
         return None
     metric = metric_from_nets(nets, config.fit)
-    recipe = {
-        "command": "napari-defocus train-default",
-        "pictures": list(PICTURES),
-        "scenes": config.scenes,
-        "size": config.size,
-        "reduction": config.reduction,
-        "radius": config.radius,
-        "softness": config.softness,
-        "texture": config.texture,
-        "seed": config.seed,
+    recipe = {"command": "napari-defocus train-default", "pictures": list(PICTURES)}
+    recipe |= {
+        name: value for name, value in vars(config).items() if name not in ("patches", "fit")
     }
     return replace(metric, record={**metric.record, "recipe": recipe}), as_base(nets, BASE_PATCHES)

@@ -54,7 +54,7 @@ def fit_metric(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> LocalMetric | None:
-    """Make a metric from annotated patches, by either method.
+    """Fit a metric to annotated patches, by either method.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def fit_metric(
     Raises
     ------
     DefocusError
-        Where the patches do not do, or a setting is unknown.
+        Where the patches do not suffice, or a setting is unknown.
     """
     config = config or FitConfig()
     if config.method not in METHODS:

@@ -1,4 +1,4 @@
-"""The local metric: the filters that tell sharp from blurred, their calibration, and its file."""
+"""The local metric: filters that measure sharpness, their calibration, and its file."""
 
 import hashlib
 import reprlib
@@ -31,12 +31,12 @@ POOLING_RANGES = {
     "contrast_sigma": (0.1, 1000),
     "contrast_exponent": (0, 10),
 }
-LEVEL_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
+CALIBRATION_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How filter responses become the level of sharpness at a pixel.
+    """How filter responses become the score of a pixel.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Calibration:
-    """From levels to the odds of being sharp, learnt on annotated patches.
+    """From scores to the log odds of being sharp, fitted to annotated patches.
 
     Parameters
     ----------
     threshold : float
-        The level at which sharp and blurred are equally likely.
+        The score at which sharp and blurred are equally likely.
     slope : float
-        Change of the log odds by a unit of level.
+        Change of the log odds by a unit of score.
     """
 
     threshold: float
@@ -92,7 +92,7 @@ class LocalMetric:
     explained_variance_ratio : ndarray of float32, (components,)
         Of all principal components, falling.
     calibration : Calibration
-        Scale of its levels.
+        Scale of its scores.
     kernels : ndarray of float32, (N, size, size)
         What the components were computed from, in whitened space.
     whitening : ndarray of float32, (size^2, size^2)
@@ -118,10 +118,10 @@ class LocalMetric:
 
     @property
     def digest(self) -> str:
-        """Twelve letters that tell metrics apart: a hash of filters, pooling and calibration."""
-        told = hashlib.sha256(np.ascontiguousarray(self.filters, "<f4").tobytes())
-        told.update(repr((self.pooling, self.calibration)).encode())
-        return told.hexdigest()[:12]
+        """Hash of filters, pooling and calibration, twelve letters."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.filters, "<f4").tobytes())
+        digest.update(repr((self.pooling, self.calibration)).encode())
+        return digest.hexdigest()[:12]
 
 
 def principal_components(metric: LocalMetric) -> KernelPCA:
@@ -132,7 +132,7 @@ def principal_components(metric: LocalMetric) -> KernelPCA:
 
 
 def choose_components(metric: LocalMetric, count: int) -> LocalMetric:
-    """Make the metric of another number of components; its calibration must be made anew.
+    """Return the metric of another number of components; its calibration must be fitted anew.
 
     Raises
     ------
@@ -222,11 +222,14 @@ def _problem(metric: LocalMetric) -> str | None:
     ratio = metric.explained_variance_ratio
     if ratio.ndim != 1 or not len(filters) <= len(ratio) <= size**2:
         return "its explained variances do not fit its filters"
-    for holder, ranges in ((metric.pooling, POOLING_RANGES), (metric.calibration, LEVEL_RANGES)):
+    for holder, ranges in (
+        (metric.pooling, POOLING_RANGES),
+        (metric.calibration, CALIBRATION_RANGES),
+    ):
         for name, (low, high) in ranges.items():
             if not low <= getattr(holder, name) <= high:
-                told = reprlib.repr(getattr(holder, name))
-                return f"its {name} is {told}; {low:g} to {high:g} is in order"
+                value = reprlib.repr(getattr(holder, name))
+                return f"its {name} is {value}; {low:g} to {high:g} is in order"
     if np.square(filters, dtype=np.float64).sum() > LARGEST_ENERGY:
         return "its filters are far too large: their squares should sum to 1"
     return None

@@ -29,9 +29,8 @@ class TrainingConfig:
     Parameters
     ----------
     base : str
-        Nets that training goes on from, a file or ``default``, so that a few strokes shift what is
-        known and do not replace it; ``none`` for a random start (then a learning rate of 2e-3 is
-        right).
+        Nets that training goes on from, a file or ``default``, so that a few strokes shift what
+        they learnt and do not replace it; ``none`` for a random start (learning rate 2e-3).
     nets : int
         Number of nets.
     kernels : int
@@ -161,7 +160,7 @@ def load_base(config: TrainingConfig) -> TrainedNets | None:
 
 
 def as_base(nets: TrainedNets, most: int) -> TrainedNets:
-    """Keep what others need to go on from: the best weights and at most `most` patches a side."""
+    """Return what others go on from: the best weights and at most `most` patches a side."""
     best = [replace(net, last=net.best, optimiser={}, done=True) for net in nets.nets]
     training, validation = (side.sample(most) for side in (nets.training, nets.validation))
     return replace(nets, nets=tuple(best), training=training, validation=validation, base=None)
@@ -243,13 +242,13 @@ def _numbers(weights: Weights) -> Weights:
     return weights
 
 
-def _read_epoch(told: Any) -> Mapping[str, float]:
+def _read_epoch(epoch: Any) -> Mapping[str, float]:
     for name in SCORES:
-        if not (type(told[name]) in (int, float) and math.isfinite(told[name])):
+        if not (type(epoch[name]) in (int, float) and math.isfinite(epoch[name])):
             raise TypeError(f"the {name} of an epoch is no number")
-    if not 0 <= told["accuracy"] <= 1:
+    if not 0 <= epoch["accuracy"] <= 1:
         raise ValueError("an accuracy is not in [0, 1]")
-    return dict(told)
+    return dict(epoch)
 
 
 def _fits(trained: TrainedNets) -> bool:

@@ -19,7 +19,8 @@ from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_ann
 from napari_defocus.labels.superpixels import centroids, superpixels
 
 KIND = "patch set"
-# Far beyond what tells sharp from blurred.
+ARRAYS = ("patches", "labels", "noise", "source", "corner")
+# Far beyond what shows whether a patch is sharp.
 LARGEST_PATCH = 4096
 
 
@@ -92,28 +93,20 @@ class PatchSet:
 
     def take(self, which: npt.NDArray[Any]) -> "PatchSet":
         """Keep the patches that an index or a bool array picks; the sources stay."""
-        return replace(
-            self,
-            patches=self.patches[which],
-            labels=self.labels[which],
-            noise=self.noise[which],
-            source=self.source[which],
-            corner=self.corner[which],
-        )
+        return replace(self, **{name: getattr(self, name)[which] for name in ARRAYS})
 
     def sample(self, most: int, seed: int = 0) -> "PatchSet":
         """Draw at most `most` patches at random; they keep their order."""
         rng = np.random.default_rng(seed)
-        drawn = np.sort(rng.permutation(len(self))[:most])
-        return self.take(drawn)
+        return self.take(np.sort(rng.permutation(len(self))[:most]))
 
     def balanced(self, seed: int = 0) -> "PatchSet":
         """Drop patches of the larger class at random until both classes are equal."""
         rng = np.random.default_rng(seed)
         members = [np.flatnonzero(self.labels == label) for label in CLASS_NAMES]
-        least = min(len(indices) for indices in members)
-        kept = [rng.choice(indices, least, replace=False) for indices in members]
-        return self.take(np.sort(np.concatenate(kept)))
+        least = min(map(len, members))
+        drawn = [rng.choice(indices, least, replace=False) for indices in members]
+        return self.take(np.sort(np.concatenate(drawn)))
 
 
 def build_patch_set(
@@ -168,11 +161,11 @@ def _cut(
     blurred, sharp = ((windows == label).mean(axis=(1, 2)) for label in (BLURRED, SHARP))
     annotated = blurred + sharp
     larger = np.maximum(blurred, sharp)
-    kept = (annotated >= config.coverage) & (larger >= config.purity * annotated) & (annotated > 0)
-    corner = corner[kept]
+    pure = (annotated >= config.coverage) & (larger >= config.purity * annotated) & (annotated > 0)
+    corner = corner[pure]
     return PatchSet(
         patches=_windows(plane.grey, corner, size),
-        labels=np.where(sharp > blurred, SHARP, BLURRED)[kept].astype(np.uint8),
+        labels=np.where(sharp > blurred, SHARP, BLURRED)[pure].astype(np.uint8),
         noise=_windows(plane.noise_variance, corner, size).mean(axis=(1, 2)).astype(np.float32),
         source=np.zeros(len(corner), np.int64),
         corner=corner,
@@ -201,20 +194,20 @@ def merge_patch_sets(parts: Sequence[PatchSet]) -> PatchSet:
                 f"patch sets were cut with different settings ({config} and {part.config}); "
                 "cut them again alike"
             )
-    offsets = np.cumsum([0] + [len(part.sources) for part in parts])
+    offsets = np.cumsum([0] + [len(part.sources) for part in parts[:-1]])
+    parts = [
+        replace(part, source=part.source + offset)
+        for part, offset in zip(parts, offsets, strict=True)
+    ]
     return PatchSet(
-        patches=np.concatenate([part.patches for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        noise=np.concatenate([part.noise for part in parts]),
-        source=np.concatenate([p.source + shift for p, shift in zip(parts, offsets, strict=False)]),
-        corner=np.concatenate([part.corner for part in parts]),
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS},
         sources=tuple(source for part in parts for source in part.sources),
         config=config,
     )
 
 
 def require_both_classes(patch_set: PatchSet, least: int = 8) -> None:
-    """Raise what to paint where a class has fewer than `least` patches.
+    """Raise, with what to paint, where a class has fewer than `least` patches.
 
     Raises
     ------
@@ -311,14 +304,13 @@ def save_patch_set(patch_set: PatchSet, path: Path, *, overwrite: bool = True) -
 
 
 def pack_patch_set(patch_set: PatchSet) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Return a patch set as tensors and a card, for a file of its own or within another."""
+    """Return the tensors and the card of a patch set, for a file of its own or within another."""
     card = {
         "config": asdict(patch_set.config),
         "counts": patch_set.counts(),
         "sources": [asdict(source) for source in patch_set.sources],
     }
-    names = ("patches", "labels", "noise", "source", "corner")
-    return {name: getattr(patch_set, name) for name in names}, card
+    return {name: getattr(patch_set, name) for name in ARRAYS}, card
 
 
 def load_patch_set(path: Path) -> PatchSet:
@@ -365,8 +357,8 @@ def _classes(tensor: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return tensor.astype(np.uint8, copy=False)
 
 
-def _read_source(told: Any) -> Source:
-    name, (rows, columns) = told["name"], told["shape"]
+def _read_source(entry: Any) -> Source:
+    name, (rows, columns) = entry["name"], entry["shape"]
     if not (isinstance(name, str) and type(rows) is type(columns) is int):
         raise TypeError("an image's name or shape is none")
     return Source(name, (rows, columns))

@@ -1,7 +1,7 @@
 """Apply a metric to a plane: filter, combine, pool, compare with the local contrast.
 
-The level of sharpness at a pixel is ``log(response) - exponent * log(contrast)``, both pooled over
-the surroundings: high where there is more fine detail than the contrast alone would give. Combining
+The score of a pixel is ``log(response) - exponent * log(contrast)``, both pooled over its
+surroundings: high where there is more fine detail than the contrast alone would explain. Combining
 K1 and K2 by their energy, the power before pooling and the comparison with the contrast are not in
 the paper; they are this package's own choice.
 """
@@ -29,9 +29,9 @@ LogOddsAndValid = tuple[Float, Bool]
 BLOCKS = (1, 2, 4)
 # Responses and contrasts below this share of the grey range count as equally nothing.
 LEAST = 1e-3
-# Nothing can be judged where the gradient is less, in grey ranges a pixel.
+# No score is valid where the gradient is less, in grey ranges a pixel.
 LEAST_CONTRAST = 5e-4
-# The answer of a sharp region, in standard deviations of the noise: not told from it at the first,
+# The response of a sharp region, in standard deviations of the noise: not trusted at the first,
 # trusted wholly at the second.
 SIGNAL_TO_NOISE = (0.7, 2.0)
 # Contrast is looked for this much wider than responses are pooled.
@@ -45,14 +45,14 @@ HALVING_COST = 1.0
 
 
 def filter_response(plane: Plane, metric: LocalMetric) -> Float:
-    """Root of the summed squares of the filters' answers, less that of the noise.
+    """Compute the root of the filters' summed squared responses, less that of the noise.
 
     Parameters
     ----------
     plane : Plane
         The image.
     metric : LocalMetric
-        Its filters' squares sum to 1, so noise of variance v answers with v.
+        Its filters' squares sum to 1, so noise of variance v responds with v.
 
     Returns
     -------
@@ -101,13 +101,13 @@ def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
 
 
 def halo_at_one_scale(metric: LocalMetric) -> int:
-    """Return the distance, in pixels, beyond which nothing counts in an answer at one scale."""
+    """Return the distance, in pixels, beyond which nothing counts at one scale."""
     pooling = metric.pooling
-    answer = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
+    filtered = max(metric.size // 2, 2, gaussian_radius(pooling.contrast_sigma))
     step = block_side(pooling)
     pooled = gaussian_radius(pooling.sigma / step) + 2 * round(pooling.guide_radius / step)
     # Beside the blocks at its ends, and the one that interpolation needs.
-    return answer + step * (max(pooled, gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
+    return filtered + step * (max(pooled, gaussian_radius(TRUST_SIGMA * pooling.sigma / step)) + 2)
 
 
 def halo(metric: LocalMetric, coarser: int = COARSER) -> int:
@@ -123,11 +123,11 @@ def predict_log_odds(
     should_stop: ShouldStop = never_stop,
     region: Region | None = None,
 ) -> tuple[Float, Bool]:
-    """Log odds of being sharp at each pixel, and where they can be trusted.
+    """Compute the log odds of being sharp at each pixel, and where they can be trusted.
 
-    A pixel is judged at the finest scale at which its surroundings, were they sharp, would answer
-    to the filters above the noise; where noise hides that, the image is halved, which halves the
-    noise, and judged again.
+    The finest scale counts at which the surroundings of a pixel, were they sharp, would respond to
+    the filters above the noise; where noise hides that, the image is halved, which halves the
+    noise, and filtered again.
 
     Parameters
     ----------
@@ -139,9 +139,9 @@ def predict_log_odds(
     coarser : int
         How many times the image may be halved.
     should_stop : callable
-        Asked between the steps.
+        Called between the steps.
     region : tuple of slice, optional
-        Rows and columns to judge; all where not given.
+        Rows and columns to predict; all by default.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def predict_log_odds(
     DefocusError
         Where the image is smaller than a filter.
     Stopped
-        Where it was asked to stop.
+        Where `should_stop` returned True.
     """
     region = region or whole(plane.grey.shape)
     log_odds, trust = _at_one_scale(plane, metric, region, should_stop)
@@ -176,7 +176,7 @@ def predict_log_odds(
 def _blend(
     log_odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region
 ) -> LogOddsAndValid:
-    """Trust coarser odds, of twice the pixels, `inside` their window, where one's own are not.
+    """Blend log odds with coarser ones, of twice the pixels, by trust.
 
     Works in place, band by band: large planes fill the memory.
     """
@@ -200,7 +200,7 @@ def _blend(
 def _at_one_scale(
     plane: Plane, metric: LocalMetric, region: Region, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
-    """Return `_log_odds_and_trust` of a region; of a large one part by part."""
+    """Compute `_log_odds_and_trust` of a region; of a large one part by part."""
 
     def predict(part: Tile) -> tuple[Float, Float]:
         own = shifted(part.region, region)
@@ -222,7 +222,7 @@ def _at_one_scale(
 def _log_odds_and_trust(
     plane: Plane, metric: LocalMetric, should_stop: ShouldStop
 ) -> tuple[Float, Float]:
-    """Log odds of being sharp, and from 0 to 1 how far they can be trusted."""
+    """Compute log odds of being sharp, and from 0 to 1 how far they can be trusted."""
     pooling, calibration = metric.pooling, metric.calibration
 
     def respond() -> Float:
@@ -240,7 +240,7 @@ def _log_odds_and_trust(
 
 
 def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
-    """Rate from 0 to 1 how far the answer of a sharp region would stand out of the noise."""
+    """Compute from 0 to 1 how far the response of a sharp region would exceed the noise."""
     pooling = metric.pooling
     step = block_side(pooling)
     contrast = ndimage.gaussian_filter(
@@ -255,17 +255,10 @@ def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
 
 
 def halve(plane: Plane) -> Plane:
-    """Average 2 x 2 pixels; an odd last row or column is averaged with itself."""
-    rows, columns = plane.grey.shape
-    widths = ((0, rows % 2), (0, columns % 2))
-    blocks = ((rows + 1) // 2, 2, (columns + 1) // 2, 2)
+    """Average 2 x 2 pixels, filled holes too; an odd last row or column is averaged with itself."""
     grey = block_mean(plane.grey, 2)
-    holes = np.zeros((blocks[0], blocks[2]), np.bool_)
-    if plane.holes.any():
-        holes = np.asarray(
-            np.pad(plane.holes, widths, mode="edge").reshape(blocks).all(axis=(1, 3))
-        )
-    return Plane(grey, holes, (plane.noise[0] / 4, plane.noise[1] / 4))
+    a, b = plane.noise
+    return Plane(grey, np.zeros(grey.shape, np.bool_), (a / 4, b / 4))
 
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
@@ -275,5 +268,5 @@ def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:
 
 
 def probability(log_odds: Float) -> Float:
-    """Turn log odds into values in [0, 1]."""
+    """Convert log odds to probabilities."""
     return np.asarray(special.expit(log_odds), np.float32)

@@ -1,7 +1,7 @@
 """White inputs: why principal components of kernels mean something.
 
 Natural images have a 1/f spectrum. Kernels learnt on raw pixels stay near their random start in all
-but the lowest frequencies, and their directions of largest variance say little. So nets see windows
+but the lowest frequencies: their directions of largest variance mean little. So nets see windows
 in which all directions have the same variance (ZCA: A. Bell and T. Sejnowski, Vision Research
 37(23), 1997), and the whitening matrix is folded into the kernels afterwards:
 ``k . (W x) = (W k) . x``. The mean of a window is projected out, else kernels measure brightness.
@@ -18,7 +18,7 @@ MOST_WINDOWS = 300_000
 
 
 def window_covariance(patches: npt.NDArray[np.float32], size: int, seed: int = 0) -> Float:
-    """Covariance of all `size` x `size` windows of patches, each less its own mean.
+    """Compute the covariance of all `size` x `size` windows of patches, each less its own mean.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def window_covariance(patches: npt.NDArray[np.float32], size: int, seed: int = 0
 
 
 def whitening_matrix(covariance: Float) -> Float:
-    """ZCA matrix W of a covariance: symmetric, W C W = 1 but for the mean, which becomes 0."""
+    """Compute the ZCA matrix W of a covariance C: symmetric, W C W = 1 but for the mean, now 0."""
     n = len(covariance)
     ridge = REGULARISATION * np.trace(covariance) / n
     values, vectors = np.linalg.eigh(covariance)

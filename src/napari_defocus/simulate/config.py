@@ -14,7 +14,7 @@ class SceneConfig:
     objects : int
         At most so many objects.
     aperture : tuple of float
-        Range of the largest difference of disc radii that the lens would give, in pixels, uniform
+        Range of the largest difference of disc radii of the lens, in pixels, uniform
         in its logarithm.
     wholly_sharp, wholly_blurred : float
         Shares of scenes without any blur, and without anything in focus.

@@ -20,7 +20,7 @@ GAMMA = 2.2
 # Between these disc radii (pixels) people disagree whether an image is blurred.
 SHARP_BELOW = 0.5
 BLURRED_ABOVE = 1.5
-# Steps of the disc radius where it varies over the image; finer ones cannot be told apart.
+# Steps of the disc radius where it varies over the image; finer ones look the same.
 RADIUS_STEP = 0.5
 
 
@@ -48,7 +48,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered image and what is known about it.
+    """A rendered image and its true blur.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Scene:
 
 
 def disc(radius: float) -> Float:
-    """Make the point spread function of a thin lens out of focus.
+    """Compute the point spread function of a thin lens out of focus.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def through_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.u
 
 
 def to_light(image: npt.NDArray[np.uint8]) -> Float:
-    """Turn an 8-bit image into linear light in [0, 1]."""
+    """Convert an 8-bit image to linear light in [0, 1]."""
     return np.asarray((image / np.float32(255)) ** GAMMA, np.float32)
 
 
@@ -206,27 +206,3 @@ def render_layers(
     light = composite(to_light(back), to_light(front), alpha, *radii)
     surface = np.where(alpha > 0.5, np.float32(radii[1]), np.float32(radii[0]))
     return Scene(expose(light, camera, rng), surface)
-
-
-def tilted_radius(shape: tuple[int, int], angle: float, focus: float, steepness: float) -> Float:
-    """Return the disc radius of a tilted plane under a lens.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X).
-    angle : float
-        Direction of the steepest slope, radians from the X axis.
-    focus : float
-        Where along that direction the plane is in focus, in [0, 1].
-    steepness : float
-        Radius in pixels at a distance of half the image from the line in focus.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-    """
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
-    along = np.cos(angle) * x / shape[1] + np.sin(angle) * y / shape[0]
-    along = (along - along.min()) / (along.max() - along.min())
-    return np.asarray(2 * steepness * np.abs(along - focus), np.float32)

@@ -36,8 +36,8 @@ Float = npt.NDArray[np.float32]
 
 # Disc radii that are rendered; those between are interpolated.
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0, 12.0, 16.0, 22.0)
-# Of a front layer's cover: where the rim of a blurred object lets the back through, nobody can
-# say which of the two radii a pixel has.
+# Of a front layer's cover: where the rim of a blurred object lets the back through, a
+# pixel has no one radius.
 RIM = (0.1, 0.9)
 # In focus up to this radius; no detail below so much contrast, in grey ranges a pixel, pooled by a
 # Gaussian of `FAR` pixels.
@@ -115,10 +115,10 @@ def render_scene(book: PictureBook, config: SceneConfig, rng: np.random.Generato
 
 
 def open_where_smooth(scene: Scene) -> Scene:
-    """Leave open, as NaN, the radius of what is in focus but shows no detail far around.
+    """Set to NaN the radius of what is in focus but shows no detail far around.
 
-    A clear sky looks the same in focus and out of it; told that it is sharp, a network would call
-    every smooth backdrop sharp. Inside of things, whose outline is near, stays sharp.
+    A clear sky looks the same in focus and out of it; labelled sharp, it would teach a network to
+    call every smooth backdrop sharp. Inside of things, whose outline is near, stays sharp.
     """
     plane = prepare_plane(scene.image)
     near = ndimage.gaussian_filter(local_contrast(plane, CONTRAST_SIGMA, NOISE_FACTOR), FAR)
@@ -180,7 +180,7 @@ def random_background(book: PictureBook, size: int, rng: np.random.Generator) ->
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     light = to_light(np.asarray(picture))
     if rng.random() < 0.4:
-        # Lamps and glints are brighter than a file can say: out of focus they show as discs.
+        # Lamps and glints are brighter than a file can hold: out of focus they show as discs.
         light += np.float32(rng.uniform(2, 12)) * np.maximum(light - 0.7, 0)
     return light
 
@@ -251,7 +251,7 @@ def _aperture(rng: np.random.Generator) -> str:
 
 
 def point_spread(radius: float, aperture: str) -> Float:
-    """Make a point spread function of the second moment of a disc of `radius` pixels.
+    """Compute a point spread function of the second moment of a disc of `radius` pixels.
 
     Parameters
     ----------
