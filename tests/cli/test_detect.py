@@ -489,9 +489,10 @@ class TestResume:
 
     def test_the_record_says_what_was_done_how(self, run, asked):
         assert run(*asked)[0] == 0
-        record = json.loads((asked[2] / NAME).read_text())
-        assert sorted(record["results"]) == ["plane0", "plane1", "plane2"]
-        entry = record["results"]["plane1"]
+        lines = (asked[2] / NAME).read_text().splitlines()
+        entries = {entry["stem"]: entry for entry in map(json.loads, lines[1:])}
+        assert sorted(entries) == ["plane0", "plane1", "plane2"]
+        entry = entries["plane1"]
         assert entry["identity"]["metric"] == load_metric().digest
         assert entry["identity"]["config"]["detector"] == "metric"
         assert set(entry["outputs"]) <= set(made(asked[2]))

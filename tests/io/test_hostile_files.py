@@ -46,7 +46,7 @@ def test_there_are_files_of_every_version():
     assert [folder.name for folder in VERSIONS] == [
         f"format-{number}" for number in range(1, container.VERSION + 1)
     ]
-    assert run_record.VERSION == 1
+    assert run_record.VERSION == 2
 
 
 def test_files_of_every_version_are_read(version):
@@ -358,34 +358,38 @@ def test_nets_that_nobody_trained_are_refused(tmp_path, name, change):
 # The record of a folder of results
 
 
-def record_of(folder, **entry):
-    sound = {"identity": {}, "outputs": {}}
-    told = {"version": 1, "results": {"a": {**sound, **entry}}}
-    (folder / run_record.NAME).write_text(json.dumps(told))
+def record_of(folder, version=2, **entry):
+    entry = {"identity": {}, "outputs": {}} | entry
+    text = json.dumps({"version": 1, "results": {"a": entry}})
+    if version == 2:
+        text = f'{{"version": 2}}\n{json.dumps({"stem": "a", **entry})}\n'
+    (folder / run_record.NAME).write_text(text)
     return RunRecord(folder)
 
 
+@pytest.mark.parametrize("written", [1, 2])
 @pytest.mark.parametrize(
     "name",
     ["../secret", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "C:\\b", "C:b", "a\0b", "\\\\h\\s"],
 )
-def test_a_record_does_not_reach_out_of_its_folder(tmp_path, name):
+def test_a_record_does_not_reach_out_of_its_folder(tmp_path, name, written):
     folder = tmp_path / "results"
     folder.mkdir()
     (tmp_path / "secret").write_text("secret")
-    record = record_of(folder, outputs={name: "0" * 64})
+    record = record_of(folder, written, outputs={name: "0" * 64})
     for ask in (lambda: record.finished("a", {}), lambda: record.mine(folder / "b")):
         with pytest.raises(DefocusError, match="'a' is damaged"):
             ask()
 
 
+@pytest.mark.parametrize("written", [1, 2])
 @pytest.mark.parametrize(
     "entry",
     [{"outputs": []}, {"outputs": {"a": 5}}, {"outputs": None}, {"identity": 3}],
 )
-def test_a_damaged_entry_is_told(tmp_path, entry):
+def test_a_damaged_entry_is_told(tmp_path, entry, written):
     with pytest.raises(DefocusError, match="move it away, and results are made anew"):
-        record_of(tmp_path, **entry).add("b", {}, [])
+        record_of(tmp_path, written, **entry).add("b", {}, [])
 
 
 def test_a_record_too_large_or_deep_is_told(tmp_path, monkeypatch):
@@ -408,7 +412,8 @@ def test_names_of_any_bytes_are_recorded(tmp_path):
     record = RunRecord(tmp_path)
     record.add(path.stem, {"a": 1}, [path])
     assert record.finished(path.stem, {"a": 1}) == [path]
-    json.loads(record.file.read_text(encoding="utf-8"))
+    for line in record.file.read_text(encoding="utf-8").splitlines():
+        json.loads(line)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
@@ -425,8 +430,8 @@ def test_processes_that_record_at_once_lose_nothing(tmp_path):
                 os._exit(1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    results = json.loads((tmp_path / run_record.NAME).read_text())["results"]
-    assert len(results) == 60
+    lines = (tmp_path / run_record.NAME).read_text().splitlines()
+    assert len({json.loads(line)["stem"] for line in lines[1:]}) == len(lines) - 1 == 60
     assert sorted(p.name for p in tmp_path.iterdir()) == [run_record.NAME]
 
 

@@ -102,6 +102,58 @@ def test_images_are_recorded_side_by_side_and_anew(record, tmp_path):
     assert record.finished("b", IDENTITY) == outputs["b"]
 
 
+def test_a_last_line_that_is_torn_does_not_count(record, tmp_path):
+    for stem in ("a", "b"):
+        record.add(stem, IDENTITY, write_outputs(tmp_path, stem))
+    content = record.file.read_bytes()
+    record.file.write_bytes(content[:-20])  # killed as it wrote
+    assert record.finished("a", IDENTITY)
+    assert not record.finished("b", IDENTITY)
+    again = RunRecord(tmp_path)
+    again.add("b", IDENTITY, [tmp_path / "b.mask.tif", tmp_path / "b.blur.ome.zarr"])
+    assert record.file.read_bytes() == content
+    assert record.finished("b", IDENTITY)
+
+
+def test_what_others_append_is_seen(record, tmp_path):
+    other = RunRecord(tmp_path)
+    for stem in ("a", "b", "c"):
+        outputs = write_outputs(tmp_path, stem)
+        other.add(stem, IDENTITY, outputs)
+        assert record.finished(stem, IDENTITY) == outputs
+    record.file.unlink()
+    assert record.finished("a", IDENTITY) == []
+    other.add("a", IDENTITY, [])
+    assert not record.mine(tmp_path / "b.mask.tif")
+
+
+def test_a_record_of_version_1_goes_on_as_lines(record, tmp_path):
+    outputs = write_outputs(tmp_path, "old")
+    entry = {"identity": IDENTITY, "outputs": {path.name: checksum(path) for path in outputs}}
+    text = json.dumps({"version": 1, "results": {"old": entry}}, indent=2) + "\n"
+    record.file.write_text(text)
+    assert record.finished("old", IDENTITY) == outputs
+    assert record.file.read_text() == text
+    record.add("new", IDENTITY, write_outputs(tmp_path, "new"))
+    assert len(record.file.read_text().splitlines()) == 3
+    for reader in (record, RunRecord(tmp_path)):
+        assert reader.finished("old", IDENTITY) == outputs
+        assert all(map(reader.mine, outputs))
+        assert reader.finished("new", IDENTITY)
+
+
+def test_work_for_an_image_does_not_grow_with_their_number(record, tmp_path, monkeypatch):
+    """Of what was recorded nothing is read again, and nothing written again."""
+    read = []
+    monkeypatch.setattr(json, "loads", lambda text, loads=json.loads: read.append(1) or loads(text))
+    for number in range(50):
+        before = record.file.stat().st_size if record.file.exists() else 0
+        record.add(f"image{number}", IDENTITY, [])
+        assert record.file.stat().st_size - before < 300
+        assert record.finished(f"image{number}", IDENTITY) == []
+    assert len(read) <= 2 * 50
+
+
 def add_one(folder, stem):
     path = folder / f"{stem}.tif"
     path.write_text(stem)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -73,13 +73,20 @@ class Request:
     overwrite: bool = False
     resume: bool = False
 
+    @cached_property
+    def record(self) -> RunRecord:
+        """The record of what is in the folder of the results."""
+        return RunRecord(self.out)
+
     def identity(self, fingerprint: str) -> dict[str, Any]:
-        """Give all that the results of an input depend on."""
-        return {
-            **result_identity(fingerprint, self.metric, self.config),
-            "axes": self.axes,
-            "outputs": ["blur", "mask", *self.names],
-        }
+        """Return all that the results of an input depend on."""
+        return self._identity | {"input": fingerprint}
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        outputs = ["blur", "mask", *self.names]
+        known = result_identity("", self.metric, self.config)
+        return {**known, "axes": self.axes, "outputs": outputs}
 
     def wanted(self, pixel_size_um: float | None) -> list[str]:
         """List the endings of the files that are asked for."""
@@ -268,7 +275,7 @@ def detect_file(source: Path, stem: str, request: Request) -> list[Path]:
     list of Path
         What was written or, where finished results are left alone, is there.
     """
-    record = RunRecord(request.out)
+    record = request.record
     identity = request.identity(digest(file_identity(source)))
     if request.resume and (finished := record.finished(stem, identity)):
         return finished
@@ -349,7 +356,7 @@ def _detect_tiled(
     if "overview.png" in names:
         names.remove("overview.png")
         print(f"{source}: no overview of an image worked in tiles", file=sys.stderr)
-    record = RunRecord(request.out)
+    record = request.record
     identity = request.identity(image.fingerprint())
     identity |= {"tiles": asdict(tiling), "missing": options.missing}
     if request.resume and (finished := record.finished(stem, identity)):

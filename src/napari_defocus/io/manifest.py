@@ -1,26 +1,32 @@
-"""What was done in a folder of results: which input, metric and settings each output is of."""
+"""What was done in a folder of results: which input, metric and settings each output is of.
+
+The record is a file of lines, one JSON object each: first its version, then an entry for each image
+that was finished. Lines are only ever appended, so that a run over many images takes as long for
+the last as for the first; of several entries of one image the last counts. The last line may be
+torn, where a process was killed as it wrote.
+"""
 
 import hashlib
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from napari_defocus.core.errors import DefocusError, brief
-from napari_defocus.io.atomic import write_json
+from napari_defocus.io.atomic import whole_file
 
 NAME = "napari-defocus.json"
-VERSION = 1
-MOST_BYTES = 2**28
+VERSION = 2
+# An entry takes about 1 kB; a file of another kind is not read into memory whole.
+MOST_BYTES = 2**30
 
 
-@dataclass(frozen=True)
 class RunRecord:
-    """The record of one folder; it is read anew before each change.
+    """The record of one folder; after the first use only what was appended since is read.
 
     Parameters
     ----------
@@ -28,12 +34,10 @@ class RunRecord:
         Where results are written; the record is its file `NAME`.
     """
 
-    folder: Path
-
-    @property
-    def file(self) -> Path:
-        """The record's file."""
-        return self.folder / NAME
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / NAME
+        self._forget()
 
     def finished(self, stem: str, identity: Mapping[str, Any]) -> list[Path]:
         """List the outputs of an image where they are there, whole, and of the same identity.
@@ -55,29 +59,29 @@ class RunRecord:
         DefocusError
             Where the record cannot be read.
         """
-        entry = self._read().get(stem)
-        if entry is None or entry.get("identity") != json.loads(json.dumps(dict(identity))):
+        self._read()
+        made_of, outputs = self._entries.get(stem, ("", {}))
+        if made_of != _digest(identity):
             return []
-        same = all(checksum(self.folder / name) == seen for name, seen in entry["outputs"].items())
-        return [self.folder / name for name in entry["outputs"]] if same else []
+        same = all(checksum(self.folder / name) == seen for name, seen in outputs.items())
+        return [self.folder / name for name in outputs] if same else []
 
     def mine(self, path: Path) -> bool:
-        """Tell whether an output is as a recorded run wrote it.
+        """Check whether an output is as a recorded run wrote it.
 
         Raises
         ------
         DefocusError
             Where one was changed since: a mask corrected by hand must not be lost.
         """
-        seen = [e["outputs"][path.name] for e in self._read().values() if path.name in e["outputs"]]
-        if not seen or not path.exists():
-            return bool(seen)
-        if checksum(path) not in seen:
+        self._read()
+        seen = self._written.get(path.name, set())
+        if seen and path.exists() and checksum(path) not in seen:
             raise DefocusError(
                 f"{path} was changed since it was written, damaged or corrected by hand; "
                 "move it away, or give --overwrite to make it anew"
             )
-        return True
+        return bool(seen)
 
     def add(self, stem: str, identity: Mapping[str, Any], outputs: Iterable[Path]) -> None:
         """Record the outputs of an image; processes that write to one folder wait for each other.
@@ -88,33 +92,102 @@ class RunRecord:
             Where the record cannot be read or written.
         """
         entry = {
+            "stem": stem,
             "identity": dict(identity),
             "outputs": {path.name: checksum(path) for path in outputs},
         }
         with _alone_in(self.folder):
-            write_json(self.file, {"version": VERSION, "results": {**self._read(), stem: entry}})
+            self._read()
+            if self._old_entries is not None or not self.file.exists():
+                self._begin(self._old_entries or [])
+                self._read()
+            try:
+                with self.file.open("rb+") as file:
+                    file.seek(self._end)
+                    file.truncate()  # a torn line
+                    file.write(_line(entry))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise DefocusError(
+                    f"cannot write {self.file}: {error.strerror or error}"
+                ) from error
 
-    def _read(self) -> dict[str, Any]:
+    def _begin(self, entries: list[dict[str, Any]]) -> None:
+        """Write a record of this version with these entries."""
+        with whole_file(self.file) as temporary:
+            temporary.write_bytes(b"".join(map(_line, [{"version": VERSION}, *entries])))
+
+    def _forget(self) -> None:
+        self._entries: dict[str, tuple[str, dict[str, str]]] = {}  # identity's digest, outputs
+        self._written: dict[str, set[str]] = {}  # by output: the checksums it was recorded with
+        self._end = 0  # of what was read
+        self._inode = 0
+        self._old_entries: list[dict[str, Any]] | None = None  # of a record of version 1
+
+    def _read(self) -> None:
+        """Read what was appended since, all where the file is another one."""
         try:
-            if self.file.stat().st_size > MOST_BYTES:
-                raise self._unreadable(f"it is larger than {MOST_BYTES // 2**20} MiB")
-            record = json.loads(self.file.read_text(encoding="utf-8"))
+            with self.file.open("rb") as file:
+                seen = os.fstat(file.fileno())
+                if seen.st_ino != self._inode or seen.st_size < self._end:
+                    self._forget()
+                if seen.st_size > MOST_BYTES:
+                    raise self._unreadable(f"it is larger than {MOST_BYTES // 2**20} MiB")
+                file.seek(self._end)
+                content = file.read()
         except FileNotFoundError:
-            return {}
+            self._forget()
+            return
+        except OSError as error:
+            raise self._unreadable(brief(error)) from error
+        if self._old_entries is not None:
+            return
+        try:
+            self._take(content)
         except DefocusError:
             raise
-        except (OSError, ValueError, RecursionError, MemoryError) as error:
+        except (ValueError, RecursionError, MemoryError) as error:
             raise self._unreadable(brief(error)) from error
-        if not isinstance(record, dict) or not isinstance(record.get("results"), dict):
+        self._inode = seen.st_ino
+
+    def _take(self, content: bytes) -> None:
+        """Take in whole lines; none of them where one is damaged."""
+        lines = content.split(b"\n")[:-1]
+        entries: list[Any] = []
+        old = None
+        if self._end == 0:
+            head = json.loads(lines[0] if lines else content)
+            if head == {"version": VERSION}:
+                lines = lines[1:]
+            else:
+                entries = old = self._of_version_1(json.loads(content))
+                lines = []
+        entries += map(json.loads, lines)
+        for entry in entries:
+            if not _is_entry(entry):
+                stem = entry.get("stem") if isinstance(entry, dict) else entry
+                raise self._unreadable(f"the entry of {reprlib.repr(stem)} is damaged")
+        for entry in entries:
+            self._entries[entry["stem"]] = _digest(entry["identity"]), entry["outputs"]
+            for name, seen in entry["outputs"].items():
+                self._written.setdefault(name, set()).add(seen)
+        self._old_entries = old
+        self._end += content.rfind(b"\n") + 1 if old is None else len(content)
+
+    def _of_version_1(self, record: Any) -> list[Any]:
+        """List the entries of a record that was one JSON document, written anew for each image."""
+        if not isinstance(record, dict) or not isinstance(record.get("results", {}), dict):
             raise self._unreadable("it is no record of results")
         version = record.get("version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version != 1:
             raise self._unreadable(f"version {reprlib.repr(version)} is not known here")
-        results: dict[str, Any] = record["results"]
-        for stem, entry in results.items():
-            if not _is_entry(entry):
-                raise self._unreadable(f"what it says of {reprlib.repr(stem)} is damaged")
-        return results
+        if "results" not in record:
+            raise self._unreadable("it is no record of results")
+        return [
+            {"stem": stem, **entry} if isinstance(entry, dict) else entry
+            for stem, entry in record["results"].items()
+        ]
 
     def _unreadable(self, why: str) -> DefocusError:
         return DefocusError(
@@ -122,18 +195,30 @@ class RunRecord:
         )
 
 
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def _is_entry(entry: Any) -> bool:
-    """Tell whether an entry is whole, and its outputs lie in the folder of the record."""
+    """Check that an entry is whole, and its outputs lie in the folder of the record."""
     if not isinstance(entry, dict) or not isinstance(entry.get("identity"), dict):
         return False
     outputs = entry.get("outputs")
-    return isinstance(outputs, dict) and all(
-        _is_plain(name) and isinstance(digest, str) for name, digest in outputs.items()
+    return (
+        isinstance(entry.get("stem"), str)
+        and isinstance(outputs, dict)
+        and all(_is_plain(name) and isinstance(seen, str) for name, seen in outputs.items())
     )
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether it names a file in a folder, and nothing elsewhere, on any system."""
+    """Check that it names a file in a folder, and nothing elsewhere, on any system."""
+    if re.fullmatch(r"[\w.-]*\w", name):  # nearly all, and quickly
+        return True
     parts = (PurePosixPath(name).parts, PureWindowsPath(name).parts)
     return all(found == (name,) for found in parts) and name != ".." and "\0" not in name
 
@@ -160,7 +245,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def checksum(path: Path) -> str | None:
-    """Give the SHA-256 of a file, or of all in a folder; None where it cannot be read."""
+    """Return the SHA-256 of a file, or of all in a folder; None where it cannot be read."""
     try:
         if path.is_file():
             with path.open("rb") as file:
