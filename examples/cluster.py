@@ -50,7 +50,6 @@ def main() -> None:
         run = detect_file_in_tiles(
             source,
             options.out / stem,
-            ["blur", "mask"],
             load_metric(),
             DetectionConfig(detector=options.detector),
             TileConfig(options.tile, "zarr"),

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from napari_defocus import detect
 from napari_defocus.io.geojson import write_geojson
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.measure.polygons import mask_features
 
 path, folder = map(Path, sys.argv[1:])

@@ -17,7 +17,9 @@ import pytest
 
 from napari_defocus.cli.main import main
 from napari_defocus.data.samples import FOLDER
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.labels.classes import annotation_from_mask
 
 ROOT = Path(__file__).parents[1]

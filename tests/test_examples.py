@@ -14,8 +14,9 @@ import tifffile
 
 from napari_defocus.cli.main import main
 from napari_defocus.data.samples import FOLDER
-from napari_defocus.io.open import open_source
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.open import open_source, read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 if not EXAMPLES.exists():

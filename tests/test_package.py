@@ -58,7 +58,7 @@ for name in ("torch", "napari", "qtpy", "magicgui"):
 from pathlib import Path
 import napari_defocus
 from napari_defocus.cli.main import main
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 folder = Path(sys.argv[1])
 found = napari_defocus.detect(read_image(folder / "camera.png").data)
 with contextlib.redirect_stdout(sys.stderr):
@@ -78,7 +78,7 @@ def test_the_metric_leaves_torch_alone(tmp_path):
 import json, sys
 from pathlib import Path
 from napari_defocus import DetectionConfig, detect
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 image = read_image(Path(sys.argv[1]) / "camera.png").data
 detect(image, config=DetectionConfig(detector="metric"))
 print(json.dumps("torch" in sys.modules))

@@ -20,7 +20,8 @@ from benchmarks.accuracy.scribbles import draw_scribbles
 from napari_defocus.detection.api import Detection, DetectionConfig, detect
 from napari_defocus.evaluate.scores import MapScores, SetScores, auc, score_map, score_set
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.raster import IMAGE_SUFFIXES, read_image
+from napari_defocus.io.folder import IMAGE_SUFFIXES
+from napari_defocus.io.open import read_image
 from napari_defocus.metric.fitting import FitConfig, fit_metric
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.patches import build_patch_set

@@ -14,7 +14,8 @@ from scipy import ndimage, stats
 from napari_defocus.detection.api import Detection
 from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.raster import IMAGE_SUFFIXES, read_image
+from napari_defocus.io.folder import IMAGE_SUFFIXES
+from napari_defocus.io.open import read_image
 from napari_defocus.labels.classes import UNLABELLED
 from napari_defocus.metric.default_recipe import PICTURES, RecipeConfig, load_picture, random_crop
 from napari_defocus.simulate.optics import GAMMA, Camera, defocus, expose, to_light

@@ -37,7 +37,8 @@ from napari_defocus.detection.threshold import MaskConfig, cut_mask
 from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.contrast import local_contrast
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.raster import find_images, read_image
+from napari_defocus.io.folder import find_images
+from napari_defocus.io.open import read_image
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import filter_response, pool
 from napari_defocus.widgets.detect.preview import postprocess_reduced

@@ -26,7 +26,7 @@ from scipy import ndimage, stats
 from skimage import data
 from skimage.transform import resize
 
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.simulate.optics import (
     Camera,
     defocus,

@@ -33,7 +33,7 @@ from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.io.manifest import NAME as RECORD
 from napari_defocus.io.manifest import RunRecord
-from napari_defocus.io.raster import read_image, read_labels
+from napari_defocus.io.open import read_image, read_labels
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.local_metric import load_metric, principal_components
 from napari_defocus.metric.nets import load_nets

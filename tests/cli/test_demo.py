@@ -1,7 +1,7 @@
 import numpy as np
 
 from napari_defocus.data.samples import SAMPLES
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from tests.cli.helpers import assert_refused, names, results
 
 

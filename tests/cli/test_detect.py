@@ -19,7 +19,8 @@ from napari_defocus.cli.main import main
 from napari_defocus.detection.api import detect
 from napari_defocus.io.manifest import NAME
 from napari_defocus.io.open import open_source
-from napari_defocus.io.raster import write_png, write_tiff
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.metric.local_metric import load_metric, save_metric
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
 from napari_defocus.tiled.executors import Tasks
@@ -163,7 +164,7 @@ class TestForm:
         status, out, _ = run(source, "--out", tmp_path / "out", "--format", "tif", *TILED)
         assert status == 0
         found = open_source(out[0])
-        assert found.scale == pytest.approx({"Z": 3.0, "Y": 0.5, "X": 0.5})
+        assert found.grid.scale == pytest.approx({"Z": 3.0, "Y": 0.5, "X": 0.5})
         assert_close(tifffile.imread(out[0]), whole(STACK).blur)
 
     def test_memory_makes_tiles_smaller(self, run, tmp_path, monkeypatch):
@@ -213,7 +214,7 @@ class TestBrokenInput:
         if asked is TILED:
             assert "Z=3" in errors(err)[0]
         assert [Path(line).name for line in out] == GOOD[:2]
-        assert set(made(tmp_path / "out")) - {".stack.partial"} == set(GOOD) | {
+        assert set(made(tmp_path / "out")) - {".partial-stack"} == set(GOOD) | {
             name for name in made(tmp_path / "out") if name.startswith(".partial-stack")
         }
 
@@ -233,7 +234,9 @@ class TestBrokenInput:
         (error,) = errors(err)
         for word in ("chunk 0/c/3/23", source, "is missing", "missing: fill"):
             assert str(word) in error
-        valid = {path: path.stat().st_mtime_ns for path in (out / ".wide.partial/judge").iterdir()}
+        valid = {
+            path: path.stat().st_mtime_ns for path in (out / ".partial-wide/predict").iterdir()
+        }
         assert valid
         # Judged again are only tiles that were not yet.
         asked = [source, "--out", out, *asked_tiles]
@@ -529,7 +532,7 @@ class TestKilled:
     def kept(self, out):
         """The marks of finished tiles: written last, and never again."""
         found = {}
-        for path in (out / ".image.partial").rglob("*.safetensors"):
+        for path in (out / ".partial-image").rglob("*.safetensors"):
             if not path.name.startswith("."):
                 found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
         return found
@@ -573,17 +576,16 @@ class TestKilled:
             detect_file_in_tiles(
                 image,
                 out / "image",
-                NAMES,
                 load_metric(),
                 METRIC,
-                TileConfig(self.SIDE, form),
+                TileConfig(self.SIDE, form, NAMES[2:]),
                 Tasks("threads"),
             )
             if left
             else None
         )
         if ended:
-            rounds = ("judge", "refine", "finish")
+            rounds = ("predict", "refine", "finish")
             for name in rounds:
                 finished = sum(path.parent.name == name for path in left)
                 assert ended.worked[name] == tiles - finished
@@ -592,8 +594,6 @@ class TestKilled:
         found, expected = contents(out), contents(tmp_path / "undisturbed")
         found.pop(NAME, None)
         del expected[NAME]
-        # Of a file that was named as the program was killed.
-        found = {name: b for name, b in found.items() if not name.endswith(".tif.json")}
         assert found == expected
 
     def test_and_the_command_goes_on_by_itself(self, source, tmp_path):

@@ -9,7 +9,9 @@ from napari_defocus.cli.main import build_parser, main
 from napari_defocus.detection.api import DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from tests.cli.helpers import assert_refused, bad_metric, names, picture, results
 
 

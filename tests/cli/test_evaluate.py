@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from napari_defocus.evaluate.scores import PROTOCOLS
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from tests.cli.helpers import assert_refused, names, picture
 
 

@@ -1,6 +1,6 @@
 from napari_defocus.cli.main import build_parser
 from napari_defocus.evaluate.scores import score_map
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import load_metric
 from tests.cli.helpers import assert_refused

@@ -3,7 +3,9 @@ import pytest
 
 from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.metric.patches import PatchConfig, load_patch_set
 from tests.cli.helpers import assert_refused, names
 

@@ -13,9 +13,10 @@ from napari_defocus.cli.main import build_parser, main
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.folder import natural_key
-from napari_defocus.io.open import open_stack_source
-from napari_defocus.io.raster import read_image, write_png, write_tiff
+from napari_defocus.io.folder import natural_key, open_stack_source
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds
 from napari_defocus.stacks.api import StackConfig, analyse_stack

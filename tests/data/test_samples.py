@@ -6,7 +6,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.data.samples import FOLDER, SAMPLES, photo, read_sample, tilted_plane, z_stack
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.evaluate.scores import auc
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.simulate.sample_rendering import (
     PHOTO_RADIUS,
     PIXEL_SIZE_UM,

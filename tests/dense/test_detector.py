@@ -23,7 +23,8 @@ from napari_defocus.dense.network import (
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.inference import detector_for, predict_plane
 from napari_defocus.detection.postprocess import postprocess
-from napari_defocus.io.raster import read_image, write_tiff
+from napari_defocus.io.open import read_image
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.labels.classes import UNLABELLED
 from napari_defocus.metric.local_metric import load_metric, save_metric
 

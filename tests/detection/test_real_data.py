@@ -18,7 +18,8 @@ from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.evaluate.report import evaluate_folders
 from napari_defocus.evaluate.scores import score_set
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.raster import find_images, read_image
+from napari_defocus.io.folder import find_images
+from napari_defocus.io.open import read_image
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds, probability
 

@@ -12,7 +12,8 @@ from napari_defocus.detection.config import SCALES
 from napari_defocus.detection.recipes import as_arguments, as_command, as_python
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
-from napari_defocus.io.raster import read_image, write_png
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import write_png
 
 
 def number(low, high):

@@ -24,7 +24,8 @@ from napari_defocus.io import cards as container
 from napari_defocus.io import manifest as run_record
 from napari_defocus.io.cards import load_container, read_settings
 from napari_defocus.io.manifest import RunRecord
-from napari_defocus.io.raster import MOST_PIXELS_A_BYTE, read_image
+from napari_defocus.io.open import read_image
+from napari_defocus.io.raster import MOST_PIXELS_A_BYTE
 from napari_defocus.metric.local_metric import Calibration, Pooling, load_metric
 from napari_defocus.metric.nets import TrainingConfig, load_nets, net_shapes
 from napari_defocus.metric.network import PatchNet
@@ -362,7 +363,7 @@ def record_of(folder, version=2, **entry):
     entry = {"identity": {}, "outputs": {}} | entry
     text = json.dumps({"version": 1, "results": {"a": entry}})
     if version == 2:
-        text = f'{{"version": 2}}\n{json.dumps({"stem": "a", **entry})}\n'
+        text = f'{{"version":2}}\n{json.dumps({"stem": "a", **entry})}\n'
     (folder / run_record.NAME).write_text(text)
     return RunRecord(folder)
 

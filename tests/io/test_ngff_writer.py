@@ -3,6 +3,7 @@ import hashlib
 import pickle
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -13,17 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.downsampling import mean, most_frequent
-from napari_defocus.io.ngff_writer import (
-    Block,
-    build_block,
-    count_levels,
-    create_pyramid,
-    finish_pyramid,
-    open_level,
-)
+from napari_defocus.io.grid import Grid
+from napari_defocus.io.ngff_writer import Block, Pyramid
 from napari_defocus.io.open import open_source
-from napari_defocus.io.unfinished import partial_path
 
 RNG = np.random.default_rng(0)
 MAP = RNG.random((2, 3, 70, 101), np.float32)
@@ -31,37 +26,25 @@ LABELS = RNG.integers(0, 3, (70, 101), np.uint8)
 UM = "micrometer"
 SCALE = {"T": 60.0, "Z": 2.0, "Y": 0.5, "X": 0.25}
 UNITS = {"T": "second", "Z": UM, "Y": UM, "X": UM}
-FORM = {
-    "axes": "TZYX",
-    "shape": MAP.shape,
-    "dtype": MAP.dtype,
-    "chunk": (32, 48),
-    "scale": SCALE,
-    "units": UNITS,
-    "levels": 3,
-}
+GRID = Grid("TZYX", MAP.shape, SCALE, units=UNITS)
 
 
-def write_level(path, data):
-    level = open_level(path)
+def pyramid_of(path, grid=GRID):
+    return Pyramid(path, grid, MAP.dtype, (32, 48), levels=3)
+
+
+def write_level(pyramid, data):
+    level = pyramid.level(0)
     for block in level.blocks():
         level.write(
             block.plane, block.rows, block.columns, data[block.plane][block.rows, block.columns]
         )
 
 
-def build_levels(path):
-    for number in range(1, count_levels(path)):
-        for block in open_level(path, number).blocks():
-            build_block(path, number, block)
-
-
-def write_pyramid(path, data, **options):
-    options = {"shape": data.shape, "dtype": data.dtype, "chunk": (32, 48)} | options
-    create_pyramid(path, **options)
-    write_level(path, data)
-    build_levels(path)
-    finish_pyramid(path)
+def write_pyramid(pyramid, data):
+    pyramid.create()
+    write_level(pyramid, data)
+    pyramid.finish()
 
 
 def contents(path):
@@ -118,12 +101,12 @@ class TestDownsampling:
 class TestPyramid:
     def test_levels_and_calibration(self, tmp_path):
         path = tmp_path / "a.ome.zarr"
-        write_pyramid(path, MAP, **FORM, translate={"Y": 10, "X": 20})
+        write_pyramid(pyramid_of(path, replace(GRID, translate={"Y": 10, "X": 20})), MAP)
         source = open_source(path)
         assert source.axes == "TZYX"
-        assert source.scale == SCALE
-        assert source.units == UNITS
-        assert source.translate == {"T": 0, "Z": 0, "Y": 10, "X": 20}
+        assert source.grid.scale == SCALE
+        assert source.grid.units == UNITS
+        assert source.grid.translate == {"T": 0, "Z": 0, "Y": 10, "X": 20}
         assert source.block == (32, 48)
         for index in np.ndindex(2, 3):
             np.testing.assert_array_equal(source.read(index), MAP[index])
@@ -148,7 +131,7 @@ class TestPyramid:
         shapes = {"Z": 3, "T": 2, "C": 4, "Q": 4, "Y": 70, "X": 101, "S": 3}
         data = RNG.integers(0, 256, [shapes[letter] for letter in axes], np.uint8)
         path = tmp_path / "a.zarr"
-        write_pyramid(path, data, axes=axes, levels=2)
+        write_pyramid(Pyramid(path, Grid(axes, data.shape), "u1", (32, 48), levels=2), data)
         group = zarr.open_group(path, mode="r")
         np.testing.assert_array_equal(group["0"][...], data.transpose(stored))
         described = group.attrs["ome"]["multiscales"][0]["axes"]
@@ -162,78 +145,62 @@ class TestPyramid:
         np.testing.assert_array_equal(group["1"][kept], half)
 
     def test_refused_axes(self, tmp_path):
-        form = {"dtype": "u1", "chunk": (8, 8)}
         path = tmp_path / "a.zarr"
         for axes, shape, word in (
             ("CYXS", (2, 8, 8, 3), "write BigTIFF"),
             ("QIYX", (2, 2, 8, 8), "write BigTIFF"),
-            ("YXZ", (8, 8, 2), "must end in YX"),
         ):
-            assert_refused(
-                lambda a=axes, s=shape: create_pyramid(path, axes=a, shape=s, **form), word
-            )
-        form = FORM | {"kind": "map"}
-        assert_refused(lambda: create_pyramid(path, **form), "image, labels")
+            pyramid = Pyramid(path, Grid(axes, shape), "u1", (8, 8))
+            assert_refused(pyramid.create, word)
         assert list(tmp_path.iterdir()) == []
 
     def test_default_levels(self, tmp_path):
-        form = {"axes": "YX", "dtype": "u1", "chunk": (512, 512)}
         for shape, levels in (((10, 10), 1), ((1024, 900), 1), ((1025, 7), 2), ((65536, 9), 7)):
-            create_pyramid(tmp_path / "a.zarr", shape=shape, **form)
-            assert count_levels(tmp_path / "a.zarr") == levels
+            pyramid = Pyramid(tmp_path / "a.zarr", Grid("YX", shape), "u1", (512, 512))
+            pyramid.create()
+            assert len(pyramid.grids) == levels
 
     def test_unfinished_is_recognised(self, tmp_path):
         path = tmp_path / "a.zarr"
-        assert_refused(lambda: open_level(path), "was not begun")
-        assert_refused(lambda: finish_pyramid(path), "was not begun")
-        create_pyramid(path, **FORM)
-        assert_refused(lambda: open_level(path, 3), "no level 3")
-        write_level(path, MAP)
+        pyramid = pyramid_of(path)
+        assert not pyramid.begun
+        assert_refused(lambda: pyramid.level(0), "was not begun")
+        assert_refused(pyramid.finish, "was not begun")
+        pyramid.create()
+        assert pyramid.begun
+        assert_refused(lambda: pyramid.level(3), "no level 3")
+        block = next(pyramid.level(0).blocks())
+        assert not pyramid.level(0).has(block)
+        pyramid.level(0).write(block.plane, block.rows, block.columns, np.zeros((32, 48)))
+        assert pyramid.level(0).has(block)  # though it is empty
+        write_level(pyramid, MAP)
         assert not path.exists()
-        assert_refused(lambda: finish_pyramid(path), "level 1 lacks c/0/0/0/0", "resume")
-        build_levels(path)
         chunk = partial_path(path) / "0" / "c" / "1" / "2" / "1" / "0"
         chunk.rename(chunk.with_suffix(".0123.partial"))  # a writer killed in the middle
-        assert_refused(lambda: finish_pyramid(path), "level 0 lacks c/1/2/1/0")
-        write_level(path, MAP)
-        finish_pyramid(path)
+        assert_refused(pyramid.finish, "level 0 lacks c/1/2/1/0", "resume")
+        write_level(pyramid, MAP)
+        pyramid.finish()
         assert not list(tmp_path.rglob("*.partial"))
 
-    def test_resume_keeps_what_is_written(self, tmp_path):
-        path = tmp_path / "a.zarr"
-        assert not create_pyramid(path, **FORM, resume=True)
-        level = open_level(path)
-        block = next(level.blocks())
-        assert not level.has(block)
-        level.write(block.plane, block.rows, block.columns, np.zeros((32, 48)))
-        assert level.has(block)  # though it is empty
-        assert create_pyramid(path, **FORM, resume=True)
-        assert open_level(path).has(block)
-        other = FORM | {"scale": SCALE | {"X": 1.0}}
-        assert not create_pyramid(path, **other, resume=True)
-        assert not open_level(path).has(block)
-        level.write(block.plane, block.rows, block.columns, np.zeros((32, 48)))
-        assert not create_pyramid(path, **other)
-        assert not open_level(path).has(block)
-
-    def test_resume_after_a_kill_at_the_beginning(self, tmp_path):
-        path = tmp_path / "a.zarr"
-        create_pyramid(path, **FORM)
-        (partial_path(path) / "zarr.json").unlink()  # which is written last
-        assert not create_pyramid(path, **FORM, resume=True)
-        assert count_levels(path) == 3
+    def test_one_killed_at_its_beginning_is_begun_anew(self, tmp_path):
+        pyramid = pyramid_of(tmp_path / "a.zarr")
+        pyramid.create()
+        write_level(pyramid, MAP)
+        (partial_path(pyramid.path) / "zarr.json").unlink()  # which is written last
+        assert not pyramid.begun
+        pyramid.create()
+        assert not any(map(pyramid.level(0).has, pyramid.level(0).blocks()))
 
     def test_overwrite(self, tmp_path):
         path = tmp_path / "a.zarr"
-        write_pyramid(path, MAP, **FORM)
+        pyramid = pyramid_of(path)
+        write_pyramid(pyramid, MAP)
         before = contents(path)
-        assert_refused(lambda: create_pyramid(path, **FORM, overwrite=False), "exists already")
-        create_pyramid(path, **FORM)
-        write_level(path, MAP / 2)
-        build_levels(path)
+        pyramid.create()
+        write_level(pyramid, MAP / 2)
+        assert_refused(lambda: pyramid.finish(overwrite=False), "exists already")
         assert contents(path) == before
-        assert_refused(lambda: finish_pyramid(path, overwrite=False), "exists already")
-        finish_pyramid(path)
+        pyramid.finish()
         assert contents(path) != before
         assert list(tmp_path.iterdir()) == [path]
 
@@ -250,8 +217,9 @@ class TestPyramid:
     ):
         path = tmp_path_factory.mktemp("pyramid") / "a.zarr"
         data = RNG.integers(0, 4, (height, width), np.uint8)
-        kind = "labels" if labels else "image"
-        write_pyramid(path, data, axes="YX", chunk=(rows, columns), levels=3, kind=kind)
+        colours, grid = {} if labels else None, Grid("YX", data.shape)
+        chunk = (rows, columns)
+        write_pyramid(Pyramid(path, grid, "u1", chunk, levels=3, colours=colours), data)
         group = zarr.open_group(path, mode="r")
         for number in range(3):
             np.testing.assert_array_equal(group[str(number)][...], data)
@@ -259,8 +227,8 @@ class TestPyramid:
 
     def test_full_disk(self, tmp_path, monkeypatch):
         path = tmp_path / "a.zarr"
-        create_pyramid(path, **FORM)
-        level = open_level(path)
+        pyramid_of(path).create()
+        level = pyramid_of(path).level(0)
         block = next(level.blocks())
 
         def fail(*args, **kwargs):
@@ -278,28 +246,32 @@ def write_block(level, block):
     level.write(block.plane, block.rows, block.columns, MAP[block.plane][block.rows, block.columns])
 
 
-def build_one(path, number, block):
-    build_block(path, number, block)
-
-
 def test_processes_write_the_same_bytes(tmp_path):
     one, several = tmp_path / "one" / "a.zarr", tmp_path / "several" / "a.zarr"
-    write_pyramid(one, MAP, **FORM)
-    create_pyramid(several, **FORM)
+    write_pyramid(pyramid_of(one), MAP)
+    pyramid = pyramid_of(several)
+    pyramid.create()
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        level = open_level(several)
+        level = pyramid.level(0)
         blocks = list(level.blocks())
         list(pool.map(write_block, [level] * len(blocks), blocks))
-        for number in (1, 2):
-            blocks = list(open_level(several, number).blocks())
-            list(pool.map(build_one, [several] * len(blocks), [number] * len(blocks), blocks))
-    finish_pyramid(several)
+        stages = []
+
+        def run(work, items, stage):
+            stages.append(stage)
+            list(pool.map(work, items))
+
+        pyramid.finish(run)
+    assert stages == ["building level 1", "building level 2"]
     assert contents(several) == contents(one)
 
 
 def test_level_is_pickled_without_its_array(tmp_path):
-    create_pyramid(tmp_path / "a.zarr", **FORM)
-    level = open_level(tmp_path / "a.zarr")
+    pyramid = pyramid_of(tmp_path / "a.zarr")
+    pyramid.create()
+    pyramid.read((0, 0), slice(0, 9), slice(0, 9))
+    assert len(pickle.dumps(pyramid)) < 3000
+    level = pyramid.level(0)
     level.read((0, 0), slice(0, 9), slice(0, 9))
     again = pickle.loads(pickle.dumps(level))
     assert len(pickle.dumps(level)) < 2000
@@ -313,14 +285,14 @@ COLORS = {1: (255, 120, 0, 255), 2: (0, 160, 255, 255)}
 def labelled(tmp_path):
     """An image and its labels, as a run leaves them."""
     path = tmp_path / "field.ome.zarr"
-    form = {"axes": "YX", "scale": {"Y": 0.5, "X": 0.25}, "units": {"Y": UM, "X": UM}}
+    grid = Grid("YX", LABELS.shape, {"Y": 0.5, "X": 0.25}, units={"Y": UM, "X": UM})
     data = MAP[0, 0]
-    create_pyramid(path, shape=data.shape, dtype=data.dtype, chunk=(32, 48), levels=2, **form)
-    write_level(path, data)
-    build_levels(path)
+    image = Pyramid(path, grid, data.dtype, (32, 48), levels=2)
+    image.create()
+    write_level(image, data)
     labels = partial_path(path) / "labels" / "mask"
-    write_pyramid(labels, LABELS, kind="labels", levels=2, colors=COLORS, **form)
-    finish_pyramid(path)
+    write_pyramid(Pyramid(labels, grid, "u1", (32, 48), levels=2, colours=COLORS), LABELS)
+    image.finish()
     return path
 
 
@@ -361,8 +333,9 @@ class TestOthersReadIt:
 
     def test_labels_are_added_to_a_finished_image(self, labelled):
         path = labelled / "labels" / "other"
-        write_pyramid(path, LABELS, axes="YX", kind="labels")
-        write_pyramid(path, LABELS, axes="YX", kind="labels")
+        for _ in range(2):
+            grid = Grid("YX", LABELS.shape)
+            write_pyramid(Pyramid(path, grid, "u1", (32, 48), colours={}), LABELS)
         listed = zarr.open_group(labelled / "labels", mode="r").attrs["ome"]["labels"]
         assert listed == ["mask", "other"]
 

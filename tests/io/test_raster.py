@@ -18,7 +18,10 @@ from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import whole_file, write_json
-from napari_defocus.io.raster import find_images, read_image, read_labels, write_png, write_tiff
+from napari_defocus.io.folder import find_images
+from napari_defocus.io.open import read_image, read_labels
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (21, 34), np.uint8)
@@ -561,11 +564,20 @@ class TestWriteTiff:
     def test_stack_for_imagej_is_in_one_piece(self, tmp_path):
         path = tmp_path / "stack.tif"
         data = (np.stack([STACK8, STACK8 // 2]) / 255).astype(np.float32)
-        write_tiff(path, data, axes="CZYX", pixel_size_um=2)
-        assert_image(path, data.swapaxes(0, 1), "ZCYX", 2)
+        write_tiff(path, data, axes="ZCYX", pixel_size_um=2)
+        assert_image(path, data, "ZCYX", 2)
         with tifffile.TiffFile(path) as tif:
             assert tif.is_imagej
             assert tif.series[0].dataoffset is not None
+
+    def test_an_order_that_imagej_does_not_know_is_kept_by_ome(self, tmp_path):
+        data = (np.stack([STACK8, STACK8 // 2]) / 255).astype(np.float32)
+        for name in ("a.tif", "b.tif"):
+            write_tiff(tmp_path / name, data, axes="CZYX", pixel_size_um=2)
+            assert_image(tmp_path / name, data, "CZYX", 2)
+            with tifffile.TiffFile(tmp_path / name) as tif:
+                assert tif.is_ome
+        assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
     def test_colours(self, tmp_path):
         path = tmp_path / "image.tif"

@@ -20,8 +20,7 @@ from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.base import array_source, location
-from napari_defocus.io.open import open_source
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import open_source, read_image
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (70, 101), np.uint8)
@@ -41,7 +40,6 @@ def whole(source):
         assert plane.dtype.isnative
         rows, columns = slice(13, 999), slice(5, 61)
         np.testing.assert_array_equal(source.read(index, rows, columns), plane[rows, columns])
-        assert source.missing(index) == []
         planes.append(plane)
     return np.stack(planes).reshape(source.shape)
 
@@ -165,8 +163,10 @@ class TestTiff:
         tifffile.imwrite(path, FIVE, photometric="minisblack", metadata=metadata, **options)
         source = open_source(path)
         assert_source(source, FIVE, "TZCYX")
-        assert source.scale == pytest.approx({"T": 300, "Z": 2, "Y": 0.325, "X": 0.325}, rel=1e-6)
-        assert source.units == {"T": "second", "Z": UM, "Y": UM, "X": UM}
+        assert source.grid.scale == pytest.approx(
+            {"T": 300, "Z": 2, "Y": 0.325, "X": 0.325}, rel=1e-6
+        )
+        assert source.grid.units == {"T": "second", "Z": UM, "Y": UM, "X": UM}
         assert source.pixel_size_um == pytest.approx(0.325)
 
     def test_scale_goes_by_place_where_axes_are_given(self, tmp_path):
@@ -175,8 +175,8 @@ class TestTiff:
         tifffile.imwrite(path, STACK16, photometric="minisblack", metadata=metadata)
         source = open_source(path, "ZXY")
         assert_source(source, STACK16.swapaxes(1, 2), "ZYX")
-        assert source.scale["X"] == 0.25
-        assert source.scale["Y"] == 0.5
+        assert source.grid.scale["X"] == 0.25
+        assert source.grid.scale["Y"] == 0.5
         assert source.pixel_size_um is None
 
     @pytest.mark.parametrize("axes", ["YXZ", "XZY", "ZXY", "YZX"])
@@ -372,16 +372,16 @@ class TestZarr:
         ]
         group.attrs["ome"] = ome
         source = open_source(tmp_path / "a.zarr")
-        assert source.scale == pytest.approx({"Z": 2, "Y": 1, "X": 0.5})
-        assert source.translate == pytest.approx({"Z": 0.1, "Y": 2, "X": 6})
-        assert source.units == dict.fromkeys("ZYX", UM)
+        assert source.grid.scale == pytest.approx({"Z": 2, "Y": 1, "X": 0.5})
+        assert source.grid.translate == pytest.approx({"Z": 0.1, "Y": 2, "X": 6})
+        assert source.grid.units == dict.fromkeys("ZYX", UM)
         assert source.pixel_size_um is None
 
     def test_unknown_unit(self, tmp_path):
         write_ome_zarr(tmp_path / "a.zarr", GREY16, "yx", unit=None, scale=[0.5, 0.5])
         source = open_source(tmp_path / "a.zarr")
-        assert source.scale == {"Y": 0.5, "X": 0.5}
-        assert source.units == {}
+        assert source.grid.scale == {"Y": 0.5, "X": 0.5}
+        assert source.grid.units == {}
         assert source.pixel_size_um is None
 
     def test_axes_given(self, tmp_path):
@@ -411,7 +411,6 @@ class TestZarr:
         source = open_source(tmp_path / "a.zarr")
         assert_source(source, STACK16, "ZYX")
         (tmp_path / "a.zarr/full/c/2/1/0").unlink()
-        assert source.missing((2,)) == ["full/c/2/1/0"]
         assert_refused(lambda: source.read((2,)), "chunk full/c/2/1/0", "plane Z=2")
 
     def test_zip_file(self, tmp_path):
@@ -449,13 +448,10 @@ class TestZarr:
         np.testing.assert_array_equal(source.read((1,), slice(0, 64)), STACK16[1, :64])
         for piece in (source, pickle.loads(pickle.dumps(source))):
             assert_refused(lambda piece=piece: piece.read((1,)), "chunk full/c/1/2/0", "plane Z=1")
-        assert source.missing((1,)) == ["full/c/1/2/0"]
-        assert source.missing((1,), slice(0, 64)) == []
         source = open_source(tmp_path / "a.zarr", missing="fill")
         expected = STACK16[1].copy()
         expected[64:, :48] = 0
         np.testing.assert_array_equal(source.read((1,)), expected)
-        assert source.missing((1,)) == ["full/c/1/2/0"]
         assert_refused(lambda: open_source(tmp_path / "a.zarr", missing="maybe"), "error, fill")
 
     @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -482,7 +478,6 @@ class TestZarr:
         array[:512, :512] = 7
         source = open_source(tmp_path / "a.zarr", missing="fill")
         assert source.read((), slice(0, 8), slice(508, 516)).sum() == 7 * 32
-        assert len(source.missing((), slice(0, 1024), slice(0, 1024))) == 3
 
 
 class TestUrls:
@@ -559,7 +554,7 @@ class TestArrays:
     def test_numpy(self):
         source = array_source(STACK16, "ZXY", scale={"Z": 2}, units={"Z": UM}, name="layer")
         assert_source(source, STACK16.swapaxes(1, 2), "ZYX")
-        assert source.scale == {"Z": 2}
+        assert source.grid.scale == {"Z": 2}
         assert source.name == "layer"
         source.read((0,))[...] = 0  # a copy
         np.testing.assert_array_equal(source.read((0,)), STACK16[0].T)

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.open import open_source
-from napari_defocus.io.raster import read_image
-from napari_defocus.io.tiff_writer import create_big_tiff, finish_big_tiff, open_big_tiff
+from napari_defocus.io.grid import Grid
+from napari_defocus.io.open import open_source, read_image
+from napari_defocus.io.tiff_writer import BigTiff
 
 RNG = np.random.default_rng(0)
 MAP = RNG.random((2, 3, 70, 101), np.float32)
 UM = "micrometer"
 SCALE = {"T": 60.0, "Z": 2.0, "Y": 0.25, "X": 0.25}
 UNITS = {"T": "second", "Z": UM, "Y": UM, "X": UM}
-FORM = {"axes": "TZYX", "shape": MAP.shape, "dtype": "f4", "scale": SCALE, "units": UNITS}
+GRID = Grid("TZYX", MAP.shape, SCALE, units=UNITS)
 
 
 def pieces(shape, tile):
@@ -35,17 +35,20 @@ def pieces(shape, tile):
             yield rows, columns
 
 
-def write_all(path, data, axes, tile=(32, 48), **options):
-    create_big_tiff(path, axes=axes, shape=data.shape, dtype=data.dtype, **options)
-    file = open_big_tiff(path)
-    size = data.shape[len(file.leading) :]
-    for plane in np.ndindex(file.leading):
-        for rows, columns in pieces(size, tile):
+def big_tiff(path):
+    return BigTiff(path, GRID, "f4")
+
+
+def write_all(path, data, axes, tile=(32, 48), scale=None, units=None):
+    file = BigTiff(path, Grid(axes, data.shape, scale or {}, units=units or {}), data.dtype)
+    file.create()
+    for plane in np.ndindex(file.grid.leading):
+        for rows, columns in pieces(file.grid.plane_shape, tile):
             file.write(plane, rows, columns, data[plane][rows, columns])
             np.testing.assert_array_equal(
                 file.read(plane, rows, columns), data[plane][rows, columns]
             )
-    finish_big_tiff(path)
+    file.finish()
 
 
 def assert_refused(action, *words):
@@ -73,8 +76,8 @@ class TestBigTiff:
         assert image.axes == "TZYX"
         assert image.pixel_size_um == 0.25
         source = open_source(path)
-        assert source.scale == SCALE
-        assert source.units == UNITS
+        assert source.grid.scale == SCALE
+        assert source.grid.units == UNITS
         np.testing.assert_array_equal(source.read((1, 2)), MAP[1, 2])
         assert list(tmp_path.iterdir()) == [path]
 
@@ -105,15 +108,16 @@ class TestBigTiff:
     def test_bool_becomes_numbers(self, tmp_path):
         path = tmp_path / "map.tif"
         data = MAP[0, 0] > 0.5
-        create_big_tiff(path, axes="YX", shape=data.shape, dtype=bool)
-        open_big_tiff(path).write((), slice(0, 70), slice(0, 101), data)
-        finish_big_tiff(path)
+        file = BigTiff(path, Grid("YX", data.shape), bool)
+        file.create()
+        file.write((), slice(0, 70), slice(0, 101), data)
+        file.finish()
         np.testing.assert_array_equal(tifffile.imread(path), data.astype(np.uint8))
 
     def test_scale_of_unknown_unit_is_left_out(self, tmp_path):
         path = tmp_path / "map.tif"
         write_all(path, MAP, "TZYX", scale=SCALE)
-        assert open_source(path).scale == {}
+        assert open_source(path).grid.scale == {}
 
     @settings(max_examples=25, deadline=None)
     @given(st.data())
@@ -129,29 +133,26 @@ class TestBigTiff:
 
     def test_unfinished_is_recognised_and_kept(self, tmp_path):
         path = tmp_path / "map.tif"
-        assert_refused(lambda: open_big_tiff(path), "was not begun")
-        assert_refused(lambda: finish_big_tiff(path), "was not begun")
-        assert not create_big_tiff(path, **FORM, resume=True)
-        assert not path.exists()
         piece = ((1, 2), slice(3, 9), slice(5, 20))
-        open_big_tiff(path).write(*piece, MAP[1, 2, 3:9, 5:20])
-        assert create_big_tiff(path, **FORM, resume=True)
-        np.testing.assert_array_equal(open_big_tiff(path).read(*piece), MAP[1, 2, 3:9, 5:20])
-        assert not create_big_tiff(path, **FORM)
-        assert not open_big_tiff(path).read(*piece).any()
-        open_big_tiff(path).write(*piece, MAP[1, 2, 3:9, 5:20])
-        assert not create_big_tiff(path, **FORM | {"scale": {"X": 1.0}}, resume=True)
-        assert not open_big_tiff(path).read(*piece).any()
+        assert not big_tiff(path).begun
+        assert_refused(lambda: big_tiff(path).read(*piece), "was not begun")
+        assert_refused(lambda: big_tiff(path).finish(), "was not begun")
+        big_tiff(path).create()
+        assert not path.exists()
+        assert big_tiff(path).begun
+        big_tiff(path).write(*piece, MAP[1, 2, 3:9, 5:20])
+        np.testing.assert_array_equal(big_tiff(path).read(*piece), MAP[1, 2, 3:9, 5:20])
+        big_tiff(path).create()
+        assert not big_tiff(path).read(*piece).any()
 
     def test_overwrite(self, tmp_path):
         path = tmp_path / "map.tif"
         write_all(path, MAP, "TZYX")
         before = path.read_bytes()
-        assert_refused(lambda: create_big_tiff(path, **FORM, overwrite=False), "exists already")
-        create_big_tiff(path, **FORM)
-        assert_refused(lambda: finish_big_tiff(path, overwrite=False), "exists already")
+        big_tiff(path).create()
+        assert_refused(lambda: big_tiff(path).finish(overwrite=False), "exists already")
         assert path.read_bytes() == before
-        finish_big_tiff(path)
+        big_tiff(path).finish()
         assert not tifffile.imread(path).any()
 
     def test_equal_results_have_equal_bytes(self, tmp_path):
@@ -163,39 +164,38 @@ class TestBigTiff:
     def test_larger_than_memory_is_sparse_at_first(self, tmp_path):
         path = tmp_path / "map.tif"
         shape = (65536, 65536)
+        file = BigTiff(path, Grid("YX", shape), "u1")
         try:
-            create_big_tiff(path, axes="YX", shape=shape, dtype="u1")
+            file.create()
         except DefocusError as error:
             pytest.skip(str(error))
-        file = open_big_tiff(path)
         piece = ((), slice(65000, 65010), slice(65526, 65536))
         file.write(*piece, np.full((10, 10), 7, np.uint8))
         assert file.read(*piece).sum() == 700
-        finish_big_tiff(path)
+        file.finish()
         if hasattr(os.stat_result, "st_blocks"):
             assert path.stat().st_blocks * 512 < 2**26
         assert open_source(path).read(*piece).sum() == 700
 
     def test_refused(self, tmp_path):
         path = tmp_path / "map.tif"
-        assert_refused(
-            lambda: create_big_tiff(path, axes="YXZ", shape=(3, 3, 3), dtype="u1"), "must end in YX"
-        )
-        create_big_tiff(path, **FORM)
+        assert_refused(lambda: Grid("YXZ", (3, 3, 3)), "must end in YX")
+        big_tiff(path).create()
         with pytest.raises(ValueError, match="pixels for a piece"):
-            open_big_tiff(path).write((0, 0), slice(0, 5), slice(0, 5), MAP[0, 0, :5, :6])
+            big_tiff(path).write((0, 0), slice(0, 5), slice(0, 5), MAP[0, 0, :5, :6])
 
     def test_no_room(self, tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
         path = tmp_path / "map.tif"
-        assert_refused(lambda: create_big_tiff(path, **FORM), str(path), "GiB", "OME-Zarr")
+        assert_refused(lambda: big_tiff(path).create(), str(path), "GiB", "OME-Zarr")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
     def test_full_disk(self, tmp_path):
         path = tmp_path / "map.tif"
-        create_big_tiff(path, **FORM)
-        file = open_big_tiff(path)
+        file = big_tiff(path)
+        file.create()
+        assert file.read((0, 0), slice(0, 5), slice(0, 5)).shape == (5, 5)
         file.file.unlink()
         file.file.symlink_to("/dev/full")
         assert_refused(
@@ -211,13 +211,13 @@ def write_piece(file, plane, rows, columns):
 
 def test_processes_write_at_once(tmp_path):
     path = tmp_path / "map.tif"
-    create_big_tiff(path, **FORM)
-    file = open_big_tiff(path)
+    file = big_tiff(path)
+    file.create()
     assert pickle.loads(pickle.dumps(file)) == file
     tasks = [
         (file, plane, *part) for plane in np.ndindex(2, 3) for part in pieces((70, 101), (9, 50))
     ]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         list(pool.map(write_piece, *zip(*tasks, strict=True)))
-    finish_big_tiff(path)
+    file.finish()
     np.testing.assert_array_equal(tifffile.imread(path), MAP)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.stacks import rendered as benchmark
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from tests.detection.test_real_data import folder
 
 

@@ -18,10 +18,10 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig
-from napari_defocus.io import ngff_writer as ome_zarr
+from napari_defocus.io import atomic
+from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.base import array_source
 from napari_defocus.io.open import open_source
-from napari_defocus.io.unfinished import partial_path
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.tiled import api as tiled_files
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles, fit_memory, memory_needed
@@ -81,8 +81,8 @@ def contents(folder):
 
 def run_tiles(source, out, tasks=None, form="zarr", config=METRIC, **options):
     tasks = tasks or Tasks("synchronous")
-    tiling = TileConfig(SIDE, form)
-    return detect_file_in_tiles(source, out, NAMES, load_metric(), config, tiling, tasks, **options)
+    tiling = TileConfig(SIDE, form, NAMES[2:], options.pop("overwrite", False))
+    return detect_file_in_tiles(source, out, load_metric(), config, tiling, tasks, **options)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_the_mean_as_threshold_of_refinement_is_that_of_the_plane(image, tmp_pat
     whole = detect(IMAGE, load_metric(), config)
     found = read_zarr(tmp_path / "image.blur.ome.zarr")
     np.testing.assert_allclose(found, whole.blur, rtol=0, atol=1e-6)
-    assert run.worked["sum"] == run.worked["judge"]
+    assert run.worked["sum"] == run.worked["predict"]
     assert run.worked["mean"] == 1
 
 
@@ -194,9 +194,9 @@ class TestCalibration:
         source = open_source(found / inside) if inside == "." else None
         if source:
             assert source.axes == "TCZYX"
-            assert source.scale["X"] == 0.75
-            assert source.translate["Y"] == -20
-            assert source.units["Z"] == "micrometer"
+            assert source.grid.scale["X"] == 0.75
+            assert source.grid.translate["Y"] == -20
+            assert source.grid.units["Z"] == "micrometer"
 
     def test_readers_of_ome_zarr_find_the_mask_as_labels(self, found):
         ome = pytest.importorskip("ome_zarr.reader")
@@ -260,7 +260,7 @@ class TestCalibration:
         run_tiles(source, tmp_path / "stack", form="tif")
         again = open_source(tmp_path / "stack.mask.tif")
         assert (again.axes, again.shape) == ("ZYX", stack.shape)
-        assert again.scale == pytest.approx({"Z": 2.0, "Y": 0.5, "X": 0.5})
+        assert again.grid.scale == pytest.approx({"Z": 2.0, "Y": 0.5, "X": 0.5})
         assert again.pixel_size_um == pytest.approx(0.5)
 
 
@@ -284,9 +284,9 @@ class TestGoingOn:
     def test_finished_tiles_are_not_worked_again(self, image, tmp_path):
         source = open_source(image)
         self.stopped(source, tmp_path / "image", 20)
-        store = tmp_path / ".image.partial"
+        store = tmp_path / ".partial-image"
         kept = {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")}
-        valid = sum(path.parent.name == "judge" for path in kept)
+        valid = sum(path.parent.name == "predict" for path in kept)
         assert valid > 2
         seen = {}
 
@@ -296,7 +296,7 @@ class TestGoingOn:
 
         run = run_tiles(source, tmp_path / "image", on_event=look)
         assert seen == kept
-        assert run.worked["judge"] == 12 - valid
+        assert run.worked["predict"] == 12 - valid
 
     @pytest.mark.parametrize("form", FORMATS)
     @pytest.mark.parametrize("named", [1, 2, 3])
@@ -314,15 +314,13 @@ class TestGoingOn:
                     run_tiles(source, folder / "image", form=form)
             run = run_tiles(source, folder / "image", form=form)
             assert set(run.worked.values()) == {0}
-            found = contents(folder)
-            leftovers = {name for name in found if name.endswith(".tif.json")}
-            assert {n: b for n, b in found.items() if n not in leftovers} == expected[form]
+            assert contents(folder) == expected[form]
 
     def kill_at_name(self, patch, named, where):
         count = iter(range(1, 100))
-        real = ome_zarr.give_name
+        real = atomic.finish
 
-        def give_name(*arguments):
+        def finish(*arguments):
             last = next(count) == named
             if last and where == "before":
                 raise KeyboardInterrupt
@@ -330,8 +328,8 @@ class TestGoingOn:
             if last:
                 raise KeyboardInterrupt
 
-        patch.setattr("napari_defocus.io.ngff_writer.give_name", give_name)
-        patch.setattr("napari_defocus.io.tiff_writer.give_name", give_name)
+        patch.setattr("napari_defocus.io.ngff_writer.finish", finish)
+        patch.setattr("napari_defocus.io.tiff_writer.finish", finish)
 
     def test_between_the_record_and_the_end(self, image, expected, tmp_path):
         source = open_source(image)
@@ -351,20 +349,21 @@ class TestGoingOn:
     @pytest.mark.parametrize("changed", ["image", "settings", "tile", "names"])
     def test_what_another_run_left_is_not_used(self, image, tmp_path, changed):
         self.stopped(open_source(image), tmp_path / "image", 30)
-        source, config, tiling, names = open_source(image), METRIC, TileConfig(SIDE), NAMES
+        source, config = open_source(image), METRIC
+        tiling = TileConfig(SIDE, maps=NAMES[2:])
         if changed == "image":
             source = array_source(IMAGE[::-1].copy())
         elif changed == "settings":
             config = replace(METRIC, caution=0.0)
         elif changed == "tile":
-            tiling = TileConfig(SIDE + 16)
+            tiling = replace(tiling, side=SIDE + 16)
         else:
-            names = NAMES[:2]
+            tiling = replace(tiling, maps=())
         for folder in (tmp_path / "image", tmp_path / "alone"):
             run = detect_file_in_tiles(
-                source, folder, names, load_metric(), config, tiling, Tasks("synchronous")
+                source, folder, load_metric(), config, tiling, Tasks("synchronous")
             )
-            assert run.worked["judge"] == len(
+            assert run.worked["predict"] == len(
                 list(np.ndindex(*[-(-s // tiling.side) for s in IMAGE.shape]))
             )
         found = [contents(tmp_path / f"{stem}.blur.ome.zarr") for stem in ("image", "alone")]
@@ -374,12 +373,12 @@ class TestGoingOn:
 
     def test_a_damaged_leftover_is_told_with_what_to_do(self, image, tmp_path):
         self.stopped(open_source(image), tmp_path / "image", 20)
-        left = sorted((tmp_path / ".image.partial/judge").iterdir())[0]
+        left = sorted((tmp_path / ".partial-image/predict").iterdir())[0]
         left.write_bytes(left.read_bytes()[:100])
         with pytest.raises(DefocusError) as caught:
             run_tiles(open_source(image), tmp_path / "image")
         assert str(left) in str(caught.value)
-        assert f"delete {tmp_path / '.image.partial'} and start again" in str(caught.value)
+        assert f"delete {tmp_path / '.partial-image'} and start again" in str(caught.value)
 
     def test_lost_maps_are_made_anew(self, image, expected, tmp_path):
         self.stopped(open_source(image), tmp_path / "image", 60)
@@ -418,18 +417,16 @@ def test_tiles_are_raised_to_what_the_detector_takes(image, tmp_path):
     run = detect_file_in_tiles(
         array_source(IMAGE[:64, :64]),
         tmp_path / "a",
-        NAMES,
         load_metric(),
         METRIC,
         tiling,
         Tasks("synchronous"),
     )
-    assert run.worked["judge"] == 16  # of 16 x 16 pixels
+    assert run.worked["predict"] == 16  # of 16 x 16 pixels
     with pytest.raises(DefocusError, match="tile is 0"):
         detect_file_in_tiles(
             open_source(image),
             tmp_path / "b",
-            NAMES,
             load_metric(),
             METRIC,
             TileConfig(0),
@@ -463,7 +460,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
         patch.setattr(write, write_or_fail)
         with pytest.raises(DefocusError, match=r"cannot write .*: No space left on device"):
             run_tiles(source, tmp_path / "image", form=form)
-    done = len(list((tmp_path / ".image.partial").rglob("*.safetensors")))
+    done = len(list((tmp_path / ".partial-image").rglob("*.safetensors")))
     assert done >= min(left, 5)
     run = run_tiles(source, tmp_path / "image", form=form)
     assert contents(tmp_path) == expected[form]
@@ -519,7 +516,7 @@ from napari_defocus.tiled.executors import Tasks
 from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
 folder = Path({str(tmp_path)!r})
 detect_file_in_tiles(
-    open_source(folder / "image.zarr"), folder / "image", ("blur", "mask"), load_metric(),
+    open_source(folder / "image.zarr"), folder / "image", load_metric(),
     DetectionConfig(detector="metric"), TileConfig({side}), Tasks("threads", {workers}),
 )
 # Of this program alone: what getrusage tells begins with that of its parent.

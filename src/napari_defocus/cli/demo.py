@@ -7,7 +7,7 @@ import numpy as np
 from napari_defocus.cli._options import add_out
 from napari_defocus.cli.detect import Request, detect_file
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.metric.local_metric import load_metric
 
 

@@ -1,17 +1,17 @@
 """The command `detect`: images of any size in, maps out."""
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import (
@@ -31,11 +31,11 @@ from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import detector_for
 from napari_defocus.detection.postprocess import Detection
-from napari_defocus.io.axes import check_axes, planes_last
-from napari_defocus.io.base import digest, file_identity, location
+from napari_defocus.io.base import ImageSource, digest, file_identity, location
+from napari_defocus.io.folder import find_images
 from napari_defocus.io.manifest import RunRecord
+from napari_defocus.io.maps import SIDE, MapFiles, map_names
 from napari_defocus.io.open import is_zarr, open_source
-from napari_defocus.io.raster import find_images, read_image, write_tiff
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class Request:
     overwrite: bool = False
     resume: bool = False
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """What to write beside blur map and mask that is a map."""
+        return tuple(name for name in self.names if name != "picture")
+
     @cached_property
     def record(self) -> RunRecord:
         """The record of what is in the folder of the results."""
@@ -82,20 +87,15 @@ class Request:
         """Return all that the results of an input depend on."""
         return self._identity | {"input": fingerprint}
 
+    def may_replace(self, path: Path) -> bool:
+        """Check whether an output that exists may be replaced."""
+        return self.overwrite or (self.resume and self.record.mine(path))
+
     @cached_property
     def _identity(self) -> dict[str, Any]:
         outputs = ["blur", "mask", *self.names]
         known = result_identity("", self.metric, self.config)
         return {**known, "axes": self.axes, "outputs": outputs}
-
-    def wanted(self, pixel_size_um: float | None) -> list[str]:
-        """List the endings of the files that are asked for."""
-        names = ["blur", "mask"]
-        names += ["confidence"] * ("confidence" in self.names)
-        if "radius" in self.names:
-            units = ["px", "um"] if pixel_size_um else ["px"]
-            names += [f"{name}_{unit}" for unit in units for name in ("radius", "radius_error")]
-        return [f"{name}.tif" for name in names] + ["overview.png"] * ("picture" in self.names)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -215,16 +215,12 @@ def _sources(inputs: Sequence[str | Path]) -> tuple[list[str | Path], int]:
     for given in inputs:
         try:
             place = location(given)
-            found = [place] if _is_zarr(place) else find_images([Path(place)])
+            found = [place] if is_zarr(place) else find_images([Path(place)])
             sources.update(dict.fromkeys(found))
         except DefocusError as error:
             failed += 1
             report_error(error)
     return list(sources), failed
-
-
-def _is_zarr(place: str | Path) -> bool:
-    return isinstance(place, str) or is_zarr(place)
 
 
 def _stem(source: str | Path) -> str:
@@ -248,76 +244,55 @@ def _tasks(options: argparse.Namespace) -> Iterator["Tasks | None"]:
 
 
 def _detect_input(
-    source: str | Path,
+    place: str | Path,
     stem: str,
     request: Request,
     options: argparse.Namespace,
     tasks: "Tasks | None",
 ) -> Iterator[Path]:
-    if tasks is not None or _is_zarr(source) or _is_large(Path(source)):
-        yield from _detect_tiled(source, stem, request, options, tasks)
-    else:
-        yield from detect_file(Path(source), stem, request)
+    form = options.format or ("zarr" if is_zarr(place) else "tif")
+    if isinstance(place, Path) and tasks is None and not is_zarr(place):
+        identity = _identity_whole(place, request, form)
+        if request.resume and (finished := request.record.finished(stem, identity)):
+            yield from finished
+            return
+        image = open_source(place, request.axes)
+        if math.prod(image.shape) <= MOST_PIXELS:
+            yield from _detect_whole(image, stem, request, form, identity)
+            return
+    yield from _detect_tiled(place, stem, request, form, options, tasks)
 
 
-def _is_large(path: Path) -> bool:
-    # Compressed files seldom hold more than 8 pixels a byte; smaller ones need not be opened.
-    if not path.is_file() or path.stat().st_size < MOST_PIXELS // 8:
-        return False
-    return int(np.prod(open_source(path).shape, dtype=np.int64)) > MOST_PIXELS
+def detect_file(path: Path, stem: str, request: Request) -> list[Path]:
+    """Detect defocus in one image file that fits into memory, and write the maps as TIFF."""
+    identity = _identity_whole(path, request, "tif")
+    return _detect_whole(open_source(path, request.axes), stem, request, "tif", identity)
 
 
-def detect_file(source: Path, stem: str, request: Request) -> list[Path]:
-    """Detect defocus in one image file that fits into memory, and write the maps.
+def _identity_whole(path: Path, request: Request, form: str) -> dict[str, Any]:
+    try:
+        found = request.identity(digest(file_identity(path)))
+    except OSError as error:
+        raise DefocusError(f"cannot read {path}: {error.strerror or error}") from error
+    return found if form == "tif" else found | {"format": form}
 
-    Returns
-    -------
-    list of Path
-        What was written or, where finished results are left alone, is there.
-    """
-    record = request.record
-    identity = request.identity(digest(file_identity(source)))
-    if request.resume and (finished := record.finished(stem, identity)):
-        return finished
 
-    def replaceable(path: Path) -> bool:
-        return request.overwrite or (request.resume and record.mine(path))
-
-    for name in request.wanted(None):
-        path = request.out / f"{stem}.{name}"
-        refuse_existing(path, replaceable(path))
-    image = read_image(source)
-    data, axes = _in_order(image.data, request.axes or image.axes)
-    wanted = request.wanted(image.pixel_size_um)
-    outputs = [request.out / f"{stem}.{name}" for name in wanted]
-    for path in outputs:  # those in micrometres are known only now
-        refuse_existing(path, replaceable(path))
-    detection = detect_image(data, request.metric, request.config, axes=axes)
-    for path, name in zip(outputs, wanted, strict=True):
-        if name == "overview.png":
-            _overview(path, data, detection, replaceable(path))
-        else:
-            write_tiff(
-                path,
-                _result(detection, name.removesuffix(".tif"), image.pixel_size_um),
-                axes=axes.removesuffix("S"),
-                pixel_size_um=image.pixel_size_um,
-                overwrite=replaceable(path),
-            )
-    record.add(stem, identity, outputs)
+def _detect_whole(
+    image: ImageSource, stem: str, request: Request, form: str, identity: dict[str, Any]
+) -> list[Path]:
+    """Detect defocus in an image that fits into memory, and list what was written."""
+    files = MapFiles(request.out / stem, map_names(request.maps, image.grid), image.grid, form)
+    overview = request.out / f"{stem}.overview.png"
+    outputs = files.outputs() + [overview] * ("picture" in request.names)
+    for output in outputs:
+        refuse_existing(output, request.may_replace(output))
+    data = image.read_whole()
+    detection = detect_image(data, request.metric, request.config, axes=image.axes)
+    files.save(vars(detection), request.may_replace)
+    if overview in outputs:
+        _overview(overview, data, detection, request.may_replace(overview))
+    request.record.add(stem, identity, outputs)
     return outputs
-
-
-def _in_order(data: npt.NDArray[Any], axes: str) -> tuple[npt.NDArray[Any], str]:
-    """Bring planes and their colours last."""
-    standard, order = planes_last(check_axes(axes, data.shape))
-    return data.transpose(order), standard
-
-
-def _result(detection: Detection, name: str, pixel_size_um: float | None) -> npt.NDArray[Any]:
-    field, _, unit = name.rpartition("_") if name.endswith(("_px", "_um")) else (name, "", "")
-    values: npt.NDArray[Any] = getattr(detection, field)
-    return np.asarray(values * np.float32(pixel_size_um)) if unit == "um" else values
 
 
 def _overview(path: Path, image: npt.NDArray[Any], detection: Detection, overwrite: bool) -> None:
@@ -331,52 +306,41 @@ def _overview(path: Path, image: npt.NDArray[Any], detection: Detection, overwri
 
 
 def _detect_tiled(
-    source: str | Path,
+    place: str | Path,
     stem: str,
     request: Request,
+    form: str,
     options: argparse.Namespace,
     tasks: "Tasks | None",
 ) -> list[Path]:
     """Detect defocus in an image of any size, tile by tile."""
-    from napari_defocus.tiled.api import (
-        SIDE,
-        TileConfig,
-        detect_file_in_tiles,
-        fit_memory,
-    )
+    from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles, fit_memory
     from napari_defocus.tiled.executors import tasks_on
-    from napari_defocus.tiled.outputs import MapFiles
 
+    if "picture" in request.names:
+        print(f"{place}: no overview of an image worked in tiles", file=sys.stderr)
     # Workers may have another working directory.
-    place = source.absolute() if isinstance(source, Path) else source
-    image = open_source(place, request.axes, missing=options.missing)
-    form = options.format or ("zarr" if _is_zarr(source) else "tif")
-    tiling = TileConfig(options.tile or SIDE, form)
-    names = [name.removesuffix(".tif") for name in request.wanted(None)]
-    if "overview.png" in names:
-        names.remove("overview.png")
-        print(f"{source}: no overview of an image worked in tiles", file=sys.stderr)
-    record = request.record
+    absolute = place.absolute() if isinstance(place, Path) else place
+    image = open_source(absolute, request.axes, missing=options.missing)
+    tiling = TileConfig(options.tile or SIDE, form, request.maps)
     identity = request.identity(image.fingerprint())
-    identity |= {"tiles": asdict(tiling), "missing": options.missing}
-    if request.resume and (finished := record.finished(stem, identity)):
+    identity |= {"tiles": {"side": tiling.side, "format": form}, "missing": options.missing}
+    if request.resume and (finished := request.record.finished(stem, identity)):
         return finished
-    files = MapFiles(request.out / stem, tuple(names), form)
+    files = MapFiles(request.out / stem, map_names(request.maps, image.grid), image.grid, form)
     there = [path for path in files.outputs() if path.exists()]
-    replaceable = request.overwrite or (request.resume and all(map(record.mine, there)))
+    tiling = replace(tiling, overwrite=all(map(request.may_replace, there)))
     with interruptible() as should_stop, tasks_on() if tasks is None else nullcontext(tasks) as on:
         if options.memory is not None:
             tiling = fit_memory(tiling, options.memory, image, request.metric, request.config, on)
         run = detect_file_in_tiles(
             image,
             request.out / stem,
-            names,
             request.metric,
             request.config,
             tiling,
             on,
-            overwrite=replaceable,
-            record=partial(record.add, stem, identity),
+            record=partial(request.record.add, stem, identity),
             on_event=Progress(),
             should_stop=should_stop,
         )

@@ -70,7 +70,7 @@ def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
 def _patches_of(
     place: str, options: argparse.Namespace, should_stop: ShouldStop
 ) -> Iterator[PatchSet]:
-    from napari_defocus.io.open import open_stack_source
+    from napari_defocus.io.folder import open_stack_source
     from napari_defocus.stacks.planes import stacks_in
     from napari_defocus.stacks.training_labels import patches_from_planes
 

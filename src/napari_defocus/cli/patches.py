@@ -9,7 +9,7 @@ import numpy.typing as npt
 from napari_defocus.cli._console import refuse_existing
 from napari_defocus.cli._options import add_out, add_setting, config_from
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.raster import read_image, read_labels
+from napari_defocus.io.open import read_image, read_labels
 from napari_defocus.labels.classes import annotation_from_mask
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, save_patch_set
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from napari_defocus.cli._options import add_out, add_planes, add_setting, config
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.base import ImageSource
-from napari_defocus.io.folder import FolderSource
-from napari_defocus.io.open import open_stack_source
-from napari_defocus.io.raster import read_labels, write_tiff
+from napari_defocus.io.folder import FolderSource, open_stack_source
+from napari_defocus.io.open import read_labels
 from napari_defocus.io.tables import column_rows, write_csv
+from napari_defocus.io.tiff_writer import write_image
 from napari_defocus.plot.curves import save_curve
 from napari_defocus.stacks.api import EXTREMA, FocusStack, StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import score_labels
@@ -97,11 +97,12 @@ def _write_stack(
         data = found.maps.pop(name)
         letters = found.axes.replace("C", "") if options.channel is not None else found.axes
         axes = found.axes if name == "fused" else letters
-        write_tiff(
+        axes += "YXS" if data.ndim == len(axes) + 3 else "YX"
+        grid = source.grid.without(*(set(source.axes) - set(axes)))
+        write_image(
             paths[f"{name}.tif"],
             data,
-            axes=axes + ("YXS" if data.ndim == len(axes) + 3 else "YX"),
-            pixel_size_um=source.pixel_size_um,
+            replace(grid, shape=data.shape),
             overwrite=options.overwrite,
         )
     write_csv(paths["planes.csv"], found.planes, overwrite=options.overwrite)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.open import read_image
 from napari_defocus.labels.classes import annotation_from_mask
 
 FOLDER = Path(__file__).parents[1] / "sample_data"

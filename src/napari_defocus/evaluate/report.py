@@ -26,7 +26,7 @@ from napari_defocus.evaluate.scores import (
     trivial_scores,
 )
 from napari_defocus.io.atomic import whole_file, write_json
-from napari_defocus.io.raster import read_image, read_labels
+from napari_defocus.io.open import read_image, read_labels
 
 FORMAT_VERSION = 1  # of the JSON file's layout
 MAP_SUFFIXES = (".blur.tif", ".npy", ".png", ".tif")  # behind the image's name, first come first

@@ -1,9 +1,14 @@
-"""Files written whole or not at all."""
+"""Files and folders written whole or not at all: under an unfinished name until they are whole.
+
+Small files are written at once (`whole_file`). Large outputs are written by several processes over
+hours, and a later run goes on with them: their unfinished name is known (`partial_path`).
+"""
 
 import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,9 +19,68 @@ import numpy as np
 from napari_defocus.core.errors import DefocusError
 
 
+def partial_path(path: Path) -> Path:
+    """Return the name under which `path` is written until it is whole.
+
+    It is the same in each process and each run, so that a run can be resumed, lies in the same
+    folder, and is hidden, so that it is not taken for an input.
+    """
+    return path.with_name(f".partial-{path.name}")
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raise DefocusError where `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+
+
+def finish(path: Path, overwrite: bool) -> None:
+    """Flush what was written under `partial_path(path)`, file or folder, and name it `path`.
+
+    Raises
+    ------
+    DefocusError
+        Where `path` exists and may not be replaced, or cannot be written.
+    """
+    partial = partial_path(path)
+    check_new(path, overwrite)
+    try:
+        _flush(partial)
+        if path.is_dir():  # a folder cannot be renamed over another
+            old = path.with_name(f".old-{secrets.token_hex(4)}-{path.name}")
+            path.replace(old)
+            partial.replace(path)
+            shutil.rmtree(old)
+        else:
+            partial.replace(path)
+    except OSError as error:
+        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def discard(path: Path) -> None:
+    """Remove what lies under `partial_path(path)`, if anything does."""
+    partial = partial_path(path)
+    try:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise DefocusError(f"cannot remove {partial}: {error.strerror or error}") from error
+
+
+def _flush(partial: Path) -> None:
+    """Bring it to the disk before it gets its name."""
+    if partial.is_file():
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+    elif hasattr(os, "sync"):  # not on Windows; one call for what may be a million files
+        os.sync()
+
+
 @contextmanager
 def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path` that becomes `path` only when the block succeeds.
+    """Yield a temporary path beside `path` that becomes `path` only when the block succeeds.
 
     Parameters
     ----------
@@ -39,8 +103,7 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
         raise DefocusError(f"cannot write {str(path)!r}: it names no file")
     temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
-        if path.exists() and not overwrite:
-            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+        check_new(path, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
@@ -87,7 +150,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Give `value` in types that JSON knows."""
+    """Return `value` in types that JSON knows."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):

@@ -14,19 +14,7 @@ COLOUR_SIZES = (1, 2, 3, 4)
 
 
 def check_axes(axes: str, shape: tuple[int, ...]) -> str:
-    """Tell whether axes fit a shape.
-
-    Parameters
-    ----------
-    axes : str
-        A letter for each dimension, in any order, upper or lower case.
-    shape : tuple of int
-        The sizes of the dimensions.
-
-    Returns
-    -------
-    str
-        The axes in upper case.
+    """Check that axes, in any order and case, fit a shape, and return them in upper case.
 
     Raises
     ------
@@ -62,17 +50,7 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
 
 
 def guess_axes(shape: tuple[int, ...]) -> str:
-    """Give the axes of a plane, which alone can be told from a shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The sizes of the dimensions.
-
-    Returns
-    -------
-    str
-        ``YX``, or ``YXS`` where there are three dimensions and the last has 1 to 4.
+    """Return ``YX``, or ``YXS`` where there are three dimensions and the last has 1 to 4.
 
     Raises
     ------
@@ -90,19 +68,9 @@ def guess_axes(shape: tuple[int, ...]) -> str:
 
 
 def planes_last(axes: str) -> tuple[str, tuple[int, ...]]:
-    """Give the standard order: leading axes as they come, then rows and columns, then colours.
+    """Return checked axes in the standard order, and what `numpy.transpose` needs to make it.
 
-    Parameters
-    ----------
-    axes : str
-        Checked axes (`check_axes`), upper case.
-
-    Returns
-    -------
-    axes : str
-        In the standard order: "XYCZ" becomes "CZYX".
-    order : tuple of int
-        What `numpy.transpose` needs to bring an array of the given axes into it.
+    That is leading axes as they come, then rows and columns, then colours: "CZYX" of "XYCZ".
     """
     last = "YXS" if "S" in axes else "YX"
     standard = "".join(letter for letter in axes if letter not in last) + last
@@ -110,18 +78,8 @@ def planes_last(axes: str) -> tuple[str, tuple[int, ...]]:
 
 
 def plane_name(axes: str, index: tuple[int, ...]) -> str:
-    """Name a plane in messages, counted from 0 as napari's sliders do.
+    """Name a plane in messages, counted from 0 as napari's sliders do, such as ``T=0, Z=3``.
 
-    Parameters
-    ----------
-    axes : str
-        In the standard order; letters behind the leading ones do not matter.
-    index : tuple of int
-        The place of the plane along each leading axis.
-
-    Returns
-    -------
-    str
-        Such as ``T=0, Z=3``; empty where there are no leading axes.
+    `index` is its place along each leading axis; without any the name is empty.
     """
     return ", ".join(f"{letter}={place}" for letter, place in zip(axes, index, strict=False))

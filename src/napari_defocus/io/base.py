@@ -1,4 +1,7 @@
-"""Images that are read piece by piece: files larger than memory, Zarr on disk or behind a URL."""
+"""Images that are read plane by plane and piece by piece, wherever they are.
+
+A source is a file, a Zarr on disk or behind a URL, or an array in memory.
+"""
 
 import hashlib
 import re
@@ -13,7 +16,7 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
-from napari_defocus.io.raster import read_image
+from napari_defocus.io.grid import Grid
 
 Array = npt.NDArray[Any]
 # An index or a slice with start and stop for each dimension as stored.
@@ -42,16 +45,13 @@ class ImageSource(ABC):
         Type of the pixels.
     block : (int, int)
         Rows and columns that are read together at least: reading less costs as much.
-    scale, translate : dict, optional
-        By axis letter: the distance between two pixels, and the place of the centre of the first.
-    units : dict, optional
-        By axis letter, ``micrometer`` or ``second``: the unit of both. An axis whose unit is
-        unknown is left out.
+    scale, translate, units : dict, optional
+        By axis letter; see `napari_defocus.io.grid.Grid`.
 
     Attributes
     ----------
-    axes, shape
-        In the standard order: leading axes, then Y and X, then S where there are colours.
+    grid : Grid
+        Axes and sizes in the standard order, and the calibration.
     dtype : dtype
         In the byte order of the machine.
 
@@ -78,13 +78,16 @@ class ImageSource(ABC):
             self._stored_axes = check_axes(axes, shape)
         except DefocusError as error:
             raise DefocusError(f"{name}: {error}") from None
-        self.axes, order = planes_last(self._stored_axes)
-        self.shape = tuple(int(shape[i]) for i in order)
+        standard, order = planes_last(self._stored_axes)
+        self.grid = Grid(
+            standard,
+            tuple(shape[i] for i in order),
+            dict(scale or {}),
+            dict(translate or {}),
+            dict(units or {}),
+        )
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self.block = block
-        self.scale = dict(scale or {})
-        self.translate = dict(translate or {})
-        self.units = dict(units or {})
         self._lock = threading.RLock()
         self._opened: Any = None
         if 0 in self.shape:
@@ -101,16 +104,24 @@ class ImageSource(ABC):
         self.__dict__.update(state, _lock=threading.RLock())
 
     @property
+    def axes(self) -> str:
+        """Letters of the dimensions in the standard order."""
+        return self.grid.axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions in the standard order."""
+        return self.grid.shape
+
+    @property
     def leading(self) -> Plane:
         """Sizes of the leading axes: a plane for each index of `numpy.ndindex(source.leading)`."""
-        return self.shape[: self.axes.index("Y")]
+        return self.grid.leading
 
     @property
     def pixel_size_um(self) -> float | None:
         """Edge of a pixel in micrometres; None where it is unknown or not square (to 1 %)."""
-        x, y = self.scale.get("X", 0.0), self.scale.get("Y", 0.0)
-        known = self.units.get("X") == self.units.get("Y") == "micrometer"
-        return x if known and x > 0 and abs(x - y) <= 0.01 * x else None
+        return self.grid.pixel_size_um
 
     def read(self, plane: Plane = (), rows: slice = ALL, columns: slice = ALL) -> Array:
         """Read a piece of a plane: of the file only the chunks that it touches.
@@ -154,12 +165,21 @@ class ImageSource(ABC):
         data = data.transpose([kept.index(letter) for letter in "YXS" if letter in kept])
         return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
 
-    def missing(self, plane: Plane = (), rows: slice = ALL, columns: slice = ALL) -> list[str]:
-        """Name the chunks of a piece that are not in the store, without reading any.
+    def read_whole(self) -> Array:
+        """Read all planes, in the standard order; see `read`.
 
-        Files other than Zarr are complete, or reading them raises.
+        Raises
+        ------
+        DefocusError
+            Where they do not fit into memory, or one cannot be read.
         """
-        return []
+        try:
+            whole = np.empty(self.shape, self.dtype)
+        except MemoryError as error:
+            raise no_room(self.name) from error
+        for index in np.ndindex(self.leading):
+            whole[index] = self.read(index)
+        return whole
 
     def where(self, plane: Plane) -> str:
         """Name a plane of this image in messages: ``plane Z=3 of stack.tif``."""
@@ -167,7 +187,7 @@ class ImageSource(ABC):
         return f"plane {name} of {self.name}" if name else self.name
 
     def fingerprint(self) -> str:
-        """Tell the content from any other, cheaply, so that a run can be resumed.
+        """Return what tells the content from any other, cheaply, so that a run can be resumed.
 
         Returns
         -------
@@ -180,7 +200,7 @@ class ImageSource(ABC):
         return digest([*seen, *self._identity()])
 
     def _selection(self, plane: Plane, rows: slice, columns: slice) -> Selection:
-        """Say for each dimension as stored what is read."""
+        """Return for each dimension as stored what is read."""
         if len(plane) != len(self.leading) or not all(
             0 <= place < size for place, size in zip(plane, self.leading, strict=True)
         ):
@@ -188,9 +208,7 @@ class ImageSource(ABC):
                 f"{self.name} with axes {self.axes} and shape {self.shape} has no plane "
                 f"{plane_name(self.axes, plane) or plane}; count from 0"
             )
-        parts: dict[str, int | slice] = {
-            letter: int(place) for letter, place in zip(self.axes, plane, strict=False)
-        }
+        parts: dict[str, int | slice] = dict(zip(self.axes, map(int, plane), strict=False))
         sizes = dict(zip(self.axes, self.shape, strict=True))
         for letter, part in (("Y", rows), ("X", columns), ("S", ALL)):
             if letter in sizes:
@@ -199,7 +217,7 @@ class ImageSource(ABC):
         return tuple(parts[letter] for letter in self._stored_axes)
 
     def _handle(self) -> Any:
-        """Give what `_open` opens, once in each process."""
+        """Return what `_open` opens, once in each process."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()
@@ -215,7 +233,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _identity(self) -> Iterable[str | bytes]:
-        """Give what makes the fingerprint."""
+        """Return what makes the fingerprint."""
 
 
 class ArraySource(ImageSource):
@@ -240,29 +258,6 @@ class ArraySource(ImageSource):
         return (self.read(plane).tobytes() for plane in np.ndindex(self.leading))
 
 
-class WholeFileSource(ArraySource):
-    """A file that can only be read whole, such as PNG; it stays in memory."""
-
-    def __init__(self, path: Path, axes: str | None = None) -> None:
-        image = read_image(path)
-        scale = dict.fromkeys("YX", image.pixel_size_um) if image.pixel_size_um else {}
-        super().__init__(
-            str(path),
-            axes or image.axes,
-            image.data,
-            scale=scale,
-            units=dict.fromkeys(scale, "micrometer"),
-        )
-        self._path = path
-        self._opened, self._array = image.data, None
-
-    def _open(self) -> Any:
-        return read_image(self._path).data
-
-    def _identity(self) -> Iterable[str | bytes]:
-        return file_identity(self._path)
-
-
 def array_source(
     array: Any,
     axes: str | None = None,
@@ -281,7 +276,7 @@ def array_source(
     axes : str, optional
         A letter for each dimension; may be left out for planes and colour planes only.
     scale, translate, units : dict, optional
-        See `ImageSource`.
+        See `napari_defocus.io.grid.Grid`.
     name : str
         For messages.
 
@@ -293,18 +288,16 @@ def array_source(
     if not hasattr(array, "shape"):
         array = np.asarray(array)
     axes = axes or guess_axes(tuple(array.shape))
-    chunks = getattr(array, "chunksize", None) or getattr(array, "chunks", None)
-    block = (1, 1)
-    if chunks is not None and len(chunks) == len(axes):
-        rows, columns = (axes.upper().find(letter) for letter in "YX")
-        block = (int(chunks[rows]), int(chunks[columns]))
+    chunks = getattr(array, "chunksize", None) or getattr(array, "chunks", None) or ()
+    sizes = dict(zip(axes.upper(), chunks, strict=False))
+    block = (int(sizes.get("Y", 1)), int(sizes.get("X", 1)))
     return ArraySource(
         name, axes, array, block=block, scale=scale, translate=translate, units=units
     )
 
 
 def location(path: str | Path) -> str | Path:
-    """Tell URLs, given back as text, from paths; a URL made a Path by mistake is mended."""
+    """Return a URL as text and anything else as a Path; a URL made a Path by mistake is mended."""
     # A scheme has two letters or more: C: is a drive. zip://image.zarr::/folder/file.zip is one.
     url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)", str(path))
     if not url:
@@ -314,19 +307,24 @@ def location(path: str | Path) -> str | Path:
     return f"{url[1]}://{url[2]}"
 
 
+def no_room(name: str) -> DefocusError:
+    """Return the error of an image that is larger than memory."""
+    return DefocusError(f"{name} does not fit into memory; crop it or save it in parts")
+
+
 def reason(error: Exception) -> str:
-    """Give the gist of another's exception in one line."""
+    """Return the gist of another's exception in one line."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def file_identity(path: Path) -> list[str]:
-    """Give path, size and time of change, which tell a file's content but for deliberate tricks."""
+    """Return path, size and time of change: another content has others, but for tricks."""
     seen = path.stat()
     return [str(path.resolve()), str(seen.st_size), str(seen.st_mtime_ns)]
 
 
 def digest(parts: Iterable[Any]) -> str:
-    """Digest parts such that where one ends and the next begins counts."""
+    """Return a digest of parts, such that where one ends and the next begins counts."""
     whole = hashlib.sha256()
     for part in parts:
         content = part if isinstance(part, bytes) else str(part).encode()

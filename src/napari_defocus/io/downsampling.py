@@ -11,15 +11,7 @@ Array = npt.NDArray[Any]
 def mean(pixels: Array) -> Array:
     """Halve rows and columns by means of 2 x 2 pixels, of what there is of them at the edges.
 
-    Parameters
-    ----------
-    pixels : ndarray, (Y, X) or (Y, X, S)
-        NaN counts as no pixel.
-
-    Returns
-    -------
-    ndarray, (ceil(Y / 2), ceil(X / 2)) or with S
-        In the same type; integers are rounded.
+    Of (Y, X) or (Y, X, S); NaN counts as no pixel. The type is kept, integers are rounded.
     """
     four = _four(pixels)
     if pixels.dtype.kind != "f":
@@ -31,17 +23,7 @@ def mean(pixels: Array) -> Array:
 
 
 def most_frequent(labels: Array) -> Array:
-    """Halve rows and columns by the most frequent of 2 x 2 labels; of equals, the first in order.
-
-    Parameters
-    ----------
-    labels : ndarray, (Y, X)
-        Of any integer type.
-
-    Returns
-    -------
-    ndarray, (ceil(Y / 2), ceil(X / 2))
-    """
+    """Halve rows and columns by the most frequent of 2 x 2 labels; of equals, the first."""
     four = _four(labels)
     votes = np.stack([(four == one).sum(0, dtype=np.uint8) for one in four])
     return np.asarray(np.take_along_axis(four, votes.argmax(0)[None], 0)[0])

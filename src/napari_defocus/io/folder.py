@@ -1,7 +1,7 @@
-"""A folder of images as one focus stack: each a plane, by name."""
+"""Folders of images: the images in them, and a folder as one focus stack, each a plane, by name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,86 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import ImageSource, Selection, file_identity
-from napari_defocus.io.raster import find_images, read_image
+from napari_defocus.io.base import ImageSource, Selection, file_identity, location
+from napari_defocus.io.open import is_zarr, open_source, read_image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# What detection and stacks write beside images; an all-in-focus image is an image.
+OUTPUT_ENDINGS = (
+    *(f".{name}.tif" for name in ("blur", "mask", "confidence", "altitude", "provenance")),
+    *(f".{name}_{unit}.tif" for name in ("radius", "radius_error") for unit in ("px", "um")),
+    ".overview.png",
+)
+
+
+def find_images(inputs: Sequence[Path]) -> list[Path]:
+    """List the images that files and folders stand for.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files are kept as they are. A folder stands for the image files in it, sorted by name,
+        without subfolders, hidden files and our own outputs (`OUTPUT_ENDINGS`).
+
+    Returns
+    -------
+    list of Path
+        In the order of `inputs`, each path once.
+
+    Raises
+    ------
+    DefocusError
+        Where a path does not exist, or a folder has no images or cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for path in inputs:
+        if path.is_dir():
+            found |= dict.fromkeys(_images_in(path))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise DefocusError(f"{path} does not exist; check its name")
+    return list(found)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise DefocusError(f"cannot read {folder}: {error.strerror or error}") from error
+    images = [
+        folder / name
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES)
+        and not name.lower().endswith(OUTPUT_ENDINGS)
+        and not name.startswith(".")
+    ]
+    if not images:
+        raise DefocusError(f"{folder} holds no PNG, JPEG, BMP or TIFF images; name another folder")
+    return images
+
+
+def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource:
+    """Open a stack: a file, a Zarr, or a folder of equally sized images.
+
+    Parameters
+    ----------
+    place : str or Path
+        See `open_source`; of a folder of images, each is a plane, in the order of the numbers in
+        their names.
+    axes : str, optional
+        A letter for each dimension as stored, where the file does not say; of a folder, the first
+        is along the files.
+
+    Raises
+    ------
+    DefocusError
+        Where there is no such file, it cannot be read, or its axes are unknown.
+    """
+    path = location(place)
+    if isinstance(path, Path) and path.is_dir() and not is_zarr(path):
+        return FolderSource(path, axes)
+    return open_source(place, axes)
 
 
 class FolderSource(ImageSource):
@@ -19,15 +97,14 @@ class FolderSource(ImageSource):
     def __init__(self, folder: Path, axes: str | None = None) -> None:
         self.files = sorted(find_images([folder]), key=lambda path: natural_key(path.name))
         first = read_image(self.files[0])
-        scale = dict.fromkeys("YX", first.pixel_size_um) if first.pixel_size_um else {}
         self._expected = first.data.shape, first.data.dtype
         super().__init__(
             str(folder),
             axes or "Z" + first.axes,
             (len(self.files), *first.data.shape),
             first.data.dtype,
-            scale=scale,
-            units=dict.fromkeys(scale, "micrometer"),
+            scale=dict(first.grid.scale),
+            units=dict(first.grid.units),
         )
 
     def _open(self) -> None:

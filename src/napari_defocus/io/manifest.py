@@ -157,8 +157,7 @@ class RunRecord:
         entries: list[Any] = []
         old = None
         if self._end == 0:
-            head = json.loads(lines[0] if lines else content)
-            if head == {"version": VERSION}:
+            if lines and lines[0] == _line({"version": VERSION}).rstrip():
                 lines = lines[1:]
             else:
                 entries = old = self._of_version_1(json.loads(content))
@@ -177,13 +176,11 @@ class RunRecord:
 
     def _of_version_1(self, record: Any) -> list[Any]:
         """List the entries of a record that was one JSON document, written anew for each image."""
-        if not isinstance(record, dict) or not isinstance(record.get("results", {}), dict):
+        if not isinstance(record, dict) or not isinstance(record.get("results"), dict):
             raise self._unreadable("it is no record of results")
         version = record.get("version")
         if type(version) is not int or version != 1:
             raise self._unreadable(f"version {reprlib.repr(version)} is not known here")
-        if "results" not in record:
-            raise self._unreadable("it is no record of results")
         return [
             {"stem": stem, **entry} if isinstance(entry, dict) else entry
             for stem, entry in record["results"].items()

@@ -1,86 +1,75 @@
-"""What an OME-Zarr 0.5 says of itself: axes, scale and position of each level, labels.
+"""What an OME-Zarr 0.5 tells of itself: axes, scale and position of each level, labels.
 
 The specification: https://ngff.openmicroscopy.org/0.5/
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import write_json
+from napari_defocus.io.grid import Grid
 
 VERSION = "0.5"
 TOP = 1024
 """Levels are added until rows and columns are at most so many."""
 _KINDS = {"T": "time", "C": "channel", "S": "channel", "Z": "space", "Y": "space", "X": "space"}
-Numbers = dict[str, float]
+Colours = dict[int, tuple[int, int, int, int]]
 
 
-def describe_image(
-    axes: str,
-    levels: int,
-    name: str,
-    scale: Numbers,
-    translate: Numbers,
-    units: dict[str, str],
-) -> dict[str, Any]:
+def describe_image(grids: Sequence[Grid], name: str) -> dict[str, Any]:
     """Describe a multiscale image.
 
     Parameters
     ----------
-    axes : str
-        As `ome_order` gives them.
-    levels : int
-        Their number; rows and columns are halved from each to the next.
+    grids : sequence of Grid
+        Of the levels, see `level_grids`.
     name : str
         What viewers call it.
-    scale, translate, units : dict
-        By axis letter; see `napari_defocus.io.base.ImageSource`.
 
     Returns
     -------
     dict
         The attribute ``ome`` of the group. Axes without a scale have 1.
     """
-    datasets = []
-    for level in range(levels):
-        factors = dict.fromkeys("YX", 2.0**level)
-        steps = [scale.get(letter, 1.0) * factors.get(letter, 1.0) for letter in axes]
-        # A pixel made of several has its centre between theirs.
-        places = [
-            translate.get(letter, 0.0) + scale.get(letter, 1.0) * (factors.get(letter, 1.0) - 1) / 2
-            for letter in axes
-        ]
-        transformations = [
-            {"type": "scale", "scale": steps},
-            {"type": "translation", "translation": places},
-        ]
-        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    axes, units = ome_order(grids[0].axes), grids[0].units
     described = {
         "name": name,
         "axes": [_describe_axis(letter, units) for letter in axes],
-        "datasets": datasets,
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [grid.scale.get(a, 1.0) for a in axes]},
+                    {
+                        "type": "translation",
+                        "translation": [grid.translate.get(a, 0.0) for a in axes],
+                    },
+                ],
+            }
+            for level, grid in enumerate(grids)
+        ],
     }
     return {"version": VERSION, "multiscales": [described]}
 
 
-def describe_labels(
-    is_part_of_image: bool, colors: dict[int, tuple[int, int, int, int]] | None
-) -> dict[str, Any]:
+def describe_labels(is_part_of_image: bool, colours: Colours) -> dict[str, Any]:
     """Describe labels: their colours, and where their image is."""
     described: dict[str, Any] = {}
-    if colors:
+    if colours:
         described["colors"] = [
-            {"label-value": int(number), "rgba": [int(part) for part in color]}
-            for number, color in sorted(colors.items())
+            {"label-value": int(number), "rgba": [int(part) for part in colour]}
+            for number, colour in sorted(colours.items())
         ]
     if is_part_of_image:
         described["source"] = {"image": "../../"}
     return described
 
 
-def _describe_axis(letter: str, units: dict[str, str]) -> dict[str, str]:
+def _describe_axis(letter: str, units: Mapping[str, str]) -> dict[str, str]:
     described = {"name": "c" if letter == "S" else letter.lower()}
     if letter in _KINDS:
         described["type"] = _KINDS[letter]
@@ -90,7 +79,7 @@ def _describe_axis(letter: str, units: dict[str, str]) -> dict[str, str]:
 
 
 def ome_order(axes: str) -> str:
-    """Give the order in which OME-Zarr wants axes, which are in the standard one.
+    """Return the order in which OME-Zarr wants axes, which are in the standard one.
 
     Raises
     ------
@@ -106,28 +95,56 @@ def ome_order(axes: str) -> str:
     return "".join(letter for letter in "T" + "".join(others) + "ZYX" if letter in axes)
 
 
-def level_shapes(axes: str, shape: tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
-    """Halve rows and columns, rounded up, for each level; by default until both are <= `TOP`."""
-    y = axes.index("Y")
-    shapes = [tuple(shape)]
-    while len(shapes) < levels if levels else max(shapes[-1][y : y + 2]) > TOP:
-        last = shapes[-1]
-        half = tuple(-(-size // 2) for size in last[y : y + 2])
-        shapes.append((*last[:y], *half, *last[y + 2 :]))
-    return shapes
+def level_grids(grid: Grid, levels: int | None) -> list[Grid]:
+    """Halve rows and columns, rounded up, for each level; by default until both are <= `TOP`.
+
+    Raises
+    ------
+    DefocusError
+        Where OME-Zarr cannot hold the axes.
+    """
+    ome_order(grid.axes)
+    grids = [grid]
+    while len(grids) < levels if levels else max(grids[-1].plane_shape) > TOP:
+        last, factor = grids[-1], 2 ** len(grids)
+        half = iter(-(-size // 2) for size in last.plane_shape)
+        shape = [
+            next(half) if letter in "YX" else size
+            for letter, size in zip(last.axes, last.shape, strict=True)
+        ]
+        steps = {letter: grid.scale.get(letter, 1.0) for letter in "YX"}
+        # A pixel made of several has its centre between theirs.
+        places = {
+            a: grid.translate.get(a, 0.0) + step * (factor - 1) / 2 for a, step in steps.items()
+        }
+        wider = {letter: step * factor for letter, step in steps.items()}
+        grids.append(
+            replace(
+                grid,
+                shape=tuple(shape),
+                scale={**grid.scale, **wider},
+                translate={**grid.translate, **places},
+            )
+        )
+    return grids
 
 
-def write_group(folder: Path, attributes: dict[str, Any]) -> None:
-    """Write a Zarr group of these attributes, whole or not at all."""
-    described = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+def write_group(folder: Path, ome: dict[str, Any]) -> None:
+    """Write a Zarr group with what OME says of it, whole or not at all."""
+    described = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
     write_json(folder / "zarr.json", described)
 
 
-def read_attributes(folder: Path) -> dict[str, Any] | None:
-    """Read the attributes of a group; None where it is not there or not whole."""
+def add_label_image(path: Path) -> None:
+    """Add a label image to the list of those that its image has."""
+    names = [name for name in _listed(path.parent) if name != path.name]
+    write_group(path.parent, {"version": VERSION, "labels": [*names, path.name]})
+
+
+def _listed(folder: Path) -> list[str]:
+    """Read which labels a group lists; none where it is not there or not whole."""
     try:
         described = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-        found = described["attributes"]
+        return list(described["attributes"]["ome"]["labels"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, dict) else None
+        return []

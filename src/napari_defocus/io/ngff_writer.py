@@ -1,11 +1,12 @@
-"""Maps written as OME-Zarr 0.5, with all levels, block by block and by several processes at once.
+"""Images written as OME-Zarr 0.5, with all levels, block by block and by several processes at once.
 
-All is written below `partial_path(path)` and gets its name by `finish_pyramid` when no chunk is
-missing. So what bears its name is whole; each chunk is itself written whole or not at all.
+All is written below an unfinished name, and gets its name when no chunk is missing. So what bears
+its name is whole; each chunk is itself written whole or not at all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,291 +15,197 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.axes import check_axes, planes_last
+from napari_defocus.io.atomic import discard, finish, partial_path
 from napari_defocus.io.downsampling import mean, most_frequent
+from napari_defocus.io.grid import Grid
 from napari_defocus.io.ngff_metadata import (
-    VERSION,
+    Colours,
+    add_label_image,
     describe_image,
     describe_labels,
-    level_shapes,
+    level_grids,
     ome_order,
-    read_attributes,
     write_group,
 )
-from napari_defocus.io.unfinished import check_new, discard, give_name, partial_path
+from napari_defocus.io.writer import Plane, Run, in_turn
 
 if TYPE_CHECKING:
     import zarr
 
 Array = npt.NDArray[Any]
-Plane = tuple[int, ...]
-
-KINDS = ("image", "labels")
-OWN = "napari-defocus"
-"""The attribute that says what the pyramid is made of, beside those of OME."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a level that one task writes: one chunk.
-
-    Parameters
-    ----------
-    plane : tuple of int
-        Place along each leading axis.
-    rows, columns : slice
-        Within the level.
-    """
+    """A part of a level that one task writes: one chunk."""
 
     plane: Plane
     rows: slice
     columns: slice
 
 
-def create_pyramid(
-    path: Path,
-    *,
-    axes: str,
-    shape: tuple[int, ...],
-    dtype: npt.DTypeLike,
-    chunk: tuple[int, int],
-    scale: dict[str, float] | None = None,
-    translate: dict[str, float] | None = None,
-    units: dict[str, str] | None = None,
-    levels: int | None = None,
-    kind: str = "image",
-    name: str | None = None,
-    colors: dict[int, tuple[int, int, int, int]] | None = None,
-    overwrite: bool = True,
-    resume: bool = False,
-) -> bool:
-    """Make an unfinished pyramid, all of its levels empty.
+@dataclass(frozen=True)
+class Pyramid:
+    """An image or labels with coarser levels, each half as large as the one before.
 
     Parameters
     ----------
     path : Path
         The folder to be. Labels of an image belong into ``IMAGE/labels/NAME``, where viewers look
         for them; beside an unfinished image that is below its `partial_path`.
-    axes : str
-        In the standard order (`planes_last`). OME-Zarr holds at most T, one of C, S or a letter of
-        unknown meaning, Z, Y and X. They are stored in this order; S becomes its channel axis.
-    shape : tuple of int
-        Sizes of the dimensions, in the order of `axes`.
+    grid : Grid
+        Axes, sizes and calibration. OME-Zarr holds at most T, one of C, S or a letter of unknown
+        meaning, Z, Y and X. They are stored in this order; S becomes its channel axis.
     dtype : dtype
         Integer, float or bool.
     chunk : (int, int)
         Rows and columns of a chunk; each plane has its own chunks, colours share one. Tiles made
         of whole chunks can be written at once.
-    scale, translate, units : dict, optional
-        By axis letter; see `napari_defocus.io.base.ImageSource`.
-    levels : int, optional
-        How many; by default as many as bring rows and columns down to `ome_metadata.TOP`.
-    kind : str
-        ``image``: levels are means. ``labels``: they are what is most frequent.
     name : str, optional
         What viewers call it; by default the file name.
-    colors : dict, optional
-        Of labels, by number: red, green, blue and alpha, 0 to 255.
-    overwrite : bool
-        Whether a finished `path` may be replaced, in the end.
-    resume : bool
-        Whether an unfinished pyramid of the very same form is kept with what is written in it.
-
-    Returns
-    -------
-    bool
-        Whether one was kept.
-
-    Raises
-    ------
-    DefocusError
-        Where it cannot be written, or OME-Zarr cannot hold its axes.
+    levels : int, optional
+        How many; by default as many as bring rows and columns down to `ngff_metadata.TOP`.
+    colours : dict, optional
+        Of labels, by number: red, green, blue and alpha, 0 to 255. Levels of labels are what is
+        most frequent, those of an image, without colours, are means.
     """
-    check_new(path, overwrite)
-    if kind not in KINDS:
-        raise DefocusError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    axes = check_axes(axes, shape)
-    if planes_last(axes)[0] != axes:
-        raise DefocusError(f"axes {axes!r} must end in YX, or in YXS for colours")
-    stored = ome_order(axes)
-    shapes = level_shapes(axes, shape, levels)
-    attributes: dict[str, Any] = {
-        "ome": describe_image(
-            stored, len(shapes), name or path.name, scale or {}, translate or {}, units or {}
-        ),
-        OWN: {
-            "axes": axes,
-            "shape": [int(size) for size in shape],
-            "dtype": str(np.dtype(dtype)),
-            "chunk": [int(size) for size in chunk],
-            "kind": kind,
-        },
-    }
-    if kind == "labels":
-        is_part = path.parent.name == "labels"
-        attributes["ome"]["image-label"] = describe_labels(is_part, colors)
-    if resume and read_attributes(partial_path(path)) == attributes:
-        return True
-    discard(path)
-    try:
-        _create(partial_path(path), attributes, [_in_order(axes, one) for one in shapes])
-    except OSError as error:
-        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
-    return False
 
+    path: Path
+    grid: Grid
+    dtype: npt.DTypeLike
+    chunk: tuple[int, int]
+    name: str | None = None
+    levels: int | None = None
+    colours: Colours | None = None
 
-def open_level(path: Path, level: int = 0) -> "Level":
-    """Open a level of an unfinished pyramid.
+    @property
+    def begun(self) -> bool:
+        """Whether an unfinished one is there."""
+        return (partial_path(self.path) / "zarr.json").is_file()  # which is written last
 
-    Parameters
-    ----------
-    path : Path
-        The folder to be, as it was given to `create_pyramid`.
-    level : int
-        From 0, the full resolution.
+    @cached_property
+    def grids(self) -> list[Grid]:
+        """The grid of each level."""
+        return level_grids(self.grid, self.levels)
 
-    Raises
-    ------
-    DefocusError
-        Where there is no such pyramid or level.
-    """
-    own = (read_attributes(partial_path(path)) or {}).get(OWN)
-    if own is None:
-        raise DefocusError(f"{path} was not begun; create it first")
-    shapes = level_shapes(own["axes"], tuple(own["shape"]), level + 1)
-    folder = partial_path(path) / str(level)
-    if not folder.is_dir():
-        raise DefocusError(f"{path} has no level {level}")
-    return Level(
-        folder,
-        own["axes"],
-        shapes[level],
-        np.dtype(own["dtype"]),
-        (own["chunk"][0], own["chunk"][1]),
-        own["kind"],
-    )
+    def create(self) -> None:
+        """Make an unfinished pyramid, all of its levels empty."""
+        described = describe_image(self.grids, self.name or self.path.name)
+        if self.colours is not None:
+            is_part = self.path.parent.name == "labels"
+            described["image-label"] = describe_labels(is_part, self.colours)
+        discard(self.path)
+        try:
+            self._create(described)
+        except OSError as error:
+            raise DefocusError(f"cannot write {self.path}: {error.strerror or error}") from error
 
+    def level(self, number: int) -> "Level":
+        """Open a level for reading and writing; 0 is the full resolution.
 
-def count_levels(path: Path) -> int:
-    """Tell how many levels an unfinished pyramid has."""
-    described = read_attributes(partial_path(path))
-    if described is None:
-        raise DefocusError(f"{path} was not begun; create it first")
-    return len(described["ome"]["multiscales"][0]["datasets"])
+        Raises
+        ------
+        DefocusError
+            Where the pyramid was not begun, or has no such level.
+        """
+        if not self.begun:
+            raise DefocusError(f"{self.path} was not begun; create it first")
+        if number >= len(self.grids):
+            raise DefocusError(f"{self.path} has no level {number}")
+        folder = partial_path(self.path) / str(number)
+        return Level(folder, self.grids[number], np.dtype(self.dtype), self.chunk)
 
+    def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
+        """Write a piece of a plane at full resolution; see `Level.write`."""
+        self._full.write(plane, rows, columns, data)
 
-def build_block(path: Path, level: int, block: Block) -> None:
-    """Make a block of a level from the level before; its result depends on that level only.
+    def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
+        """Read a piece of a plane at full resolution; see `Level.read`."""
+        return self._full.read(plane, rows, columns)
 
-    Memory is that of four blocks of this size and a few copies of one.
+    def build_block(self, number: int, block: Block) -> None:
+        """Make a block of a level, from 1 on, from what lies below it in the level before.
 
-    Parameters
-    ----------
-    path : Path
-        As it was given to `create_pyramid`.
-    level : int
-        From 1.
-    block : Block
-        One of ``open_level(path, level).blocks()``. What lies below it must be written.
+        Memory is that of four blocks of this size and a few copies of one.
+        """
+        below = self.level(number - 1)
+        rows, columns = (
+            slice(2 * part.start, 2 * part.stop) for part in (block.rows, block.columns)
+        )
+        pixels = below.read(block.plane, rows, columns)
+        shrink = mean if self.colours is None else most_frequent
+        self.level(number).write(block.plane, block.rows, block.columns, shrink(pixels))
 
-    Raises
-    ------
-    DefocusError
-        Where it cannot be read or written.
-    """
-    below = open_level(path, level - 1)
-    rows, columns = (slice(2 * part.start, 2 * part.stop) for part in (block.rows, block.columns))
-    pixels = below.read(block.plane, rows, columns)
-    shrink = most_frequent if below.kind == "labels" else mean
-    open_level(path, level).write(block.plane, block.rows, block.columns, shrink(pixels))
+    def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
+        """Build the coarser levels, check that no chunk is missing, and give the folder its name.
 
+        Labels below an image's ``labels`` folder are added to its list.
+        """
+        for number in range(len(self.grids)):
+            level = self.level(number)
+            missing = [block for block in level.blocks() if not level.has(block)]
+            if missing and number == 0:
+                key = level.key(missing[0])
+                raise DefocusError(
+                    f"{self.path} is unfinished: level 0 lacks {key}; resume the run"
+                )
+            if number:
+                run(partial(self.build_block, number), missing, f"building level {number}")
+        for leftover in partial_path(self.path).rglob("*.partial"):  # of writers that were killed
+            leftover.unlink(missing_ok=True)
+        finish(self.path, overwrite)
+        if self.path.parent.name == "labels":
+            add_label_image(self.path)
 
-def finish_pyramid(path: Path, *, overwrite: bool = True) -> None:
-    """Check that each chunk is written, and give an unfinished pyramid its name.
+    @cached_property
+    def _full(self) -> "Level":
+        return self.level(0)
 
-    Labels below an image's ``labels`` folder are added to its list.
+    def _create(self, described: dict[str, Any]) -> None:
+        """Make the arrays, empty, and only then the group that says they are there."""
+        import zarr
+        from zarr.codecs import BloscCodec
 
-    Raises
-    ------
-    DefocusError
-        Where a chunk is missing, or the name cannot be given.
-    """
-    partial = partial_path(path)
-    for number in range(count_levels(path)):
-        level = open_level(path, number)
-        missing = next((block for block in level.blocks() if not level.has(block)), None)
-        if missing is not None:
-            raise DefocusError(
-                f"{path} is unfinished: level {number} lacks {level.key(missing)}; resume the run"
+        axes = self.grid.axes
+        letters = ome_order(axes)
+        sizes = {"Y": self.chunk[0], "X": self.chunk[1]}
+        if axes.endswith("S"):
+            sizes["S"] = self.grid.shape[-1]
+        image = described["multiscales"][0]
+        folder = partial_path(self.path)
+        for grid, level in zip(self.grids, image["datasets"], strict=True):
+            zarr.create_array(
+                folder / level["path"],
+                shape=tuple(grid.shape[axes.index(letter)] for letter in letters),
+                chunks=tuple(sizes.get(letter, 1) for letter in letters),
+                dtype=np.dtype(self.dtype),
+                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+                fill_value=0,
+                dimension_names=[axis["name"] for axis in image["axes"]],
+                zarr_format=3,
             )
-    for leftover in partial.rglob("*.partial"):  # of writers that were killed
-        leftover.unlink(missing_ok=True)
-    give_name(path, overwrite)
-    if path.parent.name == "labels":
-        _add_to_list(path)
+        write_group(folder, described)
 
 
 class Level:
-    """A level of an unfinished pyramid. It can be pickled; each process opens it anew.
-
-    Parameters
-    ----------
-    folder : Path
-        The array's folder.
-    axes : str
-        In the standard order, as are `shape` and what is read and written.
-    shape : tuple of int
-        Sizes of the dimensions.
-    dtype : dtype
-        Type of the pixels.
-    chunk : (int, int)
-        Rows and columns of a chunk.
-    kind : str
-        One of `KINDS`.
-    """
+    """A level of an unfinished pyramid, in its folder; each process opens it anew."""
 
     def __init__(
-        self,
-        folder: Path,
-        axes: str,
-        shape: tuple[int, ...],
-        dtype: "np.dtype[Any]",
-        chunk: tuple[int, int],
-        kind: str,
+        self, folder: Path, grid: Grid, dtype: "np.dtype[Any]", chunk: tuple[int, int]
     ) -> None:
-        self.folder, self.axes, self.shape = folder, axes, shape
-        self.dtype, self.chunk, self.kind = dtype, chunk, kind
+        self.folder, self.grid, self.dtype, self.chunk = folder, grid, dtype, chunk
         self._array: zarr.Array[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_array": None}
 
-    @property
-    def leading(self) -> Plane:
-        """Sizes of the leading axes."""
-        return self.shape[: self.axes.index("Y")]
-
     def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
-        """Write a piece of a plane.
+        """Write a piece of the level; see `ImageWriter.write`.
 
         Pieces made of whole chunks may be written at once by any number of threads, processes and
         machines; others not, as a chunk is then read, changed and written back.
-
-        Parameters
-        ----------
-        plane : tuple of int
-            Place along each leading axis.
-        rows, columns : slice
-            Start and stop within the level.
-        data : ndarray, (Y, X) or (Y, X, S)
-            The pixels.
-
-        Raises
-        ------
-        DefocusError
-            Where it cannot be written, as when the disk is full; what is written stays.
         """
-        if "S" in self.axes:  # stored as channels, before rows
+        if "S" in self.grid.axes:  # stored as channels, before rows
             data = np.moveaxis(data, -1, 0)
         try:
             self._open()[self._selection(plane, rows, columns)] = np.asarray(data, self.dtype)
@@ -309,47 +216,40 @@ class Level:
             ) from error
 
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
-        """Read a piece of a plane, (Y, X) or (Y, X, S); 0 where nothing is written yet.
-
-        Raises
-        ------
-        DefocusError
-            Where it cannot be read.
-        """
+        """Read a piece of the level; see `ImageWriter.read`."""
         try:
             data = np.asarray(self._open()[self._selection(plane, rows, columns)])
         except Exception as error:  # from the disk or from a decoder
             raise DefocusError(f"cannot read {self.folder}: {error}; begin the run anew") from error
-        return np.moveaxis(data, 0, -1) if "S" in self.axes else data
+        return np.moveaxis(data, 0, -1) if "S" in self.grid.axes else data
 
     def blocks(self) -> Iterator[Block]:
         """List the blocks of the level, plane by plane and row by row."""
-        sizes = self.shape[len(self.leading) :][:2]
         rows, columns = (
             [slice(i, min(i + step, size)) for i in range(0, size, step)]
-            for size, step in zip(sizes, self.chunk, strict=True)
+            for size, step in zip(self.grid.plane_shape, self.chunk, strict=True)
         )
-        for plane in np.ndindex(self.leading):
+        for plane in np.ndindex(self.grid.leading):
             for part, other in product(rows, columns):
                 yield Block(plane, part, other)
 
     def key(self, block: Block) -> str:
         """Name the chunk of a block, as a path below the level's folder."""
-        place = dict(zip(self.axes, block.plane, strict=False)) | {
+        place = dict(zip(self.grid.axes, block.plane, strict=False)) | {
             "Y": block.rows.start // self.chunk[0],
             "X": block.columns.start // self.chunk[1],
             "S": 0,
         }
-        return "/".join(["c", *(str(place[letter]) for letter in ome_order(self.axes))])
+        return "/".join(["c", *(str(place[letter]) for letter in ome_order(self.grid.axes))])
 
     def has(self, block: Block) -> bool:
-        """Tell whether the chunk of a block is written."""
+        """Check whether the chunk of a block is written."""
         return (self.folder / self.key(block)).is_file()
 
     def _selection(self, plane: Plane, rows: slice, columns: slice) -> tuple[int | slice, ...]:
         part: dict[str, int | slice] = {"Y": rows, "X": columns, "S": slice(None)}
-        part |= {letter: int(i) for letter, i in zip(self.axes, plane, strict=False)}
-        return tuple(part[letter] for letter in ome_order(self.axes))
+        part |= {letter: int(i) for letter, i in zip(self.grid.axes, plane, strict=False)}
+        return tuple(part[letter] for letter in ome_order(self.grid.axes))
 
     def _open(self) -> "zarr.Array[Any]":
         import zarr
@@ -359,41 +259,3 @@ class Level:
             array = zarr.open_array(self.folder, mode="r+")
             self._array = array.with_config({"write_empty_chunks": True})
         return self._array
-
-
-def _in_order(axes: str, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Bring sizes from the standard order into that of OME."""
-    return tuple(int(sizes[axes.index(letter)]) for letter in ome_order(axes))
-
-
-def _create(folder: Path, attributes: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
-    """Make the arrays, empty, and only then the group that says they are there."""
-    import zarr
-    from zarr.codecs import BloscCodec
-
-    own = attributes[OWN]
-    sizes = {"Y": own["chunk"][0], "X": own["chunk"][1]}
-    if own["axes"].endswith("S"):
-        sizes["S"] = own["shape"][-1]
-    letters = ome_order(own["axes"])
-    dtype = np.dtype(own["dtype"])
-    described = attributes["ome"]["multiscales"][0]
-    for shape, level in zip(shapes, described["datasets"], strict=True):
-        zarr.create_array(
-            folder / level["path"],
-            shape=shape,
-            chunks=tuple(sizes.get(letter, 1) for letter in letters),
-            dtype=dtype,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
-            fill_value=0,
-            dimension_names=[axis["name"] for axis in described["axes"]],
-            zarr_format=3,
-        )
-    write_group(folder, attributes)
-
-
-def _add_to_list(path: Path) -> None:
-    """Add a label image to the list of those that its image has."""
-    ome = (read_attributes(path.parent) or {}).get("ome", {})
-    names = [name for name in ome.get("labels", []) if name != path.name]
-    write_group(path.parent, {"ome": {"version": VERSION, "labels": [*names, path.name]}})

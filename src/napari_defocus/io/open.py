@@ -1,14 +1,53 @@
-"""One way from a file, folder or URL to an image: what it is decides which reader opens it."""
+"""One way in: from a file, folder, URL or array to an image."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.base import ImageSource, WholeFileSource, location
-from napari_defocus.io.folder import FolderSource
+from napari_defocus.io.base import ImageSource, location
+from napari_defocus.io.grid import Grid
+from napari_defocus.io.raster import RasterSource
 from napari_defocus.io.tiff import open_tiff
 
 MISSING = ("error", "fill")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image and what its file tells about it.
+
+    Parameters
+    ----------
+    data : array
+        The pixels, in the number type of the file.
+    grid : Grid
+        Their axes and calibration.
+    path : Path
+        Where it was read.
+    """
+
+    data: NDArray[Any]
+    grid: Grid
+    path: Path
+
+    @property
+    def axes(self) -> str:
+        """A letter for each axis of `data`: leading axes, "YX", and "S" for colours.
+
+        Two samples are grey and alpha, three RGB, four RGBA. T is time, Z depth, C channel; I, Q
+        and others are pages of unknown meaning.
+        """
+        return self.grid.axes
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Edge of a square pixel in micrometres; None where the file does not tell it."""
+        return self.grid.pixel_size_um
 
 
 def open_source(
@@ -41,47 +80,115 @@ def open_source(
     """
     if missing not in MISSING:
         raise DefocusError(f"missing is {missing!r}; choose one of {', '.join(MISSING)}")
+    return _open(path, axes, missing)
+
+
+def _open(
+    path: str | Path, axes: str | None, missing: str = "error", as_stored: bool = False
+) -> ImageSource:
+    """Open an image; with `as_stored` its numbers count, not the colours they stand for."""
     place = location(path)
-    if isinstance(place, str) or place.is_dir() or _starts_with(place, b"PK\x03\x04"):
+    head = b"" if isinstance(place, str) or place.is_dir() else _first_bytes(place)
+    if not head or head.startswith(b"PK\x03\x04"):
         from napari_defocus.io.zarr import open_zarr  # which takes a while to import
 
         return open_zarr(place, axes, missing)
-    if _starts_with(place, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return open_tiff(place, axes)
-    return WholeFileSource(place, axes)
+    assert isinstance(place, Path)
+    if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return open_tiff(place, axes, as_stored)
+    return RasterSource(place, axes, as_stored)
 
 
-def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource:
-    """Open a stack: a file, a Zarr, or a folder of equally sized images.
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except FileNotFoundError as error:
+        raise DefocusError(f"{path} does not exist; check its name") from error
+    except OSError as error:
+        raise DefocusError(f"cannot read {path}: {error.strerror or error}") from error
+    if not head:
+        raise DefocusError(f"{path} is empty; copy or export it again")
+    return head
+
+
+def is_zarr(place: str | Path) -> bool:
+    """Check whether a place is a Zarr: a URL, or a folder with an array or a group."""
+    if isinstance(place, str):
+        return True
+    return place.is_dir() and any((place / name).exists() for name in ZARR_FILES)
+
+
+def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
+    """Read an image or stack whole: `open_source`, and all of its planes.
+
+    Palettes are applied and MinIsWhite TIFFs inverted, but for the look-up tables of ImageJ,
+    whose pixels are measured values. CMYK JPEGs become RGB. Of a TIFF the first series is read,
+    of a pyramid the full resolution. The pixel grid stays as stored: EXIF and TIFF orientation
+    are not applied, as in napari and scikit-image. In place of Pillow's limit, PNG, JPEG and BMP
+    may have up to 2 gigapixels.
 
     Parameters
     ----------
-    place : str or Path
-        See `open_source`; of a folder of images, each is a plane, in the order of the numbers in
-        their names.
+    path : str or Path
+        See `open_source`.
     axes : str, optional
-        A letter for each dimension as stored, where the file does not say; of a folder, the first
-        is along the files.
+        A letter for each dimension as stored, where the file does not tell them.
+
+    Returns
+    -------
+    ImageFile
+        Pixels (bool, integer or float, as stored) in the standard order, and their grid.
 
     Raises
     ------
     DefocusError
-        Where there is no such file, it cannot be read, or its axes are unknown.
+        Where the file is missing, empty, damaged, cut short, has no pixels or is not supported.
     """
-    path = location(place)
-    if isinstance(path, Path) and path.is_dir() and not is_zarr(path):
-        return FolderSource(path, axes)
-    return open_source(place, axes)
+    source = _open_file(path, axes)
+    return ImageFile(source.read_whole(), source.grid, Path(path))
 
 
-def is_zarr(folder: Path) -> bool:
-    """Tell whether a folder is a Zarr array or group."""
-    return any((folder / name).exists() for name in ZARR_FILES)
+def _open_file(path: str | Path, axes: str | None = None, as_stored: bool = False) -> ImageSource:
+    place = location(path)
+    if isinstance(place, Path) and place.is_dir() and not is_zarr(place):
+        raise DefocusError(f"{path} is a folder; name an image file")
+    return _open(path, axes, as_stored=as_stored)
 
 
-def _starts_with(path: Path, *starts: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4).startswith(starts)
-    except OSError:
-        return False  # `read_image` says why
+def read_labels(path: Path) -> NDArray[Any]:
+    """Read an annotation or mask: one whole number a pixel, from PNG, BMP or TIFF.
+
+    Parameters
+    ----------
+    path : Path
+        The label file. The numbers count, not their display: a palette gives its indices, and
+        MinIsWhite is not inverted.
+
+    Returns
+    -------
+    array of int, shape (Y, X)
+        The integers as stored; bool becomes uint8 with 0 and 1, whole floats become int32.
+
+    Raises
+    ------
+    DefocusError
+        As `read_image`, and where the file is a colour image, a stack or holds fractions.
+    """
+    source = _open_file(path, as_stored=True)
+    labels, axes = source.read_whole(), source.axes
+    if axes.endswith("S"):
+        raise DefocusError(
+            f"{path} is a colour image, labels are one whole number a pixel; "
+            "save it as a grey or palette image"
+        )
+    if axes != "YX":
+        raise DefocusError(f"{path} is a stack ({axes}), labels are one plane; save that plane")
+    if labels.dtype.kind == "b":
+        return labels.astype(np.uint8)
+    if labels.dtype.kind == "f":
+        # NaN compares as False, so it is refused too.
+        if not np.all((np.abs(labels) < 2**31) & (labels == np.rint(labels))):
+            raise DefocusError(f"{path} holds fractions, labels are whole numbers; convert it")
+        return labels.astype(np.int32)
+    return labels

@@ -1,7 +1,16 @@
-"""TIFF read piece by piece: pixels in one piece are mapped, strips and tiles decoded as needed."""
+"""TIFF read piece by piece: pixels in one piece are mapped, strips and tiles decoded as needed.
+
+tifffile's own store for zarr does the same, but decodes tiles one after another (a tile of a tiled
+file took 2 to 3 times as long with two threads), copies a whole plane to read a tile of pixels in
+one piece (50 ms for 0.5), reads lost strips as zeros, and needs zarr, which takes a second to
+import. A compressed file of one strip is decoded whole for each tile, there as here.
+"""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,58 +20,61 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.axes import planes_last
 from napari_defocus.io.base import (
     ALL,
     ImageSource,
     Plane,
     Selection,
-    WholeFileSource,
     file_identity,
+    no_room,
     reason,
 )
+from napari_defocus.io.grid import UNITS
 from napari_defocus.io.tiff_metadata import (
     calibration,
     channels_named,
     check_chain,
-    check_planes,
+    check_pages,
+    check_series,
     quiet_tifffile,
     true_colours,
 )
 
 Array = NDArray[Any]
 Page = tifffile.TiffPage | tifffile.TiffFrame
-_UNITS = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"}
 
 
-def open_tiff(path: Path, axes: str | None = None) -> ImageSource:
+def open_tiff(path: Path, axes: str | None = None, as_stored: bool = False) -> "TiffSource":
     """Open a TIFF; see `napari_defocus.io.open.open_source`."""
+    with _explained(path), tifffile.TiffFile(path) as tif:
+        check_chain(tif)
+        series = tif.series[0]  # its first level, the full resolution, is the series itself
+        if not series.size:
+            raise DefocusError(f"{path} has no pixels (size {series.shape}); export it again")
+        check_series(tif, series)
+        return TiffSource(path, axes, tif, as_stored)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Tell what to do where a file is broken, and keep tifffile quiet."""
     try:
-        with quiet_tifffile(), tifffile.TiffFile(path) as tif:
-            check_chain(tif)
-            series = tif.series[0]  # its first level, the full resolution, is the series itself
-            if series.size:
-                check_planes(tif, series)
-                _check_length(series, path)
-            if not series.size or not _is_regular(series):
-                return WholeFileSource(path, axes)
-            return TiffSource(path, axes, tif)
+        with quiet_tifffile():
+            yield
     except DefocusError:
         raise
+    except MemoryError as error:
+        raise no_room(str(path)) from error
     except Exception as error:  # on broken bytes tifffile raises nearly anything
         raise DefocusError(
             f"{path} is damaged, cut short or not supported ({reason(error)}); "
-            "copy it again, or export it as uncompressed TIFF"
+            "copy it again, or export it as PNG or uncompressed TIFF"
         ) from error
 
 
-def _check_length(series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Raise ValueError where pixels in one piece reach beyond the end of the file."""
-    if series.dataoffset is not None and series.dataoffset + series.nbytes > path.stat().st_size:
-        raise ValueError("pixels are missing")
-
-
 def _is_regular(series: tifffile.TiffPageSeries) -> bool:
-    """Tell whether the last dimensions of a series are those of each page."""
+    """Check whether the last dimensions of a series are those of each page."""
     page = series.keyframe.shape
     shape = series.get_shape(squeeze=True)
     pages = math.prod(shape[: len(shape) - len(page)])
@@ -73,9 +85,23 @@ def _is_regular(series: tifffile.TiffPageSeries) -> bool:
 
 
 class TiffSource(ImageSource):
-    """The first series of a TIFF at full resolution."""
+    """The first series of a TIFF at full resolution.
 
-    def __init__(self, path: Path, axes: str | None, tif: tifffile.TiffFile) -> None:
+    Parameters
+    ----------
+    path : Path
+        The file.
+    axes : str or None
+        A letter for each dimension as stored; those of size 1 may be left out.
+    tif : tifffile.TiffFile
+        The file, opened.
+    as_stored : bool
+        Whether palettes and MinIsWhite are left alone, as labels need it.
+    """
+
+    def __init__(
+        self, path: Path, axes: str | None, tif: tifffile.TiffFile, as_stored: bool = False
+    ) -> None:
         series = tif.series[0]
         page = series.keyframe
         shape = tuple(series.get_shape(squeeze=True))
@@ -92,12 +118,16 @@ class TiffSource(ImageSource):
             shape,
             series.dtype,
             scale=scale,
-            units={letter: _UNITS[letter] for letter in scale if letter in _UNITS},
+            units={letter: UNITS[letter] for letter in scale if letter in UNITS},
         )
         self._path = path
-        self._keeps_table = bool(tif.is_imagej)
-        steps = _steps(series)
-        self.block = (steps[self._stored_axes.index("Y")], steps[self._stored_axes.index("X")])
+        self._whole: Array | None = None
+        self._keeps_table = as_stored or bool(tif.is_imagej)
+        self._is_regular = _is_regular(series)
+        if self._is_regular:
+            steps = _steps(series)
+            y, x = (self._stored_axes.index(letter) for letter in "YX")
+            self.block = (steps[y], steps[x])
         self._find_colours(page)
         self._files = sorted(
             {Path(part.parent.filehandle.path) for part in series if part is not None}
@@ -105,22 +135,37 @@ class TiffSource(ImageSource):
             else {path}
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_whole": None}
+
     def _find_colours(self, page: tifffile.TiffPage) -> None:
         """Learn from one pixel what a palette makes of it."""
         plane_axes = self.axes[len(self.leading) :]
         pixel = np.zeros((1, 1, *self.shape[len(self.leading) + 2 :]), self.dtype)
         pixel, axes = true_colours(pixel, plane_axes, page, self._keeps_table)
         if axes != plane_axes:
-            self.axes += "S"
-            self.shape += pixel.shape[2:]
+            shape = self.shape + pixel.shape[2:]
+            self.grid = replace(self.grid, axes=self.axes + "S", shape=shape)
             self.dtype = pixel.dtype
 
     def read(self, plane: Plane = (), rows: slice = ALL, columns: slice = ALL) -> Array:
         """Read a piece of a plane; see `ImageSource.read`."""
-        data = super().read(plane, rows, columns)
+        return self._coloured(super().read(plane, rows, columns), "YXS")
+
+    def read_whole(self) -> Array:
+        """Read all planes; see `ImageSource.read_whole`."""
+        with _explained(self._path):
+            series = self._handle().series[0]
+            check_pages(series)
+            standard, order = planes_last(self._stored_axes)
+            data = series.asarray(squeeze=True).transpose(order)
+            return np.ascontiguousarray(
+                self._coloured(data, standard), self.dtype.newbyteorder("=")
+            )
+
+    def _coloured(self, data: Array, axes: str) -> Array:
         page = self._handle().series[0].keyframe
-        axes = "YXS"[: data.ndim]
-        return true_colours(data, axes, page, self._keeps_table)[0]
+        return true_colours(data, axes[: data.ndim], page, self._keeps_table)[0]
 
     def _open(self) -> tifffile.TiffFile:
         with quiet_tifffile():
@@ -136,6 +181,11 @@ class TiffSource(ImageSource):
             tif = self._handle()
             series = tif.series[0]
             shape = tuple(series.get_shape(squeeze=True))
+            if not self._is_regular:  # such as mosaics, which tifffile puts together
+                with self._lock:
+                    if self._whole is None:
+                        self._whole = series.asarray(squeeze=True)
+                return np.asarray(self._whole[selection])
             if series.dataoffset is not None:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
                 return mapped(self._path, dtype, series.dataoffset, shape, selection)
@@ -163,23 +213,30 @@ class TiffSource(ImageSource):
 
 
 def _without_ones(axes: str, series: tifffile.TiffPageSeries) -> str:
-    """Drop the letters of sizes that tifffile drops, where axes are given for all dimensions."""
-    whole, kept = series.get_shape(squeeze=False), series.get_shape(squeeze=True)
-    if len(axes) == len(kept) or len(axes) != len(whole):
+    """Drop the letters of sizes that tifffile drops, where axes are given for more dimensions."""
+    letters, sizes = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    kept = series.get_axes(squeeze=True)
+    if len(axes) == len(kept):
         return axes
-    letters = series.get_axes(squeeze=False)
-    left = iter(series.get_axes(squeeze=True))
-    wanted = next(left, None)
-    result = ""
-    for new, letter in zip(axes, letters, strict=True):
-        if letter == wanted:
-            result += new
-            wanted = next(left, None)
-    return result
+    if len(axes) == len(letters):
+        left = iter(kept)
+        wanted = next(left, None)
+        result = ""
+        for new, letter in zip(axes, letters, strict=True):
+            if letter == wanted:
+                result += new
+                wanted = next(left, None)
+        return result
+    # OME-TIFF has dimensions of size 1 that nobody wrote: leading ones go by letter.
+    ones = {letter for letter, size in zip(letters, sizes, strict=True) if size == 1} - set(kept)
+    plane = re.search("[YX].*", axes.upper())
+    leading = axes[: plane.start()] if plane else axes
+    result = "".join(a for a in leading if a.upper() not in ones) + axes[len(leading) :]
+    return result if len(result) == len(kept) else axes
 
 
 def _steps(series: tifffile.TiffPageSeries) -> list[int]:
-    """Give what is read at once at least, for each dimension of the series."""
+    """Return what is read at once at least, for each dimension of the series."""
     page = series.keyframe
     first = len(series.get_shape(squeeze=True)) - len(page.shape)
     if series.dataoffset is not None or page.is_memmappable:
@@ -188,7 +245,7 @@ def _steps(series: tifffile.TiffPageSeries) -> list[int]:
 
 
 def _key(page: Page) -> tifffile.TiffPage:
-    """Give the page that describes others of its form."""
+    """Return the page that describes others of its form."""
     assert page.keyframe is not None
     return page.keyframe
 
@@ -198,7 +255,7 @@ def _dtype_in_file(page: Page) -> np.dtype[Any]:
 
 
 def _places(page: Page) -> list[int]:
-    """Tell where the dimensions of a page are in the order of its segments.
+    """Return where the dimensions of a page are in the order of its segments.
 
     That is separate samples, depth, rows, columns, samples.
     """
@@ -208,7 +265,7 @@ def _places(page: Page) -> list[int]:
 
 
 def _segment(page: Page) -> tuple[int, int, int, int, int]:
-    """Give the size of a strip or tile, in the order of `_places`."""
+    """Return the size of a strip or tile, in the order of `_places`."""
     key = _key(page)
     samples = key.shaped[4]
     if key.is_tiled:

@@ -6,7 +6,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,10 +22,6 @@ _UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e
 _SECONDS = {"ns": 1e-9, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
-# Pixels, axes, pixel size in micrometres.
-Pixels = tuple[NDArray[Any], str, float | None]
-
-
 @contextmanager
 def quiet_tifffile() -> Iterator[None]:
     """Keep tifffile's warnings about broken files from the terminal, for this thread."""
@@ -41,42 +36,6 @@ def quiet_tifffile() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(from_elsewhere)
-
-
-def read_tiff(path: Path, as_stored: bool) -> Pixels:
-    """Read the first series of a TIFF at full resolution.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    as_stored : bool
-        Whether palettes and MinIsWhite are left alone, as labels need it.
-
-    Returns
-    -------
-    data : array
-    axes : str
-    pixel_size_um : float or None
-
-    Raises
-    ------
-    ValueError
-        Where pages or pixels are missing. Broken bytes raise nearly anything in the decoders.
-    """
-    with tifffile.TiffFile(path) as tif:
-        check_chain(tif)
-        series = tif.series[0]  # its first level, the full resolution, is the series itself
-        if series.size == 0:
-            return np.empty(series.shape), "", None
-        _check_complete(tif, series)
-        page = series.keyframe
-        data, axes = _planes_last(
-            series.asarray(squeeze=True), series.get_axes(squeeze=True), int(page.photometric)
-        )
-        keeps_table = as_stored or tif.is_imagej
-        data, axes = true_colours(data, axes, page, keeps_table)
-        return data, axes, _pixel_size_um(tif)
 
 
 def check_chain(tif: tifffile.TiffFile) -> None:
@@ -98,26 +57,24 @@ def check_chain(tif: tifffile.TiffFile) -> None:
             raise ValueError("pages are missing") from error
 
 
-def check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
-    """Raise ValueError where an ImageJ stack, which has one page only, lacks planes."""
+def check_series(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Raise ValueError where an ImageJ stack, which has one page only, lacks planes or pixels."""
     planes = (tif.imagej_metadata or {}).get("images", 1)
     if series.size < planes * series.keyframe.imagelength * series.keyframe.imagewidth:
         raise ValueError(f"some of its {planes} planes are missing")
+    start = series.dataoffset  # of pixels in one piece
+    if start is not None and start + series.nbytes > tif.filehandle.size:
+        raise ValueError("pixels are missing")
 
 
-def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
-    """Raise ValueError where planes or pixels are missing, which tifffile drops or reads as 0."""
-    check_planes(tif, series)
-    if series.dataoffset is not None:
-        complete = series.dataoffset + series.nbytes <= tif.filehandle.size
-    else:
-        complete = all(page is not None and is_complete(page) for page in series)
-    if not complete:
+def check_pages(series: tifffile.TiffPageSeries) -> None:
+    """Raise ValueError where pages or pixels are missing, which tifffile drops or reads as 0."""
+    if series.dataoffset is None and not all(page and is_complete(page) for page in series):
         raise ValueError("pixels are missing")
 
 
 def is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
-    """Tell whether all strips or tiles of a page lie within the file."""
+    """Check whether all strips or tiles of a page lie within the file."""
     size = page.parent.filehandle.size
     if page.is_contiguous:
         return bool(page.dataoffsets[0] + page.nbytes <= size)
@@ -126,19 +83,6 @@ def is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
         return False
     segments = zip(page.dataoffsets, page.databytecounts, strict=False)
     return all(start > 0 and length > 0 and start + length <= size for start, length in segments)
-
-
-def _planes_last(data: NDArray[Any], axes: str, photometric: int) -> tuple[NDArray[Any], str]:
-    """Bring rows and columns to the end, behind them samples where they are a colour."""
-    y, x, s = axes.rfind("Y"), axes.rfind("X"), axes.rfind("S")
-    if y < 0 or x < 0 or len(axes) != data.ndim:
-        raise ValueError(f"axes {axes} of size {data.shape} hold no plane")
-    letters = channels_named(axes, data.shape, photometric)
-    last = [y, x, s] if "S" in letters else [y, x]
-    channels = [s] if s >= 0 and "S" not in letters else []
-    first = [i for i in range(data.ndim) if i not in (y, x, s)]
-    order = first + channels + last
-    return np.ascontiguousarray(data.transpose(order)), "".join(letters[i] for i in order)
 
 
 def channels_named(axes: str, shape: tuple[int, ...], photometric: int) -> str:
@@ -169,13 +113,6 @@ def true_colours(
     if kind in _FOREIGN_COLOURS or (kind == kinds.YCBCR and not is_jpeg):
         raise ValueError(f"{kinds(kind).name} pixels are neither grey nor RGB")
     return data, axes
-
-
-def _pixel_size_um(tif: tifffile.TiffFile) -> float | None:
-    """Give the edge of a square pixel."""
-    scale = calibration(tif)
-    x, y = scale.get("X", 0.0), scale.get("Y", 0.0)
-    return x if x and abs(x - y) <= 0.01 * x else None
 
 
 def calibration(tif: tifffile.TiffFile) -> dict[str, float]:

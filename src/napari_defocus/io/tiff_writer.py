@@ -1,15 +1,11 @@
-"""Maps written as BigTIFF, tile by tile and by several processes of one machine at once.
+"""TIFF: images in memory at once, and BigTIFF piece by piece, by several processes at once."""
 
-The file is written under `partial_path(path)` and gets its name by `finish_big_tiff`. Pixels lie in
-it in one piece, uncompressed, so that each writer knows where its own go. Which of them are written
-the file does not tell; whoever writes it keeps account.
-"""
-
-import json
 import math
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,14 @@ import numpy.typing as npt
 import tifffile
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.atomic import whole_file, write_json
-from napari_defocus.io.axes import AXES, check_axes, planes_last
+from napari_defocus.io.atomic import discard, finish, partial_path, whole_file
+from napari_defocus.io.axes import AXES
 from napari_defocus.io.base import Selection
+from napari_defocus.io.grid import Grid
 from napari_defocus.io.tiff import mapped
-from napari_defocus.io.unfinished import check_new, discard, give_name, partial_path
+from napari_defocus.io.writer import Plane, Run, in_turn
 
 Array = npt.NDArray[Any]
-Plane = tuple[int, ...]
 
 _STRIP = 4 * 2**20  # bytes: some readers refuse a strip of gigabytes
 _OME_TYPES = ("b1", "i1", "i2", "i4", "u1", "u2", "u4", "f4", "f8")
@@ -33,162 +29,213 @@ _OME_TYPES = ("b1", "i1", "i2", "i4", "u1", "u2", "u4", "f4", "f8")
 _SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
 
 
-def create_big_tiff(
+def write_tiff(
     path: Path,
+    data: Array,
     *,
     axes: str,
-    shape: tuple[int, ...],
-    dtype: npt.DTypeLike,
-    scale: dict[str, float] | None = None,
-    units: dict[str, str] | None = None,
+    pixel_size_um: float | None = None,
     overwrite: bool = True,
-    resume: bool = False,
-) -> bool:
-    """Make an unfinished BigTIFF of zeros: an OME-TIFF where OME knows axes and number type.
+) -> None:
+    """Write a map, mask or stack of square pixels such that Fiji and napari see its axes and scale.
 
     Parameters
     ----------
     path : Path
-        The file to be; ``.ome.tif`` is the usual ending.
+        The file to be.
+    data : array
+        Blur maps are float32 in [0, 1], masks uint8.
     axes : str
-        In the standard order (`planes_last`).
-    shape : tuple of int
-        Sizes of the dimensions.
-    dtype : dtype
-        Integer or float; bool is stored as uint8.
-    scale, units : dict, optional
-        By axis letter, see `napari_defocus.io.base.ImageSource`; those without unit are left out,
-        as TIFF has none.
+        A letter for each axis of `data`, "YX" or "YXS" at the end.
+    pixel_size_um : float, optional
+        Edge of a pixel in micrometres.
     overwrite : bool
-        Whether a finished `path` may be replaced, in the end.
-    resume : bool
-        Whether an unfinished file of the very same form is kept with what is written in it.
-
-    Returns
-    -------
-    bool
-        Whether one was kept.
+        Whether an existing `path` may be replaced.
 
     Raises
     ------
     DefocusError
-        Where it cannot be written, or the disk has no room for it.
+        Where `path` cannot be written.
     """
-    check_new(path, overwrite)
-    axes = check_axes(axes, shape)
-    if planes_last(axes)[0] != axes:
-        raise DefocusError(f"axes {axes!r} must end in YX, or in YXS for colours")
-    dtype = np.dtype(np.uint8 if np.dtype(dtype) == bool else dtype).newbyteorder("<")
-    known = {
-        letter: float(step) for letter, step in (scale or {}).items() if letter in (units or {})
-    }
-    form: dict[str, Any] = {
-        "axes": axes,
-        "shape": [int(size) for size in shape],
-        "dtype": dtype.str,
-        "scale": known,
-    }
-    kept = _read_form(path)
-    if resume and kept is not None and kept == form | {"start": kept["start"]}:
-        return True
-    _form_path(path).unlink(missing_ok=True)  # first: it vouches for the file
-    discard(path)
-    _check_room(path, math.prod(form["shape"]) * dtype.itemsize)
-    with whole_file(partial_path(path)) as temporary:
-        start = _write_empty(temporary, axes, form["shape"], dtype, known)
-    write_json(_form_path(path), form | {"start": start})
-    return False
+    write_image(path, data, Grid.square(axes, data.shape, pixel_size_um), overwrite=overwrite)
 
 
-def open_big_tiff(path: Path) -> "BigTiff":
-    """Open an unfinished BigTIFF for writing.
+def write_image(path: Path, data: Array, grid: Grid, *, overwrite: bool = True) -> None:
+    """Write an image that is in memory as TIFF.
+
+    One plane of uint8, uint16 or float32, or RGB of uint8, becomes an ImageJ TIFF with deflate
+    compression. A stack of these is an ImageJ TIFF without compression, as Fiji reads ImageJ
+    stacks in one piece only. Anything else is a compressed TIFF, with OME's metadata where
+    ImageJ cannot hold order or scale of the axes.
 
     Parameters
     ----------
     path : Path
-        The file to be, as it was given to `create_big_tiff`.
+        The file to be.
+    data : array
+        The pixels.
+    grid : Grid
+        Their axes and calibration; ImageJ and OME have no place for `translate`.
+    overwrite : bool
+        Whether an existing `path` may be replaced.
 
     Raises
     ------
     DefocusError
-        Where there is none.
+        Where `path` cannot be written.
     """
-    form = _read_form(path)
-    if form is None:
-        raise DefocusError(f"{path} was not begun; create it first")
-    shape, dtype = tuple(form["shape"]), np.dtype(form["dtype"])
-    return BigTiff(partial_path(path), form["axes"], shape, dtype, form["start"])
+    axes, known = grid.axes, _known(grid)
+    is_rgb = axes.endswith("S") and data.shape[-1] in (3, 4)
+    leading = axes[: len(grid.leading)]
+    in_order = leading == "".join(letter for letter in "TZC" if letter in leading)
+    is_imagej = (
+        in_order
+        and data.dtype in ((np.uint8,) if "S" in axes else (np.uint8, np.uint16, np.float32))
+        and ("S" not in axes or is_rgb)
+        and data.nbytes < 2**31  # ImageJ knows no BigTIFF
+        and ("Z" not in known or "X" in known)  # both are in one unit
+    )
+    metadata: dict[str, Any] = {"axes": axes}
+    options: dict[str, Any] = {"photometric": "rgb" if is_rgb else "minisblack"}
+    fits_ome = set(axes) <= set(AXES) and data.dtype.str[1:] in _OME_TYPES
+    is_ome = not is_imagej and fits_ome and not (in_order and known.keys() <= set("XY"))
+    if is_imagej:
+        if "X" in known:
+            options["resolution"] = (1 / known["X"], 1 / known["Y"])
+            metadata["unit"] = "um"
+        names = {"Z": "spacing", "T": "finterval"}
+        metadata |= {names[letter]: known[letter] for letter in names if letter in known}
+    else:
+        options |= _resolution(known)
+        if is_ome:
+            metadata |= _ome_metadata(grid, data.dtype)
+    if not is_imagej or data.size == math.prod(data.shape[len(leading) :]):
+        options["compression"] = "zlib"
+    with whole_file(path, overwrite) as temporary:
+        tifffile.imwrite(
+            temporary, data, imagej=is_imagej, ome=is_ome, metadata=metadata, **options
+        )
 
 
-def finish_big_tiff(path: Path, *, overwrite: bool = True) -> None:
-    """Flush an unfinished BigTIFF to the disk and give it its name.
+def _known(grid: Grid) -> dict[str, float]:
+    """Return the scale that TIFF can hold: X and Y together, or neither."""
+    known = grid.known_scale()
+    if not {"X", "Y"} <= known.keys():
+        known = {letter: step for letter, step in known.items() if letter not in "XY"}
+    return known
 
-    Raises
-    ------
-    DefocusError
-        Where that cannot be done.
-    """
-    open_big_tiff(path)
-    give_name(path, overwrite)
-    _form_path(path).unlink()
+
+def _ome_metadata(grid: Grid, dtype: "np.dtype[Any]") -> dict[str, Any]:
+    """Return the scale, and an identifier that is the same in each run, as are the bytes."""
+    known = _known(grid)
+    form = f"{grid.axes} {list(grid.shape)} {dtype.str} {known}"
+    identifier = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, form)}"
+    return {"UUID": identifier, **{_SIZES[letter]: step for letter, step in known.items()}}
+
+
+def _resolution(known: Mapping[str, float]) -> dict[str, Any]:
+    if "X" not in known:
+        return {}
+    return {"resolution": (1e4 / known["X"], 1e4 / known["Y"]), "resolutionunit": "CENTIMETER"}
 
 
 @dataclass(frozen=True)
 class BigTiff:
-    """An unfinished BigTIFF; it can be pickled.
+    """An image written as BigTIFF, piece by piece, by several processes of one machine at once.
+
+    An OME-TIFF where OME knows axes and number type. Pixels lie in it in one piece, uncompressed,
+    so that each writer knows where its own go. Which of them are written the file does not tell;
+    whoever writes it keeps account.
 
     Parameters
     ----------
-    file : Path
-        Where it is written.
-    axes : str
-        In the standard order.
-    shape : tuple of int
-        Sizes of the dimensions.
-    dtype : dtype
-        Type of the pixels in the file.
-    start : int
-        Place of the first pixel in it, in bytes.
+    path : Path
+        The file to be; until it is finished it is written under `partial_path`.
+    grid : Grid
+        Axes, sizes and calibration; scales of unknown unit are left out, as TIFF has none.
+    pixels : dtype
+        Integer or float; bool is stored as uint8.
     """
 
-    file: Path
-    axes: str
-    shape: tuple[int, ...]
-    dtype: "np.dtype[Any]"
-    start: int
+    path: Path
+    grid: Grid
+    pixels: npt.DTypeLike
 
     @property
-    def leading(self) -> Plane:
-        """Sizes of the leading axes."""
-        return self.shape[: self.axes.index("Y")]
+    def file(self) -> Path:
+        """Where it is written."""
+        return partial_path(self.path)
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """Type of the pixels in the file."""
+        dtype = np.dtype(self.pixels)
+        return (np.dtype(np.uint8) if dtype.kind == "b" else dtype).newbyteorder("<")
+
+    @property
+    def begun(self) -> bool:
+        """Whether an unfinished one is there."""
+        return self.file.is_file()
+
+    @cached_property
+    def _start(self) -> int:
+        """Place of the first pixel in the file, in bytes."""
+        if not self.begun:
+            raise DefocusError(f"{self.path} was not begun; create it first")
+        with tifffile.TiffFile(self.file) as tif:
+            return int(tif.pages.first.dataoffsets[0])
+
+    def create(self) -> None:
+        """Make an unfinished BigTIFF of zeros; DefocusError where the disk has no room for it."""
+        discard(self.path)
+        self.__dict__.pop("_start", None)
+        _check_room(self.path, math.prod(self.grid.shape) * self.dtype.itemsize)
+        with whole_file(self.file) as temporary:
+            self._write_empty(temporary)
+
+    def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
+        """Flush it to the disk and give it its name; see `ImageWriter.finish`."""
+        if not self.begun:
+            raise DefocusError(f"{self.path} was not begun; create it first")
+        finish(self.path, overwrite)
+
+    def _write_empty(self, path: Path) -> None:
+        """Write the metadata, and leave room for the pixels."""
+        axes, shape, known = self.grid.axes, self.grid.shape, _known(self.grid)
+        is_ome = set(axes) <= set(AXES) and self.dtype.str[1:] in _OME_TYPES
+        metadata: dict[str, Any] = {"axes": axes}
+        if is_ome:
+            metadata |= _ome_metadata(self.grid, self.dtype)
+        options = _resolution(known)
+        if axes.endswith("S"):
+            options["planarconfig"] = "contig"
+        is_rgb = axes.endswith("S") and shape[-1] in (3, 4)
+        row = math.prod(shape[axes.index("X") :]) * self.dtype.itemsize
+        tifffile.imwrite(
+            path,
+            shape=shape,
+            dtype=self.dtype,
+            byteorder="<",
+            bigtiff=True,
+            ome=is_ome,
+            photometric="rgb" if is_rgb else "minisblack",
+            rowsperstrip=max(1, _STRIP // row),
+            metadata=metadata,
+            **options,
+        )
 
     def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
-        """Write a piece of a plane.
+        """Write a piece of a plane; see `ImageWriter.write`.
 
-        Pieces that do not overlap may be written at once by any number of threads and processes of
-        one machine. Network file systems may lose pixels where several machines write one file.
-
-        Parameters
-        ----------
-        plane : tuple of int
-            Place along each leading axis.
-        rows, columns : slice
-            Start and stop.
-        data : ndarray, (Y, X) or (Y, X, S)
-            The pixels.
-
-        Raises
-        ------
-        DefocusError
-            Where it cannot be written, as when the disk is full; what is written stays.
+        Network file systems may lose pixels where several machines write one file.
         """
-        height, width, *samples = self.shape[len(self.leading) :]
+        height, width, *samples = self.grid.shape[len(self.grid.leading) :]
         data = np.ascontiguousarray(data, self.dtype)
         expected = (rows.stop - rows.start, columns.stop - columns.start, *samples)
         if data.shape != expected:
             raise ValueError(f"{data.shape} pixels for a piece of {expected}")
         pixel = math.prod(samples) * self.dtype.itemsize
-        first = int(np.ravel_multi_index(plane, self.leading)) * height if plane else 0
+        first = int(np.ravel_multi_index(plane, self.grid.leading)) * height if plane else 0
         if data.shape[1] == width:  # whole rows lie one behind the other
             data = data.reshape(1, -1)
         try:
@@ -196,7 +243,7 @@ class BigTiff:
             with self.file.open("rb+", buffering=0) as file:
                 for i, row in enumerate(data, start=rows.start):
                     place = ((first + i) * width + columns.start) * pixel
-                    file.seek(self.start + place)
+                    file.seek(self._start + place)
                     _write_all(file, row)
         except OSError as error:
             raise DefocusError(
@@ -205,9 +252,9 @@ class BigTiff:
             ) from error
 
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
-        """Read a piece of a plane, (Y, X) or (Y, X, S); 0 where nothing is written yet."""
+        """Read a piece of a plane; see `ImageWriter.read`."""
         selection: Selection = (*(int(place) for place in plane), rows, columns)
-        data = mapped(self.file, self.dtype, self.start, self.shape, selection)
+        data = mapped(self.file, self.dtype, self._start, self.grid.shape, selection)
         return data.astype(self.dtype.newbyteorder("="), copy=False)
 
 
@@ -223,57 +270,6 @@ def _check_room(path: Path, size: int) -> None:
             f"{path} needs {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f}; make room, "
             "or write OME-Zarr, which is compressed"
         )
-
-
-def _form_path(path: Path) -> Path:
-    """Name the file beside an unfinished one that says what is in it, and that it was begun."""
-    partial = partial_path(path)
-    return partial.with_name(f"{partial.name}.json")
-
-
-def _read_form(path: Path) -> dict[str, Any] | None:
-    """Read what an unfinished file holds; None where none was begun."""
-    try:
-        form = json.loads(_form_path(path).read_text(encoding="utf-8"))
-        return form if isinstance(form, dict) and partial_path(path).is_file() else None
-    except (OSError, ValueError):
-        return None
-
-
-def _write_empty(
-    path: Path, axes: str, shape: list[int], dtype: "np.dtype[Any]", scale: dict[str, float]
-) -> int:
-    """Write the metadata, leave room for the pixels, and tell where they begin."""
-    is_ome = set(axes) <= set(AXES) and dtype.str[1:] in _OME_TYPES
-    metadata: dict[str, Any] = {"axes": axes}
-    if is_ome:
-        metadata |= {_SIZES[letter]: step for letter, step in scale.items() if letter in _SIZES}
-        # The same in each run, so that equal results have equal bytes.
-        form = f"{axes} {shape} {dtype.str} {scale}"
-        metadata["UUID"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, form)}"
-    options: dict[str, Any] = {}
-    if "X" in scale and "Y" in scale:
-        options["resolution"] = (1e4 / scale["X"], 1e4 / scale["Y"])
-        options["resolutionunit"] = "CENTIMETER"
-    if axes.endswith("S"):
-        options["planarconfig"] = "contig"
-    is_rgb = axes.endswith("S") and shape[-1] in (3, 4)
-    row = math.prod(shape[axes.index("X") :]) * dtype.itemsize
-    written = tifffile.imwrite(
-        path,
-        shape=shape,
-        dtype=dtype,
-        byteorder="<",
-        bigtiff=True,
-        ome=is_ome,
-        photometric="rgb" if is_rgb else "minisblack",
-        rowsperstrip=max(1, _STRIP // row),
-        metadata=metadata,
-        returnoffset=True,
-        **options,
-    )
-    assert written is not None
-    return int(written[0])
 
 
 def _write_all(file: Any, row: Array) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from napari_defocus.core.errors import DefocusError
@@ -58,7 +57,7 @@ class StrictStore(WrapperStore[Any]):
     """A store in which no chunk may be missing."""
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
-        """Give the content of a key."""
+        """Return the content of a key."""
         content = await self._store.get(key, *args, **options)
         if content is None and key.rpartition("/")[2] not in _METADATA:
             raise MissingChunkError(key)
@@ -153,23 +152,6 @@ class ZarrSource(ImageSource):
                 "copy the image again"
             ) from error
 
-    def missing(
-        self, plane: Plane = (), rows: slice = slice(None), columns: slice = slice(None)
-    ) -> list[str]:
-        """Name the chunks of a piece that are not in the store; see `ImageSource.missing`."""
-        array = self._handle()
-        keys = [key for key, _ in _chunks(array, self._selection(plane, rows, columns))]
-        store = array.store
-
-        async def present() -> list[bool]:
-            return [await store.exists(key) for key in keys]
-
-        try:
-            there = sync(present())
-        except Exception as error:
-            raise DefocusError(f"cannot reach {self.name} ({reason(error)}); try again") from error
-        return [key for key, found in zip(keys, there, strict=True) if not found]
-
     def _damaged(
         self, array: "zarr.Array[Any]", selection: Selection, error: Exception
     ) -> tuple[str, Exception]:
@@ -193,7 +175,7 @@ class ZarrSource(ImageSource):
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """Give relative name, size and time of change of each file, in a fixed order."""
+    """Yield relative name, size and time of change of each file, in a fixed order."""
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
@@ -207,7 +189,7 @@ def _plane(selection: Selection) -> Plane:
 
 
 def _chunks(array: "zarr.Array[Any]", selection: Selection) -> Iterator[tuple[str, Selection]]:
-    """Give the key of each stored chunk that a selection touches, and the chunk's region.
+    """Yield the key of each stored chunk that a selection touches, and the chunk's region.
 
     Where chunks lie in shards, a shard is what is stored; a chunk that a shard lacks was left out
     on purpose.
@@ -283,7 +265,7 @@ def _subgroup(group: zarr.Group, name: str) -> zarr.Group:
 
 
 def _described(group: zarr.Group) -> dict[str, Any]:
-    """Give what OME says of a group: since version 0.5 it lies below a key of its own."""
+    """Return what OME tells of a group: since version 0.5 it lies below a key of its own."""
     known = dict(group.attrs.asdict())
     ome = known.get("ome")
     return ome if isinstance(ome, dict) else known

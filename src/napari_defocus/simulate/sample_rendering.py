@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.io.raster import write_png, write_tiff
+from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.simulate.optics import (
     Camera,
     composite,

@@ -1,8 +1,9 @@
 """Detection of one image file, tile by tile, into OME-Zarr or BigTIFF."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from napari_defocus.core.errors import DefocusError, check_range
@@ -10,16 +11,15 @@ from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, neve
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import detector_for
+from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.base import ImageSource
-from napari_defocus.io.unfinished import partial_path
+from napari_defocus.io.maps import SIDE, MapFiles, map_names
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.response import halo
 from napari_defocus.tiled.checkpoint import TileStore
 from napari_defocus.tiled.executors import Tasks
-from napari_defocus.tiled.outputs import MapFiles
 from napari_defocus.tiled.rounds import TiledJob, detect_in_tiles, tile_step
 
-SIDE = 2048
 # Measured peaks: of the program, of a pixel of a tile's window, of the network at work, and of a
 # pixel of a plane while what is undecided is filled.
 BASE_BYTES = 300e6
@@ -38,10 +38,16 @@ class TileConfig:
         Of a tile in pixels; raised to the next side that the detector can take.
     format : str
         ``zarr``: OME-Zarr, with coarser levels. ``tif``: BigTIFF.
+    maps : tuple of str
+        What to write beside ``blur`` and ``mask``: ``confidence``, ``radius``, see `map_names`.
+    overwrite : bool
+        Whether earlier results may be replaced.
     """
 
     side: int = SIDE
     format: str = "zarr"
+    maps: tuple[str, ...] = ()
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,21 +69,19 @@ class TiledRun:
 def detect_file_in_tiles(
     source: ImageSource,
     out: Path,
-    names: Sequence[str],
     metric: LocalMetric,
     config: DetectionConfig,
     tiling: TileConfig,
     tasks: Tasks,
     *,
-    overwrite: bool = False,
-    record: Callable[[list[Path]], None] | None = None,
+    record: Callable[[list[Path]], None] = lambda outputs: None,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> TiledRun:
     """Detect defocus in an image of any size.
 
-    A run that was stopped or killed leaves ``.NAME.partial`` folders and goes on where it stopped
-    when it is run again with the same image, metric and settings.
+    A run that was stopped or killed leaves ``.partial-NAME`` files and folders and goes on where it
+    stopped when it is run again with the same image, metric and settings.
 
     Parameters
     ----------
@@ -85,19 +89,14 @@ def detect_file_in_tiles(
         The image.
     out : Path
         Folder and stem of the results, see `MapFiles`.
-    names : sequence of str
-        What to write: ``blur`` and ``mask``, and any of ``confidence``, ``radius_px``,
-        ``radius_error_px``.
     metric, config
         See `detect`.
     tiling : TileConfig
-        How the image is cut and written.
+        How the image is cut, and what is written.
     tasks : Tasks
         Who works.
-    overwrite : bool
-        Whether earlier results may be replaced.
-    record : callable, optional
-        Told the outputs when all are whole, before what a killed run goes on from is removed.
+    record : callable
+        Gets the outputs when all are whole, before what a killed run goes on from is removed.
     on_event, should_stop : callable
         See `detect_in_tiles`.
 
@@ -111,9 +110,10 @@ def detect_file_in_tiles(
     check_range("tile", tiling.side, 1)
     step = tile_step(metric, config)
     side = -(-tiling.side // step) * step
+    names = map_names(tiling.maps, source.grid)
     # Workers may have another working directory.
-    files = MapFiles(out.absolute(), tuple(names), tiling.format)
-    store = TileStore(files.out.with_name(f".{files.out.name}.partial"))
+    files = MapFiles(out.absolute(), names, source.grid, tiling.format, side)
+    store = TileStore(partial_path(files.out))
     identity = {
         **result_identity(source.fingerprint(), metric, config),
         "axes": source.axes,
@@ -122,26 +122,25 @@ def detect_file_in_tiles(
         "maps": list(names),
     }
     if not (store.is_of(identity) and _goes_on(store, files)):
-        files.check_new(overwrite)
+        files.check_new(tiling.overwrite)
         store.begin(identity)
-        files.create(source, side)
+        files.create()
         store.put("create", (), {})
     job = TiledJob(source, files.open(), metric, config, side, store)
     worked = detect_in_tiles(job, tasks, on_event=on_event, should_stop=should_stop)
     store.put("worked", (), {})
-    files.finish(tasks, on_event, should_stop)
+    files.finish(partial(tasks.run, on_event=on_event, should_stop=should_stop))
     outputs = replace(files, out=out).outputs()
-    if record is not None:
-        record(outputs)
+    record(outputs)
     store.remove()
     return TiledRun(outputs, worked)
 
 
 def _goes_on(store: TileStore, files: MapFiles) -> bool:
-    """Tell whether maps of an earlier run are there: until all is worked, all are unfinished."""
+    """Check whether maps of an earlier run are there: until all is worked, all are unfinished."""
     if store.has("worked", ()):
         return all(path.exists() or partial_path(path).exists() for path in files.outputs())
-    return store.has("create", ()) and len(files.open()) == len(files.names)
+    return store.has("create", ()) and len(files.begun()) == len(files.names)
 
 
 def fit_memory(

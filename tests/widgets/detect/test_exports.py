@@ -11,7 +11,7 @@ from skimage import data
 
 from napari_defocus.cli.main import main
 from napari_defocus.core.progress import Stopped
-from napari_defocus.io.raster import write_tiff
+from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.measure.regions import region_shares
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.axis_names import letters

@@ -19,7 +19,8 @@ from napari_defocus.core.progress import Event, Stopped
 from napari_defocus.dense import detector as dense
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import DETECTORS
-from napari_defocus.io.raster import read_image, read_labels, write_png
+from napari_defocus.io.open import read_image, read_labels
+from napari_defocus.io.raster import write_png
 from napari_defocus.measure.regions import focus_scores
 from napari_defocus.metric.local_metric import save_metric
 from napari_defocus.widgets._shared import layers, preferences
