@@ -17,7 +17,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, ignore_event, never_stop
 
 # Half a second is what is promised; the machine may be busy.
-LONGEST_STOP = 1.5
+LONGEST_STOP = 3
 HEAD = """
 import os, signal, sys, time
 from napari_defocus.core.child import serve

@@ -15,7 +15,7 @@ from napari_defocus.widgets.annotate import recovery
 from napari_defocus.widgets.annotate.recovery import Copy, load_copy, save_copy
 from napari_defocus.widgets.annotate.widget import AnnotateWidget
 
-WAIT = 15_000
+WAIT = 90_000
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from napari_defocus.widgets.annotate import overlays
 from napari_defocus.widgets.annotate import widget as annotate
 from napari_defocus.widgets.annotate.widget import AnnotateWidget
 
-WAIT = 15_000
+WAIT = 90_000
 
 
 @pytest.fixture

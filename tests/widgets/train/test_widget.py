@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QImage
 
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import load_metric
@@ -17,8 +18,8 @@ from napari_defocus.widgets.train.widget import TrainWidget
 WIDGET = TrainWidget
 
 TIMEOUT = 120_000
-# Between two ticks of a timer of 10 ms while nets are trained, in seconds; the machine may be busy.
-LONGEST_GAP = 0.5
+# What the window may do between two ticks of a timer of 10 ms while nets are trained, in seconds.
+LONGEST_GAP = 0.1
 
 
 @pytest.fixture
@@ -76,33 +77,48 @@ def test_trains_to_the_end(ready, qtbot):
     assert "AUC" in ready.jobs.text.text()
     assert len(session().nets.nets) == 1
     assert len(ready.curves.history[0]) == 2
-    qtbot.waitUntil(lambda: len(ready.curves.plot.figure.axes) == 2)
-    curves = ready.curves.plot.figure.axes[1].lines
-    qtbot.waitUntil(lambda: len(curves[0].get_xdata()) == 2)
     assert session().metric(TRAINED).record["training"]["epochs"] == 2
 
 
+def colours_of(curves):
+    """The colours of the lines on screen."""
+    picture = curves.grab().toImage().convertToFormat(QImage.Format.Format_RGB32)
+    size = picture.height(), picture.width(), 4
+    pixels = np.frombuffer(picture.constBits().asstring(picture.sizeInBytes()), np.uint8)
+    return {tuple(pixel) for pixel in pixels.reshape(size)[..., 2::-1].reshape(-1, 3).tolist()}
+
+
 def test_curves_of_several_nets(widget):
-    epoch = {"train_loss": 0.4, "loss": 0.3, "accuracy": 0.95}
-    widget.curves.clear(5)
+    curves, epoch = widget.curves, {"train_loss": 0.4, "loss": 0.3, "accuracy": 0.95}
+    curves.clear(5)
+    empty = colours_of(curves)
     for net in (0, 0, 1):
-        widget.curves.add(net, epoch)
-    widget.curves._grow()
-    above, below = widget.curves.plot.figure.axes
-    assert [len(line.get_xdata()) for line in above.lines] == [2, 2, 1, 1]
-    widget.curves._grow()
-    widget.curves.add(1, epoch)
-    widget.curves._grow()
-    assert [len(line.get_xdata()) for line in below.lines] == [2, 2]
-    assert widget.curves.plot.figure.axes == [above, below]
+        curves.add(net, epoch)
+    assert {net: len(epochs) for net, epochs in curves.history.items()} == {0: 2, 1: 1}
+    assert curves.limits() == ((0, 0.5), (0.9, 1))
+    drawn = colours_of(curves)
+    blue, orange, green = ((31, 119, 180), (255, 127, 14), (44, 160, 44))
+    assert {blue, orange} <= drawn
+    assert not {blue, orange, green} & empty
+    assert green not in drawn
     # A value beyond the limits makes for others.
-    widget.curves.add(2, {"train_loss": 2.0, "loss": 3.0, "accuracy": 0.4})
-    widget.curves._grow()
-    above, below = widget.curves.plot.figure.axes
-    assert above.get_ylim()[1] >= 3
-    assert below.get_ylim()[0] <= 0.4
-    widget.curves.clear(5)
-    assert not widget.curves.plot.figure.axes
+    curves.add(2, {"train_loss": 2.0, "loss": 3.0, "accuracy": 0.4})
+    (_, loss), (accuracy, _) = curves.limits()
+    assert loss >= 3
+    assert accuracy <= 0.4
+    assert green in colours_of(curves)
+    curves.clear(5)
+    assert colours_of(curves) == empty
+
+
+def test_curves_of_long_trainings_are_drawn_at_once(widget):
+    widget.curves.clear(1000)
+    for net in range(64):
+        for _ in range(1000):
+            widget.curves.add(net, {"train_loss": 0.4, "loss": 0.3, "accuracy": 0.95})
+    began = time.process_time()
+    widget.curves.grab()
+    assert time.process_time() - began < 0.2
 
 
 def test_the_window_answers_while_nets_are_trained(ready, patch_set, qtbot, capsys):
@@ -114,14 +130,15 @@ def test_the_window_answers_while_nets_are_trained(ready, patch_set, qtbot, caps
     ticks = []
     timer = QTimer()
     timer.setInterval(10)
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.timeout.connect(lambda: ticks.append((time.perf_counter(), time.process_time())))
     timer.start()
     run(ready, qtbot)
     timer.stop()
-    gap = float(np.diff(ticks).max())
+    gap, worked = np.diff(ticks, axis=0).max(axis=0)
     with capsys.disabled():
-        print(f"longest gap {1000 * gap:.0f} ms of {len(ticks)} ticks ", end="")
-    assert gap < LONGEST_GAP
+        print(f"longest gap {1000 * gap:.0f} ms, {1000 * worked:.0f} ms of them worked ", end="")
+    # What it waits for a busy machine is not its own.
+    assert worked < LONGEST_GAP
 
 
 def test_cancelling_keeps_the_previous_metric(ready, qtbot, metric):

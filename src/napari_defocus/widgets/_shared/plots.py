@@ -1,12 +1,11 @@
 """Matplotlib plots inside napari, in the colours of its theme."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from napari.components import ViewerModel
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
@@ -57,13 +56,6 @@ class Plot(QWidget):
         """
         self._paint = paint
         self._redraw()
-
-    def add_lines(self, lines: Iterable[Line2D]) -> None:
-        """Show lines that have grown, over what is drawn; far cheaper than to draw it anew."""
-        for line in lines:
-            if line.axes is not None:
-                line.axes.draw_artist(line)
-        self._canvas.update()
 
     def _redraw(self, _: Any = None) -> None:
         colours: Any = _theme_colours(self._viewer.theme)

@@ -66,8 +66,8 @@ class TrainWidget(PluginWidget):
         self._imports = Latest(self)
         self._imports.request(None, plain(import_early))
         layout = ui.column(self, self.patches, self.settings, self.jobs, self.live, self.live_text,
-                        self.curves.plot, self.save_button, margin=True)  # fmt: skip
-        layout.setStretchFactor(self.curves.plot, 1)
+                        self.curves, self.save_button, margin=True)  # fmt: skip
+        layout.setStretchFactor(self.curves, 1)
         self.jobs.clicked.connect(self.train)
         self.jobs.progressed.connect(self._follow)
         self.live.toggled.connect(self._toggle_live)
