@@ -298,7 +298,7 @@ def test_the_viewer_is_closed_while_work_runs(viewer, click, slow, qtbot):
     assert widget.jobs.busy
     began = time.monotonic()
     viewer.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     qtbot.waitUntil(lambda: session().jobs.current is None, timeout=WAIT)
 
 
