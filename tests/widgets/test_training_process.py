@@ -105,11 +105,13 @@ def assert_went_well(told):
     assert not told["torch"]
 
 
+@pytest.mark.timeout(900)
 def test_torch_stays_out_of_the_process_of_the_window(tmp_path):
     assert_went_well(run_session(tmp_path))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_window_lives_ten_times(tmp_path):
     for _ in range(10):
         assert_went_well(run_session(tmp_path))
