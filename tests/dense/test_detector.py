@@ -23,6 +23,7 @@ from napari_defocus.dense.network import (
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.inference import detector_for, predict_plane
 from napari_defocus.detection.postprocess import postprocess
+from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.io.open import read_image
 from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.labels.classes import UNLABELLED
@@ -342,3 +343,11 @@ def test_a_file_is_read_again_only_when_it_changed(file, detector):
     file.unlink()
     with pytest.raises(DefocusError, match="no such file"):
         cached_dense(file)
+
+
+def test_loading_weights_changes_no_constant_of_others():
+    before = LUMINANCE.copy()
+    response = MetricResponse(torch.zeros(2, 7, 7))
+    state = {name: torch.zeros_like(value) for name, value in response.state_dict().items()}
+    response.load_state_dict(state)
+    np.testing.assert_array_equal(LUMINANCE, before)

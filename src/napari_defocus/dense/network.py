@@ -114,7 +114,7 @@ class MetricResponse(nn.Module):
         zero = torch.zeros(1, 3)
         across = torch.cat([zero, slope, zero])
         self.register_buffer("gradient", torch.stack([across, across.T])[:, None])
-        self.register_buffer("luminance", torch.from_numpy(LUMINANCE).reshape(1, 3, 1, 1))
+        self.register_buffer("luminance", torch.tensor(LUMINANCE).reshape(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, 3, Y, X) to (N, 6, Y / 2, X / 2), logarithms."""
