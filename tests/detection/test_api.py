@@ -52,7 +52,7 @@ def photo(sharp, name="coins", radius=6.0):
 
 
 def textured(name):
-    """Where there is something to judge: on the photo of coins the coins, not the smooth table."""
+    """Where there is something to detect: on the photo of coins the coins, not the smooth table."""
     picture = sharp_picture(name)
     if name != "coins":
         return np.ones(picture.shape, bool)
@@ -123,8 +123,8 @@ def test_wholly_sharp_picture_is_sharp(metric, name):
 @pytest.mark.parametrize("noise", [0, 2])
 @pytest.mark.parametrize("which", ["fitted", "default"])
 def test_texture_all_over_is_not_taken_for_noise(metric, which, noise):
-    # Were the gravel taken for noise, it would be judged once halved and halved again, where a disc
-    # of 4 pixels is a single one: all of it would be sharp.
+    # Were the gravel taken for noise, it would be measured after two halvings, where a disc of 4
+    # pixels is a single one: all of it would be sharp.
     gravel = np.float32(data.gravel().reshape(256, 2, 256, 2).mean(axis=(1, 3)) / 255)
     seen = defocus(gravel, 4)
     seen[:, :128] = gravel[:, :128]
@@ -225,7 +225,7 @@ def test_bool_is_a_picture_of_two_values(metric):
     assert_same(detect(binary.astype(np.uint8) * 255, metric), expected)
 
 
-def test_colours_are_judged_by_their_luminance(metric):
+def test_colours_are_detected_by_their_luminance(metric):
     image = load_picture("astronaut")[100:180, 150:250]
     assert_same(detect(image, metric), detect(rgb2gray(image), metric), tolerance=1e-4)
 
@@ -267,7 +267,7 @@ def test_any_picture_gives_a_sound_result_or_an_error_that_says_why(metric, imag
         assert_sound(detect(image, metric, config), image.shape)
     except DefocusError as error:
         problem = str(error)
-    assert not problem or "nothing to judge" in problem or "too large" in problem
+    assert not problem or "nothing to detect" in problem or "too large" in problem
 
 
 # Axes
@@ -338,7 +338,7 @@ def test_axes_that_do_not_fit_are_refused(metric, shape, axes, words):
     assert_refused(np.random.default_rng(0).random(shape), metric, *words, axes=axes)
 
 
-# What cannot be judged
+# What cannot be detected
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
@@ -380,7 +380,7 @@ def test_flat_region_far_from_texture_is_undecided(metric, noise):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_undecided_pixels_lean_on_judged_ones_the_less_the_farther(value):
+def test_undecided_pixels_lean_on_valid_ones_the_less_the_farther(value):
     valid = np.zeros((8, 1500), bool)
     valid[:, :40] = True
     sharpness = np.where(valid, np.float32(value), np.float32(0.3))
@@ -404,7 +404,7 @@ def test_undecided_pixels_lean_on_judged_ones_the_less_the_farther(value):
         (np.ones((1, 1)), ["constant"]),
         (np.eye(3), ["(3, 3)", "smaller than the metric's filters (7 x 7)"]),
         (np.eye(6, 500), ["(6, 500)", "smaller"]),
-        (np.zeros((40, 40), np.uint8), ["constant", "nothing to judge"]),
+        (np.zeros((40, 40), np.uint8), ["constant", "nothing to detect"]),
         (np.full((40, 40, 3), 0.1), ["constant"]),
         (np.full((40, 40), np.nan), ["no finite pixel"]),
         (np.full((40, 40), np.inf), ["no finite pixel"]),
@@ -415,7 +415,7 @@ def test_undecided_pixels_lean_on_judged_ones_the_less_the_farther(value):
         (np.full((40, 40), None), ["object"]),
     ],
 )
-def test_images_without_anything_to_judge_are_refused(metric, image, words):
+def test_images_without_anything_to_detect_are_refused(metric, image, words):
     assert_refused(image, metric, *words)
 
 

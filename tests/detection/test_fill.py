@@ -11,7 +11,7 @@ SHAPES = st.tuples(st.integers(1, 150), st.integers(1, 150))
 
 
 def plane(shape, seed, share=0.5):
-    """Sharpness, 0 where not judged, and what is judged, in patches."""
+    """Sharpness, 0 where not valid, and the valid pixels, in patches."""
     dice = np.random.default_rng(seed)
     valid = ndimage.uniform_filter(dice.random(shape), 9, mode="wrap") < share
     return np.where(valid, dice.random(shape), 0).astype(np.float32), valid
@@ -102,6 +102,6 @@ def test_nearer_regions_count_more():
     assert middle[-6] < 0.05
 
 
-def test_nothing_judged_is_neither_sharp_nor_blurred():
+def test_nothing_valid_is_neither_sharp_nor_blurred():
     nothing = Surroundings.of(np.zeros((50, 70), np.float32), np.zeros((50, 70), bool))
     np.testing.assert_array_equal(nothing.spread(), np.float32(0.5))

@@ -99,6 +99,6 @@ def test_any_floats_give_sound_maps_or_a_message(image):
         # Nothing can be told of a pixel without a value.
         assert (found.confidence[~np.isfinite(image)] == 0).all()
     else:
-        with pytest.raises(DefocusError, match="nothing to judge"):
+        with pytest.raises(DefocusError, match="nothing to detect"):
             detect(image, config=METRIC)
     np.testing.assert_array_equal(image, before)

@@ -198,7 +198,7 @@ def test_otsu_rule_is_that_of_scikit_image(seed):
 
 
 @pytest.mark.parametrize("rule", ["otsu", "mean"])
-def test_where_nothing_is_judged_the_middle_of_the_range_cuts(rule):
+def test_where_nothing_is_valid_the_middle_of_the_range_cuts(rule):
     nothing = np.empty(0, np.float32)
     found = threshold_of(nothing, MaskConfig(threshold=rule, range=(0.2, 0.7)))
     assert found == pytest.approx(0.45)

@@ -54,7 +54,7 @@ def test_labels_that_cannot_be_used(given, reading, says):
 
 
 @pytest.mark.parametrize("shape", [(12, 9), (2, 12, 9)])
-def test_only_judged_pixels_count(shape):
+def test_only_labelled_pixels_count(shape):
     rng = np.random.default_rng(1)
     blur = rng.random(shape).astype(np.float32)
     mask = rng.integers(0, 3, shape).astype(np.uint8)
@@ -67,7 +67,7 @@ def test_only_judged_pixels_count(shape):
         mask=np.array([[mask[i] for i in pixels]]),
     )
     assert made.report.methods["detection"].images["cells"].values == row.values
-    assert made.judged == pytest.approx(len(pixels) / blur.size)
+    assert made.labelled == pytest.approx(len(pixels) / blur.size)
     assert set(made.report.trivial) == {"all blurred", "all sharp", "constant .5"}
     for index in np.ndindex(shape):
         expected = {(1, 2): 1, (2, 1): 2}.get((annotation[index], mask[index]), 0)

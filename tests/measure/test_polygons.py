@@ -109,10 +109,10 @@ def test_mean_blur_and_area_are_those_of_the_pixels(mask, seed):
     blur = np.random.default_rng(seed).random(mask.shape, np.float32)
     for feature in mask_features(mask, labels=ALL, blur=blur, pixel_size_um=0.5):
         inside = filled(feature["geometry"]["coordinates"], mask.shape)
-        told = feature["properties"]["measurements"]
-        assert told["area px"] == inside.sum()
-        assert told["area um^2"] == pytest.approx(inside.sum() / 4)
-        assert told["mean blur"] == pytest.approx(blur[inside].mean(), abs=1e-5)
+        found = feature["properties"]["measurements"]
+        assert found["area px"] == inside.sum()
+        assert found["area um^2"] == pytest.approx(inside.sum() / 4)
+        assert found["mean blur"] == pytest.approx(blur[inside].mean(), abs=1e-5)
 
 
 def test_a_feature_is_what_qupath_reads():

@@ -59,13 +59,13 @@ def test_maps_are_of_the_planes_size_and_of_the_told_types(tilted, found):
     assert found.warnings == ()
 
 
-def test_where_the_confidence_is_high_the_altitude_is_right(tilted, found):
+def test_where_the_confidence_is_high_the_depth_is_right(tilted, found):
     error = np.abs(found.depth_map - tilted.depth)
     assert (found.confidence > 0.5).mean() > 0.2
     assert error[found.confidence > 0.5].max() < 0.75
 
 
-def test_flat_ground_takes_the_altitude_around_it_with_little_confidence(tilted):
+def test_flat_ground_takes_the_depth_around_it_with_little_confidence(tilted):
     planes = tilted.planes.copy()
     planes[:, 40:80, 40:80] = 128
     found = analyse_stack(planes)

@@ -67,7 +67,7 @@ def test_wide_pooling_adds_up_its_weights_on_constants(image):
     np.testing.assert_allclose(pooled, sum((1.0, 0.5, 0.25)[: levels + 1]), atol=1e-4)
 
 
-# Altitude
+# Depth
 
 
 @pytest.mark.parametrize("true", [1.0, 1.3, 2.5, 3.9])
@@ -117,7 +117,7 @@ def test_a_single_plane_is_given_back(z, dtype):
     np.testing.assert_allclose(fused, planes[z], atol=1e-3)
 
 
-def test_more_planes_than_a_byte_counts_have_a_provenance():
+def test_more_planes_than_a_byte_counts_have_source_planes():
     assert source_plane(np.full((2, 2), 299.6, np.float32), 400).dtype == np.uint16
     assert source_plane(np.full((2, 2), 299.4, np.float32), 400)[0, 0] == 299
 

@@ -183,7 +183,7 @@ def test_a_plane_that_shows_nothing_is_undecided_in_a_stack_and_refused_alone(tm
         np.testing.assert_allclose(values, getattr(whole, what), rtol=0, atol=1e-6)
     assert not found["mask"][1].any()
     assert (found["blur"][1] == 0.5).all()
-    with pytest.raises(DefocusError, match="nothing to judge"):
+    with pytest.raises(DefocusError, match="nothing to detect"):
         in_tiles(stack[1], 64, METRIC, tmp_path / "plane")
 
 

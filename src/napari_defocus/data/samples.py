@@ -48,18 +48,11 @@ class Sample:
     height: npt.NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class _Files:
-    image: str
-    scale: tuple[float, ...] = ()
-    blurred: str | None = None
-    height: str | None = None
-
-
-_FILES = {
-    "photo": _Files("photo.jpg", blurred="photo.mask.png"),
-    "tilted_plane": _Files("tilted_plane.tif", (0.65, 0.65), height="tilted_plane.height.tif"),
-    "z_stack": _Files("z_stack.tif", (2.0, 0.65, 0.65), height="z_stack.height.tif"),
+# Of each sample: the image, its scale, and the files of the truth, where there are any.
+_FILES: dict[str, tuple[str, tuple[float, ...], str | None, str | None]] = {
+    "photo": ("photo.jpg", (), "photo.mask.png", None),
+    "tilted_plane": ("tilted_plane.tif", (0.65, 0.65), None, "tilted_plane.height.tif"),
+    "z_stack": ("z_stack.tif", (2.0, 0.65, 0.65), None, "z_stack.height.tif"),
 }
 SAMPLES = tuple(_FILES)
 
@@ -74,15 +67,14 @@ def read_sample(name: str) -> Sample:
     """
     if name not in _FILES:
         raise DefocusError(f"no sample is called {name!r}; choose one of {', '.join(SAMPLES)}")
-    files = _FILES[name]
-    path = FOLDER / files.image
+    image, scale, blurred, height = _FILES[name]
     return Sample(
         name,
-        path,
-        read_image(path).data,
-        files.scale,
-        read_image(FOLDER / files.blurred).data >= 128 if files.blurred else None,
-        read_image(FOLDER / files.height).data if files.height else None,
+        FOLDER / image,
+        read_image(FOLDER / image).data,
+        scale,
+        read_image(FOLDER / blurred).data >= 128 if blurred else None,
+        read_image(FOLDER / height).data if height else None,
     )
 
 

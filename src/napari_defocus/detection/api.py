@@ -16,7 +16,7 @@ from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 
-__all__ = ["Detection", "DetectionConfig", "detect", "detect_plane"]
+__all__ = ["Detection", "DetectionConfig", "detect"]
 
 
 def detect(
@@ -106,10 +106,3 @@ def _stack(planes: list[Detection], leading: tuple[int, ...]) -> Detection:
         return None if parts[0] is None else np.stack(parts).reshape(leading + parts[0].shape)
 
     return Detection(**{part.name: stacked(part.name) for part in fields(Detection)})
-
-
-def detect_plane(
-    image: npt.NDArray[Any], metric: LocalMetric, config: DetectionConfig
-) -> Detection:
-    """Detect defocus in one plane (Y, X) or (Y, X, C); see `detect`."""
-    return postprocess(predict_plane(image, metric, config), config)

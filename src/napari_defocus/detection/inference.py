@@ -133,7 +133,7 @@ def predict_region(
         Where `should_stop` answered yes.
     """
     if statistics.constant:
-        raise NoDetailError("the image is constant: there is nothing to judge")
+        raise NoDetailError("the image is constant: there is nothing to detect")
     detector = detector_for(metric, config)
     window, image, plane = _window(read, region, shape, statistics, metric, detector)
     inside = within(region, window)

@@ -12,14 +12,8 @@ from napari_defocus.detection.threshold import MaskConfig
 def as_command(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
     """Write a detection as a command line.
 
-    Parameters
-    ----------
-    image, metric : str
-        Paths, or the name of a metric.
-    config : DetectionConfig
-        The settings.
-    more : tuple of str
-        Results wanted beside the blur map and the mask: ``confidence``, ``radius``.
+    `image` and `metric` are paths, or the name of a metric; `more` are the outputs beside blur map
+    and mask, such as ``confidence`` and ``radius``.
     """
     words = ["napari-defocus", "detect", image, "--out", "results"]
     if metric != "default":
@@ -80,12 +74,8 @@ def _changed(config: DetectionConfig | RefinementConfig | MaskConfig) -> dict[st
 
 
 def _option(name: str, value: Any) -> list[str]:
-    words = ["mean" if value is None else str(v) for v in _listed(value)]
-    return ["--" + name.replace("_", "-"), *words]
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value]
+    values = value if isinstance(value, tuple) else ("mean" if value is None else value,)
+    return ["--" + name.replace("_", "-"), *map(str, values)]
 
 
 def _expression(value: Any) -> str:

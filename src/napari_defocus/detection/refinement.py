@@ -70,19 +70,7 @@ def halo(config: RefinementConfig) -> int:
 
 
 def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
-    """Raise the sharp region to 1 and sink the blurred one to 0.
-
-    Parameters
-    ----------
-    sharpness : ndarray of float32, (Y, X)
-        Values in [0, 1], 1 = sharp.
-    config : RefinementConfig, optional
-        How.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        Values in [0, 1].
+    """Raise the sharp region of a sharpness map (Y, X) in [0, 1] to 1, and lower the blurred to 0.
 
     Raises
     ------

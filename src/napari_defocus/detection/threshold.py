@@ -41,23 +41,10 @@ class MaskConfig:
 
 
 def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int) -> Labels:
-    """Compute a mask from a sharpness map.
+    """Compute a mask, 0 undecided, 1 blurred, 2 sharp, from a sharpness map (Y, X) in [0, 1].
 
-    Parameters
-    ----------
-    sharpness : ndarray of float32, (Y, X)
-        In [0, 1], 1 = sharp.
-    undecided : ndarray of bool, (Y, X)
-        Pixels without a class.
-    threshold : float
-        Least sharpness of a sharp pixel, see `mask_threshold`.
-    smallest : int
-        Spots of fewer pixels take the class around them: first sharp ones, then blurred ones.
-
-    Returns
-    -------
-    ndarray of uint8, (Y, X)
-        0 undecided, 1 blurred, 2 sharp.
+    Pixels of at least `threshold` are sharp, and those of `undecided` have no class. Spots of fewer
+    than `smallest` pixels take the class around them: first sharp ones, then blurred ones.
     """
     sharp = sharpness >= np.float32(threshold)
     sharp = _without_small(sharp, smallest)

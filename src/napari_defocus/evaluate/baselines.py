@@ -141,25 +141,13 @@ def local_binary_patterns(
         else 9.
     """
     grey = np.asarray(plane, np.float64)
-    padded = np.pad(grey, 1, mode="edge")
     angles = 2 * np.pi * np.arange(_NEIGHBOURS) / _NEIGHBOURS
     places = np.stack([np.sin(angles), np.cos(angles)], axis=1).round(12)
-    bits = np.stack([_shifted(padded, y, x) - grey > threshold for y, x in places])
+    around = [ndimage.shift(grey, -place, order=1, mode="nearest") for place in places]
+    bits = np.stack([values - grey > threshold for values in around])
     changes = np.count_nonzero(bits != np.roll(bits, 1, axis=0), axis=0)
     patterns = np.where(changes <= 2, np.count_nonzero(bits, axis=0), _NOT_UNIFORM)
     return patterns.astype(np.uint8)
-
-
-def _shifted(padded: Double, y: float, x: float) -> Double:
-    """Return the values at (y, x), each in [-1, 1], from every pixel of a plane padded by one."""
-    rows, columns = padded.shape[0] - 2, padded.shape[1] - 2
-    value = np.zeros((rows, columns))
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            weight = max(0.0, 1 - abs(y - dy)) * max(0.0, 1 - abs(x - dx))
-            if weight > 0:
-                value += weight * padded[1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + columns]
-    return value
 
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(

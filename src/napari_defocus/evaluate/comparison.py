@@ -35,13 +35,13 @@ class Comparison:
         Scores of the one image, on the labelled pixels, beside the trivial maps'.
     disagreement : ndarray of uint8
         Of the detection's shape: 1 blurred but called sharp, 2 sharp but called blurred, else 0.
-    judged : float
+    labelled : float
         Share of the pixels that are labelled.
     """
 
     report: Report
     disagreement: Labels
-    judged: float
+    labelled: float
 
 
 def read_hand_labels(

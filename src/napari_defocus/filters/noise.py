@@ -112,7 +112,7 @@ def measure(
                 return statistics
             constant = statistics
     if constant is None:
-        raise NoDetailError("the image has no finite pixel: there is nothing to judge")
+        raise NoDetailError("the image has no finite pixel: there is nothing to detect")
     return constant
 
 

@@ -16,12 +16,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP, UNLABELLED
+from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, COLOURS, SHARP, UNLABELLED
 
 Rings = tuple[npt.NDArray[np.int64], ...]
 Integers = npt.NDArray[np.int64]
 
-NAMES = {UNLABELLED: "undecided", BLURRED: "blurred", SHARP: "sharp"}
+NAMES = {UNLABELLED: "undecided", **CLASS_NAMES}
 # As in the overview; grey for what is undecided.
 GREY = (0.5, 0.5, 0.5)
 # The edges of a pixel, walked such that it lies to the right on the screen: towards which

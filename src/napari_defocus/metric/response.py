@@ -67,7 +67,7 @@ def filter_response(plane: Plane, metric: LocalMetric) -> Float:
     if min(plane.grey.shape) < metric.size:
         raise DefocusError(
             f"an image of {plane.grey.shape} is smaller than the metric's filters "
-            f"({metric.size} x {metric.size}): there is nothing to judge"
+            f"({metric.size} x {metric.size}): there is nothing to detect"
         )
     energy = summed_squares(plane.grey, metric.filters)
     return without_noise(energy, plane.noise_variance, metric.pooling.noise_factor)

@@ -9,23 +9,16 @@ import numpy as np
 from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import BETA2, Curve
 from napari_defocus.io.atomic import whole_file
+from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP
 from napari_defocus.stacks.plane_scores import PlaneScores
 
-# Blue and orange are told apart by people who do not see red and green.
-CURVE, BEST = (0.0, 0.45, 0.70), (0.90, 0.62, 0.0)
+CURVE, BEST = COLOURS[BLURRED], COLOURS[SHARP]
 
 
 def save_curve(path: Path, curves: Mapping[str, PlaneScores], *, overwrite: bool = True) -> None:
     """Draw the score of each plane, with its error and the best plane, as PNG.
 
-    Parameters
-    ----------
-    path : Path
-        The file to be.
-    curves : mapping of str to PlaneScores
-        Name and scores of each stack; a single one needs no name.
-    overwrite : bool
-        Whether an existing `path` may be replaced.
+    `curves` are the scores of each stack by its name; a single one needs no name.
 
     Raises
     ------
@@ -76,23 +69,15 @@ def write_report(path: Path, report: Report, *, overwrite: bool = True) -> None:
 def save_precision_recall(
     path: Path, curves: Mapping[str, Curve], *, overwrite: bool = True
 ) -> None:
-    """Draw precision against recall, all curves on one graph, over lines of equal F.
+    """Draw precision against recall, all curves on one graph, over lines of equal F, as PNG.
 
-    A dot marks the highest F of each curve. Thresholds that nothing reaches are not drawn.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be, written as PNG.
-    curves : mapping of str to Curve
-        Curves by name of the method; the legend shows them by falling Fmax.
-    overwrite : bool
-        Whether an existing file may be replaced.
+    `curves` are named for their methods; the legend shows them by falling Fmax. A dot marks the
+    highest F of each. Thresholds that nothing reaches are not drawn.
 
     Raises
     ------
     DefocusError
-        Where the file may not or cannot be written.
+        Where `path` cannot be written.
     """
     from matplotlib.figure import Figure
 

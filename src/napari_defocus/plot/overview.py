@@ -23,20 +23,7 @@ def save_overview(
     *,
     overwrite: bool = True,
 ) -> None:
-    """Draw an image, its blur map and its mask side by side, as PNG.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be.
-    image : ndarray, (Y, X) or (Y, X, C)
-        See `prepare_plane`.
-    blur : ndarray of float32, (Y, X)
-        In [0, 1], 1 = blurred.
-    mask : ndarray of uint8, (Y, X)
-        0 undecided, 1 blurred, 2 sharp.
-    overwrite : bool
-        Whether an existing `path` may be replaced.
+    """Draw an image (Y, X) or (Y, X, C), its blur map and its mask side by side, as PNG.
 
     Raises
     ------

@@ -114,10 +114,6 @@ def analyse_stack(
     on_event, should_stop : callable
         Called after each plane of each step, and before each.
 
-    Returns
-    -------
-    FocusStack
-
     Raises
     ------
     DefocusError

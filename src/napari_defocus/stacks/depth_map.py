@@ -57,16 +57,9 @@ def estimate_depth(
 ) -> DepthMap:
     """Compute where each pixel is in focus.
 
-    Parameters
-    ----------
-    energy : ndarray of float32, (Z, Y, X)
-        Detail in each plane, less the noise's, Z >= 2.
-    noise : ndarray of float32, (Y, X)
-        The noise's detail.
-    extremum : str
-        ``max`` or ``min``, see `StackConfig`.
-    fallback : int
-        The depth where there is no detail at all.
+    `energy` is the detail in each plane (Z, Y, X), less the noise's, of two planes or more, and
+    `noise` the noise's detail (Y, X). For `extremum` see `StackConfig`; `fallback` is the depth
+    where there is no detail at all.
     """
     pooled = np.maximum(pool_scales(energy, DETAIL_WEIGHTS), 0)
     if extremum == "max":
@@ -203,18 +196,10 @@ def pool_scales(values: Float, weights: tuple[float, ...], decay: float = 0.0) -
 def upsample(
     values: Float, step: int, shape: tuple[int, int], steps_above: float = np.inf
 ) -> Float:
-    """Interpolate a map of block means (Y / step, X / step) to full size.
+    """Interpolate a map of means of `step` x `step` blocks to its full size, `shape`.
 
-    Parameters
-    ----------
-    values : ndarray of float32, (Y / step, X / step)
-        Means of blocks of `step` x `step` pixels.
-    step : int
-        At least 1.
-    shape : tuple of int
-        (Y, X) of the full size.
-    steps_above : float
-        Neighbours that differ by more are a step, and are repeated, not interpolated.
+    Neighbours that differ by more than `steps_above` are a step: they are repeated, not
+    interpolated.
     """
     if step == 1:
         return values

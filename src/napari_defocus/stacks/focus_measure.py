@@ -42,12 +42,8 @@ STRIP = 512
 class StackScale:
     """The grey range and the noise that all planes of a stack are measured with.
 
-    Parameters
-    ----------
-    limits : tuple of float
-        The grey values that become 0 and 1.
-    noise : tuple of float
-        (a, b): the variance of the noise is a + b * grey, once stretched.
+    `limits` are the grey values that become 0 and 1; with (a, b) of `noise`, the variance of the
+    noise is a + b * grey, once stretched.
     """
 
     limits: tuple[float, float]
@@ -94,16 +90,10 @@ def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldSto
 
 @dataclass(frozen=True)
 class Detail:
-    """Fine detail of a plane, at every `step`-th pixel.
+    """Detail of a plane, averaged in blocks: (Y / step, X / step) each, float32.
 
-    Parameters
-    ----------
-    energy : ndarray of float32, (Y / step, X / step)
-        Focus measure, less the noise's, 0 or more.
-    noise : ndarray of float32
-        The noise's.
-    grey : ndarray of float32
-        The stretched grey values.
+    `energy` is the focus measure less that of the noise, 0 or more, `noise` the noise's, and `grey`
+    the stretched grey values.
     """
 
     energy: Float

@@ -1,6 +1,6 @@
 """All-in-focus images: the planes at each pixel's depth, blended band by band.
 
-The depth alone decides which planes a pixel takes, so that noise and the glow of blurred edges,
+The depth alone selects the planes of a pixel, so that noise and the glow of blurred edges,
 which the choice of the largest coefficient takes for detail, stay out, and channels of one field
 can share one depth map.
 """
@@ -34,26 +34,12 @@ def fuse(
 ) -> npt.NDArray[Any]:
     """Compute the all-in-focus image: each pixel from the planes at its depth.
 
-    Parameters
-    ----------
-    planes : StackPlanes
-        Z planes (Y, X) or (Y, X, S).
-    depth_map : ndarray of float32, (Y, X)
-        In planes, from 0 to Z - 1.
-    on_event, should_stop : callable
-        Called after each plane, and before each.
-
-    Returns
-    -------
-    ndarray, (Y, X) or (Y, X, S)
-        In the number type of the planes; holes are filled.
+    Returns an image in the number type of the planes, (Y, X) or (Y, X, S), with holes filled.
 
     Raises
     ------
     DefocusError
-        Where a plane is of another size.
-    Stopped
-        Where `should_stop` answered yes.
+        Where a plane is not of the size of the depth map.
     """
     levels = levels_of(depth_map.shape, LEVELS)
     sums: list[list[Float]] = []
@@ -114,7 +100,5 @@ def _added(
 
 def _without_holes(values: npt.NDArray[Any]) -> Float:
     found = values.astype(np.float32)
-    holes = ~np.isfinite(found) if values.dtype.kind == "f" else np.zeros(0, bool)
-    if not holes.any():
-        return found
+    holes = ~np.isfinite(found)
     return np.asarray(fill_holes(np.where(holes, 0, found), holes), np.float32)

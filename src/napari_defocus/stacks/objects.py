@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.measure.regions import NO_OBJECT
 from napari_defocus.stacks.api import StackConfig
-from napari_defocus.stacks.focus_measure import StackScale, measure_detail, measure_scale
-from napari_defocus.stacks.plane_scores import PlaneScores, Values, score_samples
-from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
+from napari_defocus.stacks.focus_measure import measure_detail, measure_scale
+from napari_defocus.stacks.plane_scores import PlaneScores, score_samples
+from napari_defocus.stacks.planes import StackLike, open_stack
 
 # Side, in pixels, of the parts of an object that the bootstrap draws from.
 PART = 8
@@ -69,10 +70,6 @@ def score_labels(
     axes, on_event, should_stop
         See `analyse_stack`.
 
-    Returns
-    -------
-    LabelScores
-
     Raises
     ------
     DefocusError
@@ -87,7 +84,11 @@ def score_labels(
     scale = measure_scale(planes, on_event, should_stop)
     inside, owner, part = _parts(labels, index)
     pixels = np.bincount(part).astype(np.float64)
-    detail = _detail(planes, scale, inside, part, on_event, should_stop) / pixels
+    sums = [
+        np.bincount(part, measure_detail(planes[z], scale, 1).energy[inside])
+        for z in track("measuring detail", len(planes), on_event, should_stop)
+    ]
+    detail = np.stack(sums) / pixels
     ends = np.searchsorted(owner, np.arange(len(index) + 1))
     scores = [
         score_samples(detail[:, start:stop], config.extremum, weights=pixels[start:stop])
@@ -105,7 +106,7 @@ def _check(labels: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]
         )
     index = np.asarray(np.unique(labels[labels != 0]))
     if not index.size:
-        raise DefocusError("the labels hold no object: every pixel is 0")
+        raise DefocusError(NO_OBJECT)
     return index
 
 
@@ -114,14 +115,8 @@ def _parts(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Cut objects where a grid crosses them.
 
-    Returns
-    -------
-    inside : ndarray of bool, (Y, X)
-        Pixels of objects.
-    owner : ndarray of int, (P,)
-        The object, as a place in `index`, that each part belongs to, rising.
-    part : ndarray of int
-        The part that each pixel of `inside` belongs to.
+    Returns the pixels of objects (Y, X); the object, by its place in `index`, of each part, rising;
+    and the part of each of the pixels.
     """
     inside = labels != 0
     y, x = np.nonzero(inside)
@@ -132,19 +127,3 @@ def _parts(
         np.searchsorted(index, labels[inside]) * blocks + block, return_inverse=True
     )
     return inside, found // blocks, part
-
-
-def _detail(
-    planes: StackPlanes,
-    scale: StackScale,
-    inside: npt.NDArray[np.bool_],
-    part: npt.NDArray[np.intp],
-    on_event: OnEvent,
-    should_stop: ShouldStop,
-) -> Values:
-    """Sum the detail of each part in each plane: (Z, P)."""
-    sums = [
-        np.bincount(part, measure_detail(planes[z], scale, 1).energy[inside])
-        for z in track("measuring detail", len(planes), on_event, should_stop)
-    ]
-    return np.stack(sums)

@@ -103,15 +103,10 @@ def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
 def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlanes]]:
     """Yield each focus stack of an image, after its index along the leading axes other than Z.
 
-    Parameters
-    ----------
-    source : ImageSource
-        With a Z axis, and any others.
-
     Raises
     ------
     DefocusError
-        Where it has no Z axis.
+        Where the image has no Z axis.
     """
     z = source.axes.find("Z")
     if z < 0:

@@ -6,6 +6,7 @@ similarities are chained from plane to plane.
 """
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def register_planes(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> Matrix:
-    """Find where the pixels of one plane, the reference, lie in each plane.
+    """Compute where the pixels of one plane, the reference, lie in each plane.
 
     The reference is the plane of whose field the others show most: where a lens breathes, that
     with the smallest field. Of several such it is the middle one.
@@ -74,21 +75,14 @@ def register_planes(
         if before is not None:
             steps.append(_match(before, grey, z))
         before = grey
-    chained = _chained(steps)
+    # From the first plane to each.
+    chained = np.stack([*accumulate(steps, lambda to, step: step @ to, initial=np.eye(3))])
     return chained @ np.linalg.inv(chained[_reference(chained, grey.shape)])
 
 
 def _grey(plane: npt.NDArray[Any]) -> Float:
     grey, holes = grey_and_holes(plane)
     return np.asarray(fill_holes(np.where(holes, 0, grey), holes), np.float32)
-
-
-def _chained(steps: list[Matrix]) -> Matrix:
-    """Chain maps from each plane to the next one into maps from the first to each."""
-    found = [np.eye(3)]
-    for step in steps:
-        found.append(step @ found[-1])
-    return np.stack(found)
 
 
 def _reference(chained: Matrix, shape: tuple[int, ...]) -> int:

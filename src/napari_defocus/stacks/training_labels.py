@@ -76,12 +76,7 @@ def propose_annotation(
     if not 0 <= index < count:
         raise DefocusError(f"plane {index} is asked for; the stack has 0 to {count - 1}")
     metric = metric or load_metric("default")
-    own = most = least = _response(stack[index], metric)
-    for z in track("comparing planes", count, on_event, should_stop):
-        if z != index:
-            response = _response(stack[z], metric)
-            most, least = np.maximum(most, response), np.minimum(least, response)
-    return _labels(own, most, least)
+    return _labels(*_compare(stack, index, metric, on_event, should_stop))
 
 
 def propose_annotations(
@@ -99,16 +94,21 @@ def propose_annotations(
     if count < 2:
         raise DefocusError("planes are compared with each other: give two or more")
     metric = metric or load_metric("default")
-    most: Float | None = None
-    least: Float | None = None
-    for z in track("comparing planes", count, on_event, should_stop):
-        own = _response(planes[z], metric)
-        most = own if most is None else np.maximum(most, own)
-        least = own if least is None else np.minimum(least, own)
-    assert most is not None
-    assert least is not None
+    _, most, least = _compare(planes, 0, metric, on_event, should_stop)
     for z in track("labelling planes", count, on_event, should_stop):
         yield _labels(_response(planes[z], metric), most, least)
+
+
+def _compare(
+    planes: StackLike, index: int, metric: LocalMetric, on_event: OnEvent, should_stop: ShouldStop
+) -> tuple[Float, Float, Float]:
+    """Compute the response of one plane, and the largest and the least of all, each (Y, X)."""
+    own = most = least = _response(planes[index], metric)
+    for z in track("comparing planes", len(planes), on_event, should_stop):
+        if z != index:
+            response = _response(planes[z], metric)
+            most, least = np.maximum(most, response), np.minimum(least, response)
+    return own, most, least
 
 
 def _labels(own: Float, most: Float, least: Float) -> Labels:

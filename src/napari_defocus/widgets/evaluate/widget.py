@@ -57,7 +57,7 @@ class EvaluateWidget(PluginWidget):
         )  # fmt: skip
         self.reading = ui.choice(
             READINGS, READINGS[0],
-            "annotation: 1 blurred, 2 sharp, 0 not judged. mask: 0 sharp, 255 or 1 blurred.",
+            "annotation: 1 blurred, 2 sharp, 0 unlabelled. mask: 0 sharp, 255 or 1 blurred.",
         )  # fmt: skip
         self.jobs = JobBar(
             self._session.jobs, "Evaluate", "Scores the detection against the labels."
@@ -128,7 +128,7 @@ class EvaluateWidget(PluginWidget):
         if blur not in self._viewer.layers:
             raise DefocusError(f"layer {blur.name!r} was deleted; its scores were dropped")
         self.report = made.report
-        self.read_as.setText(f"Labels {how}; {made.judged:.1%} of the pixels are judged.")
+        self.read_as.setText(f"Labels {how}; {made.labelled:.1%} of the pixels are labelled.")
         self._fill_table(made.report)
         self.plot.draw(lambda figure: _paint(figure, made.report))
         self._results.show()
