@@ -12,27 +12,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from benchmarks.accuracy.photos import SHOWN, Photo, read_photos
+from benchmarks import tables
+from benchmarks.accuracy.photos import Photo, read_photos, score_detection
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.api import Detection, DetectionConfig
 from napari_defocus.detection.inference import Prediction, combine_predictions, predict_plane
 from napari_defocus.detection.postprocess import postprocess
-from napari_defocus.evaluate.scores import SetScores, score_map, score_set
+from napari_defocus.evaluate.scores import SetScores, score_set
 from napari_defocus.filters.contrast import local_contrast
 from napari_defocus.filters.plane import Plane, prepare_colours, prepare_plane
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.response import combine, filter_response, pool
 
-Judge = Callable[[Photo], Prediction]
+Predict = Callable[[Photo], Prediction]
+COLUMNS = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
 WORST = 3
 CONFIG = DetectionConfig()
+# Parts of the postprocessing that are left out, by what the table calls it.
+WITHOUT = {
+    "": CONFIG,
+    ", not refined": replace(CONFIG, refine=False),
+    ", threshold not adapted": replace(CONFIG, adapt=0.0),
+}
 
 
 def main() -> None:
@@ -43,52 +48,54 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     photos = read_photos(options.photos)
-    lines = [f"| detector | {' | '.join(SHOWN)} |", "| --- " * (len(SHOWN) + 1) + "|"]
-    for name, detections in variants(photos, options.trained):
-        scores = score(photos, detections)
-        cells = " | ".join(f"{scores.mean[column]:.4f}" for column in SHOWN)
-        lines.append(f"| {name} | {cells} |")
+    lines = tables.head(["detector", *COLUMNS])
+    for name, found in variants(photos, options.trained):
+        scores = score_set(
+            {p.name: score_detection(d, p) for p, d in zip(photos, found, strict=True)}
+        )
+        lines.append(tables.row([name, *(f"{scores.mean[column]:.4f}" for column in COLUMNS)]))
         print(lines[-1], flush=True)
         if name == "dense":
-            show_worst(photos, detections, scores, options.out)
+            draw_worst(photos, found, scores, options.out)
     (options.out / "ablation.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, list[Detection]]]:
-    """Give each variant's name and what it detects."""
+    """Yield each variant's name and what it detects."""
     metric = load_metric()
-    yield from both_refined("metric", [judged_by("metric", metric, photo) for photo in photos])
-    yield from one("metric, one scale, noise not estimated", photos, metric_alone(metric))
-    yield from both_refined("dense", [judged_by("dense", metric, photo) for photo in photos])
-    yield from one("dense, outlines not followed", photos, dense_without_outlines(metric))
-    yield from one("dense, network alone", photos, network_alone())
-    for told in trained:
-        name, file = told.split("=", 1)
-        valid = [judged_by(file, metric, photo) for photo in photos]
-        yield f"dense, {name}", [postprocess(prediction, CONFIG) for prediction in valid]
-
-
-def judged_by(detector: str, metric: LocalMetric, photo: Photo) -> Prediction:
-    return predict_plane(photo.image, metric, DetectionConfig(detector=detector))
-
-
-def both_refined(name: str, judgements: list[Prediction]) -> Iterator[tuple[str, list[Detection]]]:
-    yield name, [postprocess(prediction, CONFIG) for prediction in judgements]
-    plain = replace(CONFIG, refine=False)
-    yield f"{name}, not refined", [postprocess(prediction, plain) for prediction in judgements]
-    still = replace(CONFIG, adapt=0.0)
-    yield (
-        f"{name}, threshold not adapted",
-        [postprocess(prediction, still) for prediction in judgements],
+    metric_alone = predictor("metric", metric)
+    yield from all_settings("metric", metric_alone, photos)
+    yield one("metric, one scale, noise not estimated", one_scale(metric), photos)
+    yield from all_settings("dense", predictor("dense", metric), photos)
+    yield one(
+        "dense, outlines not followed",
+        lambda photo: combine_predictions(metric_alone(photo), by_network(photo)),
+        photos,
     )
+    yield one("dense, network alone", network_alone, photos)
+    for entry in trained:
+        name, file = entry.split("=", 1)
+        yield one(f"dense, {name}", predictor(file, metric), photos)
 
 
-def one(name: str, photos: list[Photo], predict: Judge) -> Iterator[tuple[str, list[Detection]]]:
-    yield name, [postprocess(predict(photo), CONFIG) for photo in photos]
+def all_settings(
+    name: str, predict: Predict, photos: list[Photo]
+) -> Iterator[tuple[str, list[Detection]]]:
+    predictions = [predict(photo) for photo in photos]
+    for part, config in WITHOUT.items():
+        yield name + part, [postprocess(prediction, config) for prediction in predictions]
 
 
-def metric_alone(metric: LocalMetric) -> Judge:
-    """Judge by the metric at full size, as if there were no noise."""
+def one(name: str, predict: Predict, photos: list[Photo]) -> tuple[str, list[Detection]]:
+    return name, [postprocess(predict(photo), CONFIG) for photo in photos]
+
+
+def predictor(detector: str, metric: LocalMetric) -> Predict:
+    return lambda photo: predict_plane(photo.image, metric, DetectionConfig(detector=detector))
+
+
+def one_scale(metric: LocalMetric) -> Predict:
+    """Predict by the metric at full size, as if there were no noise."""
 
     def predict(photo: Photo) -> Prediction:
         plane = prepare_plane(photo.image)
@@ -103,20 +110,11 @@ def metric_alone(metric: LocalMetric) -> Judge:
     return predict
 
 
-def dense_without_outlines(metric: LocalMetric) -> Judge:
-    """Judge by metric and network, the network's map as it comes."""
-    return lambda photo: combine_predictions(judged_by("metric", metric, photo), by_network(photo))
-
-
-def network_alone() -> Judge:
-    """Judge by the network's own log odds: the metric has no say anywhere."""
-
-    def predict(photo: Photo) -> Prediction:
-        found = by_network(photo)
-        silent = Prediction(np.zeros_like(found.log_odds), np.zeros(found.log_odds.shape, bool))
-        return replace(combine_predictions(silent, found), valid=~silent.valid)
-
-    return predict
+def network_alone(photo: Photo) -> Prediction:
+    """Predict by the network's own log odds: the metric counts nowhere."""
+    found = by_network(photo)
+    silent = Prediction(np.zeros_like(found.log_odds), np.zeros(found.log_odds.shape, bool))
+    return replace(combine_predictions(silent, found), valid=~silent.valid)
 
 
 def by_network(photo: Photo) -> DensePrediction:
@@ -124,29 +122,23 @@ def by_network(photo: Photo) -> DensePrediction:
     return predict_dense(prepare_colours(photo.image, plane), cached_dense())
 
 
-def score(photos: list[Photo], detections: list[Detection]) -> SetScores:
-    pairs = zip(photos, detections, strict=True)
-    return score_set({p.name: score_map(d.blur, p.blurred, mask=d.mask) for p, d in pairs})
-
-
-def show_worst(
+def draw_worst(
     photos: list[Photo], detections: list[Detection], scores: SetScores, out: Path
 ) -> None:
     """Draw the photos with the least AUC, and where the map errs on them."""
-    by_auc = sorted(photos, key=lambda photo: scores.images[photo.name].values["AUC"])[:WORST]
-    found = {p.name: d for p, d in zip(photos, detections, strict=True)}
-    whole, panels = plt.subplots(WORST, 3, figsize=(11, 2.6 * WORST), layout="constrained")
-    errors, alone = plt.subplots(1, WORST, figsize=(11, 3), layout="constrained")
-    for row, photo in enumerate(by_auc):
-        blur = found[photo.name].blur
-        auc = scores.images[photo.name].values["AUC"]
-        panels[row, 0].imshow(photo.image)
-        panels[row, 1].imshow(~photo.blurred, cmap="gray")
-        panels[row, 2].imshow(1 - blur, cmap="gray", vmin=0, vmax=1)
-        panels[row, 0].set_title(f"{photo.name}, AUC {auc:.3f}", fontsize=9)
-        alone[row].imshow(blur - photo.blurred, cmap="RdBu", vmin=-1, vmax=1)
-        alone[row].set_title(f"{photo.name}, AUC {auc:.3f}", fontsize=9)
-    for axes in (*panels.flat, *alone.flat):
+    auc = {name: row.values["AUC"] for name, row in scores.images.items()}
+    pairs = sorted(zip(photos, detections, strict=True), key=lambda pair: auc[pair[0].name])
+    whole = Figure(figsize=(11, 2.6 * WORST), layout="constrained")
+    errors = Figure(figsize=(11, 3), layout="constrained")
+    panels, alone = whole.subplots(WORST, 3), errors.subplots(1, WORST)
+    for (photo, found), row, single in zip(pairs, panels, alone, strict=False):
+        row[0].imshow(photo.image)
+        row[1].imshow(~photo.blurred, cmap="gray")
+        row[2].imshow(1 - found.blur, cmap="gray", vmin=0, vmax=1)
+        single.imshow(found.blur - photo.blurred, cmap="RdBu", vmin=-1, vmax=1)
+        for axes in (row[0], single):
+            axes.set_title(f"{photo.name}, AUC {auc[photo.name]:.3f}", fontsize=9)
+    for axes in (*panels.flat, *alone):
         axes.set_axis_off()
     errors.suptitle("blue: sharp taken for blurred, red: blurred taken for sharp", fontsize=9)
     whole.savefig(out / "worst.png", dpi=80)

@@ -1,10 +1,10 @@
-"""Measure how the detectors stand noise, compression, scaling and more, beside targets.
+"""Measure how robust the detectors are to noise, compression, scaling and more, beside targets.
 
-    python -m benchmarks.accuracy.robustness DATA --out DIR [--detectors metric,dense]
+    python -m benchmarks.accuracy.robustness DATA --out DIR [--detectors metric dense]
 
 DATA holds some of: ``photos/images`` and ``photos/masks`` (255 = blurred, 8 bit, of the same
 stems), ``lightsheet`` (defocus in the file names), ``pairs_lytro`` (``NAME_1`` and ``NAME_2``),
-``bbbc006/sharp`` and ``bbbc006/blurred``. What is missing is left out and told. A detector is
+``bbbc006/sharp`` and ``bbbc006/blurred``; the table lists what is missing. A detector is
 ``metric``, ``dense`` or the file of a dense one. DIR gets ``robustness.md``.
 """
 
@@ -12,9 +12,12 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import tables
+from benchmarks.accuracy import robustness_checks as checks
+from benchmarks.accuracy.photos import images_in
 from benchmarks.accuracy.robustness_checks import (
     PAIR_RATIO,
     PAIR_SIGMA,
@@ -23,12 +26,6 @@ from benchmarks.accuracy.robustness_checks import (
     Detector,
     Measured,
     Settings,
-    discs,
-    focus_series,
-    images_in,
-    microscope_wholes,
-    pairs,
-    rendered_wholes,
 )
 from benchmarks.accuracy.robustness_photos import calibration, photo_auc
 from napari_defocus.core.errors import DefocusError
@@ -49,45 +46,31 @@ of {TEXTURE:g} of white a pixel). Pairs: pixels whose squared Laplacian, pooled 
 mean over decided pixels. Calibration: decided pixels of all photos together, accuracy of their
 class against (1 + confidence) / 2."""
 
-
-@dataclass(frozen=True)
-class Check:
-    """A check, the folder of the data that it is given, and those in it that it needs."""
-
-    run: Callable[[Detector, Path, Settings], Iterator[Measured]]
-    folder: str | None = None
-    needs: tuple[str, ...] = ("",)
-
-    def missing(self, data: Path) -> list[str]:
-        """List the folders that are not there, or hold no image."""
-        if self.folder is None:
-            return []
-        folders = [Path(self.folder, name) for name in self.needs]
-        return [folder.as_posix() for folder in folders if not images_in(data / folder)]
-
-
-CHECKS: Mapping[str, Check] = {
-    "photos": Check(photo_auc, "photos", ("images", "masks")),
-    "light sheet": Check(focus_series, "lightsheet"),
-    "discs": Check(discs),
-    "pairs": Check(pairs, "pairs_lytro"),
-    "rendered wholes": Check(rendered_wholes),
-    "BBBC006": Check(microscope_wholes, "bbbc006", ("sharp", "blurred")),
-    "calibration": Check(calibration, "photos", ("images", "masks")),
+# By title: what measures, and the folders of images that it needs.
+CHECKS: Mapping[
+    str, tuple[Callable[[Detector, Path, Settings], Iterator[Measured]], tuple[str, ...]]
+] = {
+    "photos": (photo_auc, ("photos/images", "photos/masks")),
+    "light sheet": (checks.focus_series, ("lightsheet",)),
+    "discs": (checks.discs, ()),
+    "pairs": (checks.pairs, ("pairs_lytro",)),
+    "rendered wholes": (checks.rendered_wholes, ()),
+    "BBBC006": (checks.microscope_wholes, ("bbbc006/sharp", "bbbc006/blurred")),
+    "calibration": (calibration, ("photos/images", "photos/masks")),
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """What was measured, by check and then by detector, and what was left out."""
+    """What was measured, by row of the table and then by detector, and what was left out."""
 
     detectors: list[str]
-    measured: Mapping[str, Mapping[str, list[Measured]]]
-    left_out: list[str]
+    rows: dict[str, dict[str, Measured]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def load_detectors(names: Iterable[str]) -> tuple[dict[str, Detector], list[str]]:
-    """Make the detectors that can be read, by their names, and tell of those that cannot."""
+    """Return the detectors that can be read, by name, and why others are left out."""
     detectors: dict[str, Detector] = {}
     left_out = []
     for name in names:
@@ -106,73 +89,63 @@ def _detector(name: str) -> Detector:
     return lambda image: detect(image, metric, config)
 
 
-def measure(data: Path, detectors: Iterable[str], settings: Settings) -> Report:
+def measure(data: Path, names: Iterable[str], settings: Settings) -> Report:
     """Run every check whose data is there, with every detector."""
-    loaded, left_out = load_detectors(detectors)
-    measured: dict[str, dict[str, list[Measured]]] = {}
-    for title, check in CHECKS.items():
-        missing = check.missing(data)
+    detectors, left_out = load_detectors(names)
+    report = Report(list(detectors), left_out=left_out)
+    for title, (check, folders) in CHECKS.items():
+        missing = [folder for folder in folders if not images_in(data / folder)]
         if missing:
             left_out.append(f"{title} left out: no images in {', '.join(missing)}")
             continue
-        measured[title] = {}
-        for name, detector in loaded.items():
+        for name, detector in detectors.items():
             print(f"{title}, {name}", file=sys.stderr, flush=True)
             try:
-                figures = list(check.run(detector, data / (check.folder or ""), settings))
+                figures = list(check(detector, data, settings))
             except DefocusError as error:
                 left_out.append(f"{title} left out of {name}: {error}")
                 continue
             if not figures:
-                left_out.append(f"{title} left out of {name}: it tells no radius")
-            measured[title][name] = figures
-    return Report(list(loaded), measured, left_out)
+                left_out.append(f"{title} left out of {name}: it measures no radius")
+            for figure in figures:
+                report.rows.setdefault(figure.row, {})[name] = figure
+    return report
 
 
 def table(report: Report) -> str:
     """Lay a report out as Markdown."""
-    names = report.detectors
-    lines = [_line(["", "target", *names]), _line(["---"] * (2 + len(names)))]
-    met = dict.fromkeys(names, 0)
-    asked = dict.fromkeys(names, 0)
-    for results in report.measured.values():
-        rows: dict[str, dict[str, Measured]] = {}
-        for name, figures in results.items():
-            for figure in figures:
-                rows.setdefault(figure.row, {})[name] = figure
-                if figure.target is not None:
-                    asked[name] += 1
-                    met[name] += figure.target.met(figure.value)
-        for row, by_name in rows.items():
-            target = next(iter(by_name.values())).target
-            cells = [_cell(by_name.get(name)) for name in names]
-            lines.append(_line([row, "" if target is None else str(target), *cells]))
-    counts = [f"{name} meets {met[name]} of {asked[name]} targets." for name in names]
+    lines = tables.head(["", "target", *report.detectors])
+    for row, by_name in report.rows.items():
+        target = next(iter(by_name.values())).target
+        cells = [_cell(by_name.get(name)) for name in report.detectors]
+        lines.append(tables.row([row, str(target or ""), *cells]))
+    counts = [_count(name, report) for name in report.detectors]
     left_out = [f"- {reason}" for reason in report.left_out]
     parts = [" ".join(counts), "\n".join(lines), "\n".join(left_out), NOTES]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+def _count(name: str, report: Report) -> str:
+    figures = [by_name[name] for by_name in report.rows.values() if name in by_name]
+    met = [figure.target.met(figure.value) for figure in figures if figure.target is not None]
+    return f"{name} meets {sum(met)} of {len(met)} targets."
 
 
 def _cell(figure: Measured | None) -> str:
     if figure is None or math.isnan(figure.value):
         return "-"
-    sign = "+" if figure.target is not None and figure.target.kind == "within" else ""
-    parts = [f"{figure.value:{sign}.3f}"]
-    if figure.detail:
-        parts.append(f"({figure.detail})")
-    if figure.target is not None:
-        parts.append("pass" if figure.target.met(figure.value) else "**fail**")
-    return " ".join(parts)
+    target = figure.target
+    sign = "+" if target is not None and target.kind == "within" else ""
+    cell = f"{figure.value:{sign}.3f}" + (f" ({figure.detail})" if figure.detail else "")
+    if target is None:
+        return cell
+    return f"{cell} {'pass' if target.met(figure.value) else '**fail**'}"
 
 
 def benchmark(
     data: Path, out: Path, detectors: Iterable[str], settings: Settings | None = None
 ) -> Report:
-    """Measure everything, write the table, tell what was left out."""
+    """Measure everything, and write the table."""
     report = measure(data, detectors, settings or Settings())
     with whole_file(out / "robustness.md") as temporary:
         temporary.write_text(table(report), encoding="utf-8")
@@ -185,10 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--detectors", default="metric,dense")
+    parser.add_argument("--detectors", nargs="+", default=["metric", "dense"])
     options = parser.parse_args(arguments)
-    names = [name.strip() for name in options.detectors.split(",") if name.strip()]
-    benchmark(options.data, options.out, names)
+    benchmark(options.data, options.out, options.detectors)
     print((options.out / "robustness.md").read_text(encoding="utf-8"))
 
 

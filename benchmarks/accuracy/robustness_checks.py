@@ -1,7 +1,7 @@
-"""What `robustness.py` measures, but for photos: a function a check, each of one detector."""
+"""The checks of `robustness.py` but for those on photos: each measures one detector."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage, stats
 
+from benchmarks.accuracy.photos import images_in
 from napari_defocus.detection.api import Detection
 from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.folder import IMAGE_SUFFIXES
 from napari_defocus.io.open import read_image
 from napari_defocus.labels.classes import UNLABELLED
 from napari_defocus.metric.default_recipe import PICTURES, RecipeConfig, load_picture, random_crop
@@ -35,7 +35,7 @@ PAIR_RATIO = 1.5
 
 @dataclass(frozen=True)
 class Target:
-    """What a value is to be: ``<``, ``<=`` or ``>=`` the limit, or ``within`` it of 0."""
+    """The values that pass: ``<``, ``<=`` or ``>=`` the limit, or ``within`` it of 0."""
 
     kind: str
     limit: float
@@ -63,28 +63,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is rendered.
+    """What is rendered."""
 
-    Parameters
-    ----------
-    pictures : tuple of str
-        That are blurred by discs; names that `load_picture` knows.
-    reduction : int
-        Pictures are reduced so many times, which makes them crisp.
-    radii : tuple of float
-        Of the discs, in pixels.
-    noises : tuple of float
-        Standard deviations of the noise on the discs, of 255.
-    rendered : int
-        Number of wholly sharp, and of wholly blurred images.
-    blur : tuple of float
-        Range of the disc radius of the wholly blurred, in pixels.
-    size : int
-        Their side in pixels; small enough for most pictures to be reduced as often.
-    seed : int
-        Of every choice.
-    """
-
+    # That are blurred by discs: names that `load_picture` knows.
     pictures: tuple[str, ...] = (
         "astronaut",
         "china.jpg",
@@ -93,26 +74,20 @@ class Settings:
         "gravel",
         "immunohistochemistry",
     )
+    # Pictures are reduced so many times, which makes them crisp.
     reduction: int = 2
+    # Of the discs, in pixels, and standard deviations of the noise on them, of 255.
     radii: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
     noises: tuple[float, ...] = (2, 5)
+    # Number of wholly sharp, and of wholly blurred images, and range of the latters' disc radius.
     rendered: int = 16
     blur: tuple[float, float] = (3.0, 8.0)
+    # Their side in pixels: small enough for most pictures to be reduced as often.
     size: int = 192
     seed: int = 0
 
 
-# --- images ------------------------------------------------------------------------------------
-
-
-def images_in(folder: Path) -> list[Path]:
-    """List the images of a folder, none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def resize(values: npt.NDArray[np.float32], size: Iterable[int]) -> npt.NDArray[np.float32]:
+def resize(values: npt.NDArray[np.float32], size: Sequence[int]) -> npt.NDArray[np.float32]:
     """Resample (Y, X) or (Y, X, C) to (columns, rows), with the tails that keep it crisp."""
     if values.ndim == 3:
         return np.stack([resize(values[..., c], size) for c in range(values.shape[-1])], axis=-1)
@@ -127,10 +102,10 @@ def add_noise(image: Image8, rng: np.random.Generator, sigma: float) -> Image8:
     return eight_bit(image + rng.normal(0, sigma, image.shape))
 
 
-# --- a microscope's focus series ---------------------------------------------------------------
+# A microscope's focus series
 
 
-def told_defocus(name: str) -> float | None:
+def defocus_in_name(name: str) -> float | None:
     """Read the defocus in micrometres from a file's name: ``...OffM0p3um``, ``...ON(1)``."""
     match = re.search(r"Off([MP])(\d+)p(\d+)um", name)
     if match:
@@ -140,30 +115,29 @@ def told_defocus(name: str) -> float | None:
 
 def focus_series(detector: Detector, data: Path, _: Settings) -> Iterator[Measured]:
     """Correlate the blur of the frames of a focus series with their defocus."""
-    known = [(told_defocus(path.name), path) for path in images_in(data)]
-    frames = [
-        (defocus, _series_blur(detector(read_image(path).data)))
-        for defocus, path in known
-        if defocus is not None
-    ]
-    defocus = np.array([defocus for defocus, _ in frames])
-    blur = np.array([value for _, (value, _) in frames])
-    quantity = frames[0][1][1] if frames else ""
+    levels, values, quantity = [], [], ""
+    for path in images_in(data / "lightsheet"):
+        level = defocus_in_name(path.name)
+        if level is not None:
+            value, quantity = _series_blur(detector(read_image(path).data))
+            levels.append(level)
+            values.append(value)
+    defocus, blur = np.array(levels), np.array(values)
     for side, chosen in (
         ("negative side", defocus <= 0),
         ("positive side", defocus >= 0),
         ("both sides", np.isfinite(defocus)),
     ):
-        levels = np.abs(defocus[chosen])
+        distance = np.abs(defocus[chosen])
         # Of fewer than three frames any two orders look alike.
-        enough = len(levels) > 2 and np.ptp(levels) > 0 and np.ptp(blur[chosen]) > 0
-        rank = stats.spearmanr(levels, blur[chosen]).statistic if enough else np.nan
+        enough = len(distance) > 2 and np.ptp(distance) > 0 and np.ptp(blur[chosen]) > 0
+        rank = stats.spearmanr(distance, blur[chosen]).statistic if enough else np.nan
         row = f"light sheet, {side}: Spearman of |defocus| and blur"
         yield Measured(row, float(rank), Target(">=", 0.9), quantity)
 
 
 def _series_blur(found: Detection) -> tuple[float, str]:
-    """Give the blur of a frame, and how it was taken."""
+    """Return the blur of a frame, and how it was taken."""
     assert found.confidence is not None
     decided = found.confidence > 0
     if not decided.any():
@@ -173,36 +147,30 @@ def _series_blur(found: Detection) -> tuple[float, str]:
     return float(found.blur[decided].mean(dtype=np.float64)), "mean blur, confidence > 0"
 
 
-# --- rendered discs ----------------------------------------------------------------------------
+# Rendered discs
 
 
 def discs(detector: Detector, _: Path, settings: Settings) -> Iterator[Measured]:
-    """Compare the radius that is told with that of the disc a crisp picture was blurred by."""
+    """Compare the radius that is detected with that of the disc a crisp picture was blurred by."""
     pictures = [crisp_light(load_picture(name), settings.reduction) for name in settings.pictures]
     where = [textured(_grey(light ** (1 / GAMMA))) for light in pictures]
+    target = Target("<", 0.15)
     for noise in settings.noises:
         errors = []
+        ending = f"noise of {noise:g}: relative error of the radius"
         for radius in settings.radii:
             rng = np.random.default_rng(settings.seed)
-            told = []
-            for light, texture in zip(pictures, where, strict=True):
-                found = detector(noisy_disc(light, radius, noise, rng)).radius
-                if found is None:
-                    return
-                told.append(found[texture])
-            estimate = np.concatenate(told)
+            found = [detector(noisy_disc(light, radius, noise, rng)).radius for light in pictures]
+            known = [r[t] for r, t in zip(found, where, strict=True) if r is not None]
+            if not known:
+                return
+            estimate = np.concatenate(known)
             errors.append(np.abs(estimate - radius) / radius)
-            yield Measured(
-                f"disc of {radius:g} px, noise of {noise:g}: relative error of the radius",
-                float(np.median(errors[-1])),
-                Target("<", 0.15),
-                f"median {np.median(estimate):.2f} px",
-            )
-        yield Measured(
-            f"discs of all radii, noise of {noise:g}: relative error of the radius",
-            float(np.median(np.concatenate(errors))),
-            Target("<", 0.15),
-        )
+            error, median = float(np.median(errors[-1])), np.median(estimate)
+            row = f"disc of {radius:g} px, {ending}"
+            yield Measured(row, error, target, f"median {median:.2f} px")
+        error = float(np.median(np.concatenate(errors)))
+        yield Measured(f"discs of all radii, {ending}", error, target)
 
 
 def crisp_light(picture: Image8, reduction: int) -> npt.NDArray[np.float32]:
@@ -220,7 +188,7 @@ def noisy_disc(
 
 
 def textured(grey: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where a picture (Y, X) in [0, 1] has texture to judge by."""
+    """Return where a picture (Y, X) in [0, 1] has texture that shows its blur."""
     contrast = ndimage.gaussian_gradient_magnitude(grey, 2)
     return np.asarray(ndimage.gaussian_filter(contrast, 8) >= TEXTURE)
 
@@ -229,27 +197,28 @@ def _grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return values @ LUMINANCE if values.ndim == 3 else values
 
 
-# --- pairs of photos focused near and far --------------------------------------------------------
+# Pairs of photos focused near and far
 
 
 def pairs(detector: Detector, data: Path, _: Settings) -> Iterator[Measured]:
-    """Ask which of two registered photos is the sharper at each pixel that shows it clearly."""
-    agreed, asked, pixels, worst = 0, 0, 0, (1.0, "")
-    for first, second in pair_files(data):
+    """Compare the blur of two registered photos where one of them is clearly the sharper."""
+    agreed, compared, pixels, worst = 0, 0, 0, (1.0, "")
+    for first, second in pair_files(data / "pairs_lytro"):
         a, b = (read_image(path).data for path in (first, second))
         first_is_sharper, clear = sharper(a, b)
         blur, other = detector(a).blur[clear], detector(b).blur[clear]
         # Equal blur is no answer.
         agree = np.where(first_is_sharper[clear], blur < other, blur > other)
-        agreed, asked = agreed + int(agree.sum()), asked + agree.size
+        agreed, compared = agreed + int(agree.sum()), compared + agree.size
         pixels += clear.size
         if agree.size:
             worst = min(worst, (float(agree.mean()), first.stem.rpartition("_")[0]))
-    share = agreed / asked if asked else np.nan
-    detail = f"{asked / pixels:.2f} asked, worst {worst[1]}: {worst[0]:.3f}" if asked else ""
-    yield Measured(
-        "pairs: pixels where the sharper has less blur", share, Target(">=", 0.97), detail
-    )
+    share, detail = np.nan, ""
+    if compared:
+        share = agreed / compared
+        detail = f"{compared / pixels:.2f} compared, worst {worst[1]}: {worst[0]:.3f}"
+    row = "pairs: pixels where the sharper has less blur"
+    yield Measured(row, share, Target(">=", 0.97), detail)
 
 
 def pair_files(folder: Path) -> list[tuple[Path, Path]]:
@@ -262,7 +231,7 @@ def pair_files(folder: Path) -> list[tuple[Path, Path]]:
 def sharper(
     a: npt.NDArray[Any], b: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Tell where `a` has more detail than `b`, and where there is texture and a clear difference.
+    """Return where `a` has more detail than `b`, and where texture and difference are clear.
 
     Detail is the squared Laplacian, pooled by a Gaussian.
     """
@@ -274,14 +243,16 @@ def sharper(
     return first > second, (high >= PAIR_TEXTURE**2) & (high >= PAIR_RATIO * low)
 
 
-# --- wholly sharp and wholly blurred images ------------------------------------------------------
+# Wholly sharp and wholly blurred images
 
 
 def rendered_wholes(detector: Detector, _: Path, settings: Settings) -> Iterator[Measured]:
-    """Judge rendered images that are sharp, and that are blurred, all over."""
-    for label, sharp in (("sharp", True), ("blurred", False)):
-        rendered = [render_whole(index, sharp, settings) for index in range(settings.rendered)]
-        yield from whole_rows(f"rendered {label}", detector, rendered, sharp)
+    """Measure the blur of rendered images that are sharp, and that are blurred, all over."""
+    for kind in ("sharp", "blurred"):
+        rendered = [
+            render_whole(index, kind == "sharp", settings) for index in range(settings.rendered)
+        ]
+        yield from whole_rows("rendered", kind, detector, rendered)
 
 
 def render_whole(index: int, sharp: bool, settings: Settings) -> Image8:
@@ -297,16 +268,16 @@ def render_whole(index: int, sharp: bool, settings: Settings) -> Image8:
 
 
 def microscope_wholes(detector: Detector, data: Path, _: Settings) -> Iterator[Measured]:
-    """Judge fields of cells that are in focus, and out of focus, all over."""
-    for label, sharp in (("sharp", True), ("blurred", False)):
-        images = [read_image(path).data for path in images_in(data / label)]
-        yield from whole_rows(f"BBBC006 {label}", detector, images, sharp)
+    """Measure the blur of fields of cells that are in focus, and out of focus, all over."""
+    for kind in ("sharp", "blurred"):
+        images = [read_image(path).data for path in images_in(data / "bbbc006" / kind)]
+        yield from whole_rows("BBBC006", kind, detector, images)
 
 
 def whole_rows(
-    group: str, detector: Detector, images: Iterable[npt.NDArray[Any]], sharp: bool
+    group: str, kind: str, detector: Detector, images: Iterable[npt.NDArray[Any]]
 ) -> Iterator[Measured]:
-    """Give mean and worst, over images, of the mean blur of the pixels that are decided."""
+    """Measure mean and worst, over images, of the mean blur of the pixels that are decided."""
     blur, decided = [], []
     for image in images:
         found = detector(image)
@@ -314,11 +285,11 @@ def whole_rows(
         decided.append(inside.mean())
         if inside.any():
             blur.append(float(found.blur[inside].mean(dtype=np.float64)))
-    target = Target("<=", 0.15) if sharp else Target(">=", 0.85)
-    worst = (max if sharp else min)(blur, default=np.nan)
+    target, worst = (Target("<=", 0.15), max) if kind == "sharp" else (Target(">=", 0.85), min)
     mean = float(np.mean(blur)) if blur else np.nan
     share = f"{np.mean(decided):.2f} decided" if decided else ""
-    row = f"{group}, {len(decided)} images: mean blur"
+    row = f"{group} {kind}, {len(decided)} images: mean blur"
     yield Measured(row, mean, target, share)
     nothing = len(decided) - len(blur)
-    yield Measured(f"{row}, worst", worst, target, f"{nothing} undecided" if nothing else "")
+    detail = f"{nothing} undecided" if nothing else ""
+    yield Measured(f"{row}, worst", worst(blur, default=np.nan), target, detail)

@@ -1,7 +1,8 @@
-"""What `robustness.py` measures on photos with masks: AUC as they are changed, and calibration."""
+"""The checks of `robustness.py` on photos with masks: AUC as they are changed, and calibration."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from napari_defocus.labels.classes import BLURRED
 from napari_defocus.simulate.optics import through_jpeg
 
 CALIBRATION_BINS = 10
+FACTORS = (0.25, 0.5, 2)
 
 
 @dataclass(frozen=True)
@@ -37,66 +39,47 @@ class Change:
 
 
 def photo_changes() -> list[Change]:
-    """Give what is done to photos."""
-    noise = [
-        Change(f"noise of {sigma}", Target("<", limit), _on_image(add_noise, sigma))
-        for sigma, limit in ((5, 0.01), (10, 0.02), (20, 0.05))
+    """List what is done to photos."""
+    level, scaled = Target("within", 0.005), Target("within", 0.02)
+    return [
+        *(
+            _image_change(f"noise of {sigma}", Target("<", limit), partial(add_noise, sigma=sigma))
+            for sigma, limit in ((5, 0.01), (10, 0.02), (20, 0.05))
+        ),
+        _image_change("JPEG quality 30", Target("<", 0.01), lambda x, _: through_jpeg(x, 30)),
+        *(_image_change(f"brightness x {f:g}", level, partial(_brighten, f)) for f in FACTORS),
+        *(_image_change(f"contrast x {f:g}", level, partial(_contrast, f)) for f in FACTORS),
+        _image_change("as uint16", level, lambda x, _: x.astype(np.uint16) * 257),
+        _image_change("as float32", level, lambda x, _: x / np.float32(255)),
+        *(Change(f"scaled x {f:g}", scaled, partial(_scale, f)) for f in (0.5, 2)),
     ]
-    jpeg = Change("JPEG quality 30", Target("<", 0.01), _on_image(_compress, 30))
-    level = Target("within", 0.005)
-    brightness = [
-        Change(f"brightness x {factor:g}", level, _on_image(_brighten, factor))
-        for factor in (0.25, 0.5, 2)
-    ]
-    contrast = [
-        Change(f"contrast x {factor:g}", level, _on_image(_contrast, factor))
-        for factor in (0.25, 0.5, 2)
-    ]
-    types = [
-        Change("as uint16", level, _on_image(lambda x, _, f: x.astype(np.uint16) * f, 257)),
-        Change("as float32", level, _on_image(lambda x, _, f: x / np.float32(f), 255)),
-    ]
-    scales = [
-        Change(f"scaled x {factor:g}", Target("within", 0.02), _scaler(factor))
-        for factor in (0.5, 2)
-    ]
-    return [*noise, jpeg, *brightness, *contrast, *types, *scales]
 
 
-def _on_image(
-    change: Callable[[Any, np.random.Generator, Any], npt.NDArray[Any]], amount: float
-) -> Callable[[Photo, np.random.Generator], Photo]:
-    return lambda photo, rng: Photo(photo.name, change(photo.image, rng, amount), photo.blurred)
+def _image_change(
+    name: str, target: Target, change: Callable[[Image8, np.random.Generator], npt.NDArray[Any]]
+) -> Change:
+    return Change(name, target, lambda photo, rng: replace(photo, image=change(photo.image, rng)))
 
 
-def _compress(image: Image8, _: np.random.Generator, quality: int) -> Image8:
-    return through_jpeg(image, quality)
-
-
-def _brighten(image: Image8, _: np.random.Generator, factor: float) -> npt.NDArray[np.float32]:
+def _brighten(factor: float, image: Image8, _: np.random.Generator) -> npt.NDArray[np.float32]:
     return np.asarray(image * np.float32(factor))  # not rounded: nothing clips
 
 
-def _contrast(image: Image8, _: np.random.Generator, factor: float) -> npt.NDArray[np.float32]:
+def _contrast(factor: float, image: Image8, _: np.random.Generator) -> npt.NDArray[np.float32]:
     mean = np.float32(image.mean())
     return np.asarray(mean + np.float32(factor) * (image - mean))
 
 
-def _scaler(factor: float) -> Callable[[Photo, np.random.Generator], Photo]:
-    def scaled(photo: Photo, _: np.random.Generator) -> Photo:
-        size = [round(factor * extent) for extent in photo.blurred.shape[::-1]]
-        mask = Image.fromarray(photo.blurred.astype(np.uint8)).resize(
-            size, Image.Resampling.NEAREST
-        )
-        image = eight_bit(resize(photo.image.astype(np.float32), size))
-        return Photo(photo.name, image, np.asarray(mask) > 0)
-
-    return scaled
+def _scale(factor: float, photo: Photo, _: np.random.Generator) -> Photo:
+    size = [round(factor * extent) for extent in photo.blurred.shape[::-1]]
+    mask = Image.fromarray(photo.blurred.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    image = eight_bit(resize(photo.image.astype(np.float32), size))
+    return Photo(photo.name, image, np.asarray(mask) > 0)
 
 
 def photo_auc(detector: Detector, data: Path, settings: Settings) -> Iterator[Measured]:
     """Measure the AUC on photos, and what changes of the photos do to it."""
-    photos = read_photos(data)
+    photos = read_photos(data / "photos")
     base = _mean_auc(detector, photos)
     yield Measured("photos: AUC", base)
     for change in photo_changes():
@@ -118,27 +101,27 @@ def _mean_auc(detector: Detector, photos: Iterable[Photo]) -> float:
 def calibration(detector: Detector, data: Path, _: Settings) -> Iterator[Measured]:
     """Measure how far the confidence is from the share of pixels that are right."""
     chances, rights = [], []
-    for photo in read_photos(data):
+    for photo in read_photos(data / "photos"):
         found = detector(photo.image)
         assert found.confidence is not None
         decided = found.mask > 0
         chances.append((1 + found.confidence[decided]) / 2)
         rights.append((found.mask[decided] == BLURRED) == photo.blurred[decided])
     chance, right = np.concatenate(chances), np.concatenate(rights)
-    told = (
-        f"right {right.mean():.3f}, told {chance.mean(dtype=np.float64):.3f}" if len(right) else ""
-    )
+    detail = ""
+    if len(right):
+        detail = f"right {right.mean():.3f}, predicted {chance.mean(dtype=np.float64):.3f}"
     row = f"photos: calibration error of the confidence, {CALIBRATION_BINS} bins"
-    yield Measured(row, calibration_error(chance, right), detail=told)
+    yield Measured(row, calibration_error(chance, right), detail=detail)
 
 
 def calibration_error(chance: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> float:
-    """Mean over pixels of how far, within a bin, accuracy is from the chance that was told.
+    """Return the mean over pixels of the gap, within a bin, of accuracy and predicted chance.
 
     Parameters
     ----------
     chance : (N,) ndarray
-        Told chance of being right, in [.5, 1].
+        Predicted chance of being right, in [.5, 1].
     right : (N,) ndarray of bool
         Whether it was.
     """

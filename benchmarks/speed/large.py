@@ -5,29 +5,28 @@
 For each size a square OME-Zarr of 16 bits is made, of a pattern that repeats without seams, sharp
 here and blurred there; chunks that are alike are links to one file, so that 65,536 x 65,536 pixels
 take no room, but each is read and decoded as any other. `napari-defocus detect` then runs in a
-process of its own. Told are its seconds, seconds for each megapixel, also as a share of those at 16
-megapixels (4,096 x 4,096), the peak of its memory, and what it wrote at most. Disk that is needed:
-about 12 bytes a pixel in FOLDER while it runs.
+process of its own. Printed are its seconds, seconds for each megapixel, also as a share of those at
+16 megapixels (4,096 x 4,096), the peak of its memory, and the most that it wrote. Disk that is
+needed: about 12 bytes a pixel in FOLDER while it runs.
 """
 
 import argparse
-import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from matplotlib.figure import Figure
 from scipy import ndimage
 
+from benchmarks.timed import run_timed
 from napari_defocus.io.atomic import whole_file
 
 CHUNK = 1024
@@ -35,40 +34,14 @@ CHUNK = 1024
 PATTERN = 4
 MEGAPIXELS = (1, 4, 16, 64)
 REFERENCE = 16
-# Of results and of what is kept for going on, per pixel.
+# Of results and of what is stored for resuming, per pixel.
 DISK_BYTES = 12
 COLUMNS = ("megapixels", "seconds", "s / Mpx", "relative", "peak GiB", "disk GiB")
-# Runs the command line, and tells seconds and peak memory. That which getrusage tells begins with
-# that of the parent.
-TIMED = """
-import json, sys, time
-from pathlib import Path
-from napari_defocus.cli.main import main
-start = time.monotonic()
-status = main(sys.argv[1:])
-seconds = time.monotonic() - start
-told = Path("/proc/self/status")
-if told.exists():
-    peak = int(told.read_text().partition("VmHWM:")[2].split()[0]) / 2**20
-else:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-print(json.dumps([status, seconds, peak]))
-"""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one size.
-
-    Parameters
-    ----------
-    megapixels : float
-        In units of 2**20.
-    seconds, peak_gib, disk_gib : float
-        Of the run: its time, the peak of its memory, and the most that its results and what it
-        keeps meanwhile took on the disk.
-    """
+    """Of one size in units of 2**20 pixels: time, peak of memory, and most that was on disk."""
 
     megapixels: float
     seconds: float
@@ -77,7 +50,7 @@ class Measured:
 
     @property
     def seconds_each(self) -> float:
-        """Seconds for a megapixel."""
+        """Return the seconds for a megapixel."""
         return self.seconds / self.megapixels
 
 
@@ -91,10 +64,10 @@ def main() -> None:
     parser.add_argument("--memory", type=float, help="bound of memory, GiB")
     parser.add_argument("--scheduler", help="as of the command")
     options = parser.parse_args()
-    asked = ["--detector", options.detector]
+    settings = ["--detector", options.detector]
     for name in ("tile", "memory", "scheduler"):
         if getattr(options, name) is not None:
-            asked += [f"--{name}", str(getattr(options, name))]
+            settings += [f"--{name}", str(getattr(options, name))]
     print(" ".join(f"{name:>10}" for name in COLUMNS), flush=True)
     found: list[Measured] = []
     if options.folder is not None:
@@ -106,7 +79,7 @@ def main() -> None:
             if shutil.disk_usage(folder).free < DISK_BYTES * side**2:
                 print(f"{megapixels:10g} left out: {DISK_BYTES * side**2 / 2**30:.1f} GiB of disk")
                 continue
-            found.append(measure(pattern, Path(folder), side, asked))
+            found.append(measure(pattern, Path(folder), side, settings))
             print(row(found[-1], found), flush=True)
             if options.picture:
                 draw(found, options.picture, options.memory)
@@ -120,9 +93,9 @@ def make_pattern(path: Path) -> Path:
     sharp = _standard(ndimage.gaussian_filter(rough, 0.7, mode="wrap"))
     sharp += 2 * _standard(ndimage.gaussian_filter(rough, 40, mode="wrap"))
     blurred = ndimage.gaussian_filter(sharp, 4, mode="wrap")
-    blobs = _standard(
-        ndimage.gaussian_filter(dice.normal(size=(side, side)).astype(np.float32), 150, mode="wrap")
-    )
+    other = dice.normal(size=(side, side)).astype(np.float32)
+    blobs = ndimage.gaussian_filter(other, 150, mode="wrap")
+    blobs -= blobs.mean()
     image = np.where(blobs > 0, sharp, blurred)
     image += dice.normal(size=image.shape).astype(np.float32) / 50
     write_array(path, side)[...] = np.clip(12000 + 2500 * image, 0, 2**16 - 1).astype(np.uint16)
@@ -169,53 +142,28 @@ def link(chunk: Path, path: Path) -> None:
         shutil.copyfile(chunk, path)
 
 
-def measure(pattern: Path, folder: Path, side: int, asked: Sequence[str]) -> Measured:
+def measure(pattern: Path, folder: Path, side: int, settings: Sequence[str]) -> Measured:
     """Detect in an image of a size, in a fresh process."""
     source, out = folder / "image.zarr", folder / "out"
     shutil.rmtree(source, ignore_errors=True)
     make_image(pattern, source, side)
-    command = [sys.executable, "-c", TIMED, "detect", str(source), "--out", str(out), *asked]
-    with Disk(out) as disk:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
-    if status:
-        raise SystemExit(done.stderr)
+    on_disk: list[int] = []
+    run = run_timed(
+        *("detect", str(source), "--out", str(out), *settings),
+        meanwhile=lambda: on_disk.append(disk_usage(out)),
+    )
     shutil.rmtree(out)
-    return Measured(side**2 / 2**20, seconds, peak, disk.most / 2**30)
+    return Measured(side**2 / 2**20, run.seconds, run.peak_gib, max(on_disk) / 2**30)
 
 
-class Disk:
-    """Looks now and then how much a folder takes, and keeps the most."""
-
-    def __init__(self, folder: Path, pause_s: float = 5.0) -> None:
-        self.folder, self.pause_s, self.most = folder, pause_s, 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Disk":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self._look()
-
-    def _watch(self) -> None:
-        while not self._over.wait(self.pause_s):
-            self._look()
-
-    def _look(self) -> None:
-        total = 0
-        for parent, _, names in os.walk(self.folder):
-            for name in names:
-                try:
-                    total += Path(parent, name).stat().st_blocks * 512
-                except OSError:  # it was renamed or removed meanwhile
-                    continue
-        self.most = max(self.most, total)
+def disk_usage(folder: Path) -> int:
+    """Return the bytes that a folder takes on the disk."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # renamed or removed meanwhile
+                total += Path(parent, name).stat().st_blocks * 512
+    return total
 
 
 def row(one: Measured, all_measured: Sequence[Measured]) -> str:
@@ -229,22 +177,15 @@ def row(one: Measured, all_measured: Sequence[Measured]) -> str:
 
 def draw(found: Sequence[Measured], path: Path, memory_gib: float | None) -> None:
     """Draw time and memory over size, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(10, 4.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a window, whatever backend is set
-    size = [one.megapixels for one in found]
+    size = np.array([one.megapixels for one in found])
     time, memory = figure.subplots(1, 2)
-    last = found[-1]
-    linear = [last.seconds_each * megapixels for megapixels in size]
-    time.loglog(size, linear, color="0.6", linestyle="--", label="in proportion to the pixels")
+    grey = {"color": "0.6", "linestyle": "--"}
+    time.loglog(size, found[-1].seconds_each * size, label="in proportion to the pixels", **grey)
     time.loglog(size, [one.seconds for one in found], "o-", color="#0072b2", label="measured")
     time.set(ylabel="seconds", title="time")
-    peaks = [one.peak_gib for one in found]
-    memory.loglog(size, peaks, "o-", color="#d55e00", label="measured")
-    image = [2 * megapixels / 1024 for megapixels in size]
-    memory.loglog(size, image, color="0.6", linestyle="--", label="the image itself")
+    memory.loglog(size, [one.peak_gib for one in found], "o-", color="#d55e00", label="measured")
+    memory.loglog(size, 2 * size / 1024, label="the image itself", **grey)
     if memory_gib is not None:
         memory.axhline(memory_gib, color="0.3", linewidth=1, label="the bound that was set")
     memory.set(ylabel="GiB", title="peak memory")

@@ -3,16 +3,13 @@
     python -m benchmarks.stacks.rendered [FOLDER]
 
 FOLDER holds ``stack_pcb``, ``stack_switch`` and ``stack_algae``; without it only rendered stacks
-are measured. Of these the altitude's error, in planes, and the PSNR of the fused image against the
-scene without noise and defocus are told, beside those of the best single plane and of the plain
+are measured. Printed are the error of their depth, in planes, and the PSNR of the fused image
+against the scene without noise and defocus, beside those of the best single plane and of the plain
 fusion by the largest coefficients of Laplacian pyramids. Real stacks run through the command line,
 in a process of their own each, for time and peak memory.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from scipy import ndimage, stats
 from skimage import data
 from skimage.transform import resize
 
+from benchmarks.timed import run_timed
 from napari_defocus.io.open import read_image
 from napari_defocus.simulate.optics import (
     Camera,
@@ -43,15 +41,6 @@ SIDE = 256
 SOFTNESS = 0.3
 LEVELS = 5
 COLUMNS = ("stack", "error", "far out", "plane", "pyramid", "fused")
-# Runs the command line in a process of its own, and tells seconds and peak memory.
-TIMED = """
-import json, resource, sys, time
-from napari_defocus.cli.main import main
-start = time.monotonic()
-status = main(sys.argv[1:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps([status, time.monotonic() - start, peak]))
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +53,7 @@ class Rendered:
 
 
 def picture(name: str, side: int) -> Float:
-    """Give linear light of a picture that comes with scikit-image, reduced until it is crisp."""
+    """Return linear light of a picture that comes with scikit-image, reduced until it is crisp."""
     found = getattr(data, name)()
     size = (side, side, *found.shape[2:])
     small = resize(found.astype(np.float32), size, anti_aliasing=True)
@@ -72,13 +61,13 @@ def picture(name: str, side: int) -> Float:
 
 
 def slant(shape: tuple[int, int], planes: int) -> Float:
-    """Depth of a plane that lies askew, from the first plane to the last."""
+    """Return the depth of a plane that lies askew, from the first plane to the last."""
     y, x = (np.linspace(0, 1, size, dtype=np.float32) for size in shape)
     return np.asarray((0.3 * y[:, np.newaxis] + 0.7 * x) * (planes - 1), np.float32)
 
 
 def hills(shape: tuple[int, int], planes: int, seed: int, width: float = 1 / 8) -> Float:
-    """Depth of smooth hills, from the first plane to the last."""
+    """Return the depth of smooth hills, from the first plane to the last."""
     noise = np.random.default_rng(seed).normal(size=shape)
     relief = ndimage.gaussian_filter(noise, width * shape[0], mode="reflect")
     relief = (relief - relief.min()) / np.ptp(relief)
@@ -88,7 +77,7 @@ def hills(shape: tuple[int, int], planes: int, seed: int, width: float = 1 / 8) 
 def render_surface(
     light: Float, depth: Float, planes: int, growth: float, electrons: float = 8000
 ) -> Rendered:
-    """See a surface (Y, X) plane by plane; the disc's radius grows by `growth` pixels a plane."""
+    """Render a surface (Y, X) plane by plane; the disc grows by `growth` pixels a plane."""
     seen = [defocus_varying(light, growth * np.abs(depth - z)) for z in range(planes)]
     return _recorded(seen, depth, light, electrons)
 
@@ -100,7 +89,7 @@ def render_terraces(
     growth: float,
     seed: int = 0,
 ) -> Rendered:
-    """See layers of random outline, each nearer and in front of those before."""
+    """Render layers of random outline, each nearer and in front of those before."""
     rng = np.random.default_rng(seed)
     shape = lights[0].shape[:2]
     covers = [np.ones(shape, np.float32)] + [random_outline(shape, rng) for _ in lights[1:]]
@@ -131,7 +120,7 @@ def _recorded(stack: Sequence[Float], depth: Float, sharp: Float, electrons: flo
 def render_phase(
     planes: int = 9, side: int = 192, tilt: float = 3.0, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], Float]:
-    """See phase objects in bright field: contrast grows with the distance from focus.
+    """Render phase objects in bright field: contrast grows with the distance from focus.
 
     By the transport of intensity, the change of brightness is that distance times the Laplacian of
     the phase (M. Teague, J. Opt. Soc. Am. 73(11), 1983).
@@ -196,7 +185,7 @@ RENDERED: dict[str, Callable[[int], Rendered]] = {
 
 
 def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """Peak signal to noise ratio of 8-bit images, dB."""
+    """Return the peak signal to noise ratio of 8-bit images, dB."""
     return float(10 * np.log10(255**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
 
 
@@ -206,40 +195,31 @@ def pyramid_fusion(planes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     P. Burt, R. Kolczynski, "Enhanced image capture through fusion", ICCV 1993, in its plain form;
     written with scipy alone, as an independent reference.
     """
-    colours = planes.reshape(*planes.shape[:3], -1)
-    fused = [_fuse_channel(colours[..., c].astype(np.float64)) for c in range(colours.shape[-1])]
-    image = np.stack(fused, axis=-1).reshape(planes.shape[1:])
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+    stack = planes.astype(np.float64)
+    bands = []
+    for _ in range(LEVELS):
+        coarse = _smooth(stack)[:, ::2, ::2]
+        bands.append(stack - _expanded(coarse, stack.shape))
+        stack = coarse
+    image = stack.mean(axis=0, keepdims=True)
+    for band in reversed(bands):
+        largest = np.abs(band).argmax(axis=0, keepdims=True)
+        image = _expanded(image, (1, *band.shape[1:])) + np.take_along_axis(band, largest, axis=0)
+    return np.clip(np.round(image[0]), 0, 255).astype(np.uint8)
 
 
-def _fuse_channel(planes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    bands: list[list[npt.NDArray[np.float64]]] = []
-    rest = []
-    for plane in planes:
-        own = []
-        for _ in range(LEVELS):
-            coarse = ndimage.gaussian_filter(plane, 1.0)[::2, ::2]
-            own.append(plane - _expanded(coarse, plane.shape))
-            plane = coarse
-        bands.append(own)
-        rest.append(plane)
-    image = np.mean(rest, axis=0)
-    for level in range(LEVELS - 1, -1, -1):
-        found = np.stack([own[level] for own in bands])
-        largest = np.abs(found).argmax(axis=0)[np.newaxis]
-        image = _expanded(image, found.shape[1:])
-        image = image + np.take_along_axis(found, largest, axis=0)[0]
-    return image
+def _smooth(stack: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(ndimage.gaussian_filter(stack, 1.0, axes=(1, 2)))
 
 
 def _expanded(coarse: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     spread, weight = np.zeros(shape), np.zeros(shape)
-    spread[::2, ::2], weight[::2, ::2] = coarse, 1
-    return np.asarray(ndimage.gaussian_filter(spread, 1.0) / ndimage.gaussian_filter(weight, 1.0))
+    spread[:, ::2, ::2], weight[:, ::2, ::2] = coarse, 1
+    return _smooth(spread) / _smooth(weight)
 
 
 def measure(stack: Rendered) -> dict[str, float]:
-    """Score altitude and fused image of a rendered stack."""
+    """Score depth map and fused image of a rendered stack."""
     found = analyse_stack(stack.planes)
     error = np.abs(found.depth_map - stack.depth)
     return {
@@ -252,47 +232,38 @@ def measure(stack: Rendered) -> dict[str, float]:
 
 
 def measure_real(folder: Path, *options: str) -> str:
-    """Run the command line on a folder of planes; tell seconds, peak memory, rank correlation."""
+    """Run the command line on a folder of planes: seconds, peak memory, rank correlation."""
     with tempfile.TemporaryDirectory() as out:
-        command = ["stack", str(folder), "--out", out, *options]
-        done = subprocess.run(
-            [sys.executable, "-c", TIMED, *command], capture_output=True, text=True, check=True
-        )
-        status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
+        run = run_timed("stack", str(folder), "--out", out, *options)
         depth_map = read_image(Path(out) / f"{folder.name}.altitude.tif").data
     rows = np.median(depth_map, axis=1)
     order = stats.spearmanr(rows, np.arange(len(rows))).statistic
     name = " ".join([folder.name, *options])
-    return (
-        f"{name:28} status {status}  {seconds:5.1f} s  peak {peak:.2f} GiB  "
-        f"rows and altitude {order:+.3f}"
-    )
+    return f"{name:28} {run.seconds:5.1f} s  peak {run.peak_gib:.2f} GiB  rows, depth {order:+.3f}"
 
 
-def main(say: Callable[[str], None] = print) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     options = parser.parse_args()
-    say("{:28} {:>6} {:>8} {:>7} {:>8} {:>7}".format(*COLUMNS))
+    print("{:28} {:>6} {:>8} {:>7} {:>8} {:>7}".format(*COLUMNS))
     for name, render in RENDERED.items():
         row = measure(render(SIDE))
-        say(
+        print(
             f"{name:28} {row['error']:6.3f} {row['far out']:8.1%} {row['plane']:7.2f} "
             f"{row['pyramid']:8.2f} {row['fused']:7.2f}"
         )
     planes, depth = render_phase()
     plain, found = analyse_stack(planes), analyse_stack(planes, StackConfig(extremum="min"))
-    say(
-        f"phase objects: share {plain.phase_share:.2f}, median error as a minimum "
-        f"{np.median(np.abs(found.depth_map - depth)):.3f}"
-    )
+    error = np.median(np.abs(found.depth_map - depth))
+    print(f"phase objects: share {plain.phase_share:.2f}, median error as a minimum {error:.3f}")
     if options.folder:
         for name, extra in (
             ("stack_pcb", ["--register"]),
             ("stack_switch", ["--register"]),
             ("stack_algae", []),
         ):
-            say(measure_real(options.folder / name, *extra))
+            print(measure_real(options.folder / name, *extra))
 
 
 if __name__ == "__main__":

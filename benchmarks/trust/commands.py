@@ -5,16 +5,17 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import tifffile
 
 from napari_defocus.cli import main as cli
-from napari_defocus.io.manifest import NAME as RECORD
 from napari_defocus.io.raster import write_png
 from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
 
@@ -38,18 +39,10 @@ QUICK = ("--nets", "2", "--kernels", "4", "--kernel-size", "5", "--epochs", "2",
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its arguments before ``--out``, the file of `out` it names, if any, and more.
+    """A command: its arguments but for the output's.
 
-    Parameters
-    ----------
-    name : str
-        Of the row.
-    arguments : tuple of str
-        All but the output's.
-    file : str
-        The output within the folder; empty where it is the folder itself.
-    again : tuple of str
-        What is added when it is run again after it was killed.
+    Its output is `file` within a folder, the folder itself where that is empty. `again` is added
+    when it is run again after it was killed.
     """
 
     name: str
@@ -58,41 +51,40 @@ class Command:
     again: tuple[str, ...] = ("--overwrite",)
 
     def line(self, out: Path, *more: str) -> list[str]:
-        """Give the command line."""
-        return [*self.arguments, "--out", str(out / self.file if self.file else out), *more]
+        """Return the command line."""
+        return [*self.arguments, "--out", str(out / self.file), *more]
 
 
 def make_commands(folder: Path) -> list[Command]:
-    """Write inputs into a folder, and give the commands that work on them."""
+    """Write inputs into a folder, and return the commands that work on them."""
     for module in PRELOAD:
         import_module(module)
     given = _write_inputs(folder)
-    images, masks, stack = (str(folder / name) for name in ("images", "masks", "stack.tif"))
-    first = str(folder / "images" / "0.png")
-    detect = ("detect", images, "--detector", "metric")
+    patches, nets = str(folder / "set.safetensors"), str(folder / "nets.safetensors")
+    metric = "metric.safetensors"
+    by_metric = ("--detector", "metric")
+    detect = ("detect", str(folder / "images"), *by_metric)
+    tiled = ("detect", str(folder / "images" / "0.png"), *by_metric, "--tile", "64")
+    score = ("evaluate", "--maps", str(folder / "maps"), "--truth", str(folder / "masks"))
     resume = ("--resume", "--overwrite")
     commands = [
         Command("patches", ("patches", *given, *CUT), "set.safetensors"),
-        Command("train", ("train", str(folder / "set.safetensors"), *QUICK), "nets.safetensors"),
-        Command("metric", ("metric", str(folder / "nets.safetensors")), "metric.safetensors"),
-        Command("fit", ("fit", *given, *CUT, *QUICK), "metric.safetensors"),
-        Command("fit --instant", ("fit", *given, *CUT, "--instant"), "metric.safetensors"),
+        Command("train", ("train", patches, *QUICK), "nets.safetensors"),
+        Command("metric", ("metric", nets), metric),
+        Command("fit", ("fit", *given, *CUT, *QUICK), metric),
+        Command("fit --instant", ("fit", *given, *CUT, "--instant"), metric),
         Command("detect", (*detect, "--picture", "--confidence"), again=resume),
-        Command("detect --tile", ("detect", first, *detect[2:], "--tile", "64"), again=resume),
-        Command(
-            "detect --format zarr",
-            ("detect", first, *detect[2:], "--tile", "64", "--format", "zarr"),
-            again=resume,
-        ),
-        Command("evaluate", ("evaluate", "--maps", str(folder / "maps"), "--truth", masks)),
-        Command("stack", ("stack", stack, "--axes", "ZYX", "--picture")),
+        Command("detect --tile", tiled, again=resume),
+        Command("detect --format zarr", (*tiled, "--format", "zarr"), again=resume),
+        Command("evaluate", score),
+        Command("stack", ("stack", str(folder / "stack.tif"), "--axes", "ZYX", "--picture")),
     ]
     # In other processes: torch must not have worked in one that forks.
     lines = [command.line(folder) for command in commands[:2]]
     for line in [*lines, [*detect, "--out", str(folder / "maps")]]:
         ended = run_apart(line, folder)
         if ended.status:
-            raise SystemExit(f"{line} ended with {ended.status}: {ended.told}")
+            raise SystemExit(f"{line} ended with {ended.status}: {ended.output}")
     return commands
 
 
@@ -112,12 +104,11 @@ def _write_inputs(folder: Path) -> list[str]:
     return given
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a run in a process of its own ended: its status, what it told, and its seconds."""
+class Ended(NamedTuple):
+    """How a run in a process of its own ended: status, what it printed, and seconds."""
 
     status: int
-    told: str
+    output: str
     seconds: float
 
 
@@ -126,21 +117,21 @@ def run_apart(
     scratch: Path,
     *,
     kill_after: float | None = None,
-    before: Callable[[], None] | None = None,
+    before: Callable[[], None] = lambda: None,
 ) -> Ended:
-    """Run a command line in a fork of this process; it is killed after some seconds, if asked."""
-    told = scratch / "told.txt"
+    """Run a command line in a fork of this process, which may be killed after some seconds."""
+    output = scratch / "output.txt"
+    output.write_bytes(b"")
     began = time.perf_counter()
     child = os.fork()
     if child == 0:
-        _be_the_child(line, told, before)
+        _run_in_fork(line, output, before)
     if kill_after is not None:
         time.sleep(kill_after)
         os.killpg(child, signal.SIGKILL) if _leads(child) else os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    took = time.perf_counter() - began
-    text = told.read_text(errors="replace") if told.exists() else ""
-    return Ended(os.waitstatus_to_exitcode(status), text, took)
+    seconds = time.perf_counter() - began
+    return Ended(os.waitstatus_to_exitcode(status), output.read_text(errors="replace"), seconds)
 
 
 def _leads(child: int) -> bool:
@@ -150,20 +141,17 @@ def _leads(child: int) -> bool:
         return False
 
 
-def _be_the_child(line: list[str], told: Path, before: Callable[[], None] | None) -> None:
+def _run_in_fork(line: list[str], output: Path, before: Callable[[], None]) -> NoReturn:
     status = 70
     try:
         os.setpgrp()
-        handle = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
+        handle = os.open(output, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(handle, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        if before is not None:
-            before()
+        before()
         status = cli.main(line)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -172,12 +160,12 @@ def _be_the_child(line: list[str], told: Path, before: Callable[[], None] | None
 
 
 def kill_at(out: Path, count: int) -> Callable[[], None]:
-    """Give a hook that kills its own process before its count-th change of a file in a folder."""
+    """Return a hook that kills its own process before its count-th change of a file in a folder."""
 
     def install() -> None:
         left = [count]
 
-        def hear(event: str, arguments: tuple[object, ...]) -> None:
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
             if event == "open":
                 changes = isinstance(arguments[2], int) and arguments[2] & (
                     os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -189,29 +177,24 @@ def kill_at(out: Path, count: int) -> Callable[[], None]:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(hear)
+        sys.addaudithook(watch)
 
     return install
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Give the digest of each thing under its final name: a file, or a folder with all in it."""
+    """Return the digest of each thing under its final name: a file, or a folder with all in it."""
     found = {}
     for path in sorted(out.iterdir()) if out.is_dir() else []:
         if not path.name.startswith("."):
             parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            told = hashlib.sha256()
+            digest = hashlib.sha256()
             for part in parts:
-                told.update(f"{part.relative_to(out)} ".encode() + part.read_bytes())
-            found[path.name] = told.hexdigest()
+                digest.update(f"{part.relative_to(out)} ".encode() + part.read_bytes())
+            found[path.name] = digest.hexdigest()
     return found
 
 
 def hidden(out: Path) -> list[str]:
     """List what is left of unfinished writes."""
     return [p.name for p in out.iterdir() if p.name.startswith(".")] if out.is_dir() else []
-
-
-def without_record(found: dict[str, str]) -> dict[str, str]:
-    """Leave out the record, which grows from image to image."""
-    return {name: digest for name, digest in found.items() if name != RECORD}

@@ -1,11 +1,8 @@
 """Put faults into the writing commands: SIGKILL at any moment, a full disk, a read-only folder.
 
-    python -m benchmarks.trust.faults [--moments 100] [--only NAME]
-
 Full disks and read-only folders are small file systems in memory, which only root may mount.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -17,15 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.trust.commands import (
-    Command,
-    contents,
-    hidden,
-    kill_at,
-    make_commands,
-    run_apart,
-    without_record,
-)
+from benchmarks.trust.commands import Command, contents, hidden, kill_at, make_commands, run_apart
+from benchmarks.trust.outcomes import print_faults
 from napari_defocus.io.manifest import NAME as RECORD
 from napari_defocus.io.manifest import RunRecord
 
@@ -34,8 +24,8 @@ Row = tuple[str, str, str]
 
 
 @dataclass
-class Told:
-    """What came of the faults put into a command."""
+class Kills:
+    """What came of killing a command."""
 
     killed: int = 0
     ended_before: int = 0
@@ -43,15 +33,15 @@ class Told:
     faults: list[str] = field(default_factory=list)
 
 
-def kill_command(command: Command, moments: int, scratch: Path, seed: int = 0) -> Told:
+def kill_command(command: Command, moments: int, scratch: Path, seed: int = 0) -> Kills:
     """Kill a command: at half of the moments by the clock, else before a change of a file."""
     rng = np.random.default_rng(seed)
     whole = scratch / "whole"
     usual = run_apart(command.line(whole), scratch)
     expected = contents(whole)
     if usual.status or not expected:
-        raise SystemExit(f"{command.name} ended with {usual.status}: {usual.told}")
-    told = Told()
+        raise SystemExit(f"{command.name} ended with {usual.status}: {usual.output}")
+    kills = Kills()
     changes = 0
     for moment in range(moments):
         out = scratch / f"out{moment}"
@@ -63,29 +53,32 @@ def kill_command(command: Command, moments: int, scratch: Path, seed: int = 0) -
         else:
             after = float(rng.uniform(0, usual.seconds))
             ended = run_apart(command.line(out), scratch, kill_after=after)
-        told.killed += ended.status < 0
-        told.ended_before += ended.status == 0
-        _look(command, out, expected, told, moment, scratch)
+        kills.killed += ended.status < 0
+        kills.ended_before += ended.status == 0
+        kills.left_over += bool(hidden(out))
+        kills.faults += [
+            f"moment {moment}: {fault}" for fault in _after_kill(command, out, expected, scratch)
+        ]
         shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(whole)
-    return told
+    return kills
 
 
-def _look(
-    command: Command, out: Path, expected: dict[str, str], told: Told, moment: int, scratch: Path
-) -> None:
-    """See that all under a final name is whole, and that the command completes when run again."""
-    for name, digest in without_record(contents(out)).items():
-        if expected.get(name) != digest:
-            told.faults.append(f"moment {moment}: {name} is half written")
+def _after_kill(
+    command: Command, out: Path, expected: dict[str, str], scratch: Path
+) -> Iterator[str]:
+    """Check that all under a final name is whole, and that the command completes when run again."""
+    for name, digest in contents(out).items():
+        # The record grows from image to image.
+        if name != RECORD and expected.get(name) != digest:
+            yield f"{name} is half written"
     if (out / RECORD).exists():
         RunRecord(out).mine(out / "any")
-    told.left_over += bool(hidden(out))
     again = run_apart(command.line(out, *command.again), scratch)
     if again.status:
-        told.faults.append(f"moment {moment}: run again it ended with {again.status}: {again.told}")
+        yield f"run again it ended with {again.status}: {again.output}"
     elif contents(out) != expected:
-        told.faults.append(f"moment {moment}: run again it gave other bytes")
+        yield "run again it gave other bytes"
 
 
 @contextmanager
@@ -101,7 +94,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 
 def can_mount(scratch: Path) -> bool:
-    """Tell whether this process may mount."""
+    """Return whether this process may mount."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return False
     try:
@@ -112,26 +105,31 @@ def can_mount(scratch: Path) -> bool:
 
 
 def fill_disk(command: Command, scratch: Path) -> list[str]:
-    """Give a command disks too small for its results, beside earlier files, and a read-only one."""
-    whole = scratch / "whole"
+    """Run a command on disks too small for its results, beside earlier files, and a read-only one.
+
+    Returns
+    -------
+    list of str
+        What went wrong.
+    """
+    whole, disk = scratch / "whole", scratch / "disk"
     run_apart(command.line(whole), scratch)
     needed = sum(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    shutil.rmtree(whole)
     faults = []
     for share in (0.0, 0.2, 0.5, 0.8):
-        disk = scratch / "disk"
         with small_disk(disk, (2 + int(share * needed) // PAGE) * PAGE):
-            faults += _fails_well(command, disk, scratch, f"a disk of {share:.0%}")
-    disk = scratch / "disk"
+            problems = _on_bad_disk(command, disk, scratch)
+            faults += [f"a disk of {share:.0%}: {problem}" for problem in problems]
     with small_disk(disk, 2**24):
-        faults += _fails_well(command, disk, scratch, "a read-only disk", read_only=True)
-    shutil.rmtree(whole)
-    return faults
+        problems = _on_bad_disk(command, disk, scratch, read_only=True)
+        return faults + [f"a read-only disk: {problem}" for problem in problems]
 
 
-def _fails_well(
-    command: Command, disk: Path, scratch: Path, what: str, read_only: bool = False
-) -> list[str]:
-    """Look at the status, the message, and that earlier files are as they were."""
+def _on_bad_disk(
+    command: Command, disk: Path, scratch: Path, read_only: bool = False
+) -> Iterator[str]:
+    """Check the status, the message, and that earlier files are as they were."""
     earlier = {"notes.txt": b"mine"}
     if command.file:
         earlier[command.file] = b"an earlier result"
@@ -141,61 +139,36 @@ def _fails_well(
         remount = ["mount", "-o", "remount,ro", str(disk)]
         subprocess.run(remount, check=True, capture_output=True)
     ended = run_apart(command.line(disk, "--overwrite"), scratch)
-    problems = []
     if ended.status != 2:
-        problems.append(f"status {ended.status}: {ended.told[-300:]}")
-    if "Traceback" in ended.told or "napari-defocus: " not in ended.told:
-        problems.append(f"message {ended.told[-500:]!r}")
+        yield f"status {ended.status}: {ended.output[-300:]}"
+    if "Traceback" in ended.output or "napari-defocus: " not in ended.output:
+        yield f"message {ended.output[-500:]!r}"
     for name, content in earlier.items():
         if (disk / name).read_bytes() != content:
-            problems.append(f"{name} was changed")
-    return [f"{what}: {problem}" for problem in problems]
+            yield f"{name} was changed"
 
 
-def kill_rows(moments: int, only: str | None = None) -> Iterator[Row]:
-    """Give a row for each command that is killed."""
+def kill_rows(moments: int) -> Iterator[Row]:
+    """Yield a row for each command that is killed."""
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        for command in make_commands(scratch / "inputs"):
-            if only in (None, command.name):
-                told = kill_command(command, moments, scratch)
-                _tell(command.name, told.faults)
-                text = (
-                    f"{told.killed} killed, {told.ended_before} ended before, "
-                    f"{len(told.faults)} faults; {told.left_over} left a hidden partial file"
-                )
-                yield f"SIGKILL, {command.name}", "0 half-written, re-run same bytes", text
+        for command in make_commands(Path(folder, "inputs")):
+            kills = kill_command(command, moments, Path(folder))
+            print_faults(command.name, kills.faults)
+            text = (
+                f"{kills.killed} killed, {kills.ended_before} ended before, "
+                f"{len(kills.faults)} faults; {kills.left_over} left a hidden partial file"
+            )
+            yield f"SIGKILL, {command.name}", "0 half-written, re-run same bytes", text
 
 
-def disk_rows(only: str | None = None) -> Iterator[Row]:
-    """Give a row for each command that runs out of disk."""
+def disk_rows() -> Iterator[Row]:
+    """Yield a row for each command that runs out of disk."""
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        if not can_mount(scratch):
+        if not can_mount(Path(folder)):
             yield "disk full, read-only", "status 2, earlier files intact", "not run: needs root"
             return
-        for command in make_commands(scratch / "inputs"):
-            if only in (None, command.name):
-                faults = fill_disk(command, scratch)
-                _tell(command.name, faults)
-                text = f"5 disks, {len(faults)} faults"
-                yield f"disk full, read-only: {command.name}", "status 2, files intact", text
-
-
-def _tell(name: str, faults: list[str]) -> None:
-    for fault in faults[:20]:
-        print(f"  {name}: {fault}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--moments", type=int, default=100)
-    parser.add_argument("--only")
-    options = parser.parse_args()
-    for rows in (disk_rows(options.only), kill_rows(options.moments, options.only)):
-        for row in rows:
-            print("| " + " | ".join(row) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        for command in make_commands(Path(folder, "inputs")):
+            faults = fill_disk(command, Path(folder))
+            print_faults(command.name, faults)
+            text = f"5 disks, {len(faults)} faults"
+            yield f"disk full, read-only: {command.name}", "status 2, files intact", text

@@ -1,7 +1,8 @@
-"""Give mutated files to the readers: each loads to a valid object or raises the package's error.
+"""Read mutated files: each loads to a valid object or raises the package's error.
 
-Each process of readers is given 500 MiB beyond what it holds after a warm-up; a reader that dies,
-hangs, wants more or raises anything else is told with the number of the case, which makes it again.
+Each process of readers may take 500 MiB beyond what it holds after a warm-up; a reader that dies,
+hangs, takes more or raises anything else is a fault, listed by the number of the case, which makes
+it again.
 """
 
 import faulthandler
@@ -12,11 +13,9 @@ import os
 import resource
 import tempfile
 import time
-import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from PIL import Image
 
 from benchmarks.trust.fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 from benchmarks.trust.mutations import mutate
+from benchmarks.trust.outcomes import LOADED, REFUSED, Outcomes, attempt
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import detect
@@ -41,12 +41,11 @@ from napari_defocus.metric.patches import load_patch_set
 
 MOST_MEMORY = 500 * 2**20
 MOST_SECONDS = 2.0
-# A process that says nothing for so long is ended.
+# A process that sends nothing for so long is ended.
 PATIENCE_S = 60.0
 CHUNK = 1000
-# What the run record of the fixtures tells of.
+# What the run record of the fixtures lists.
 EXTRAS = ("noise.blur.tif", "noise.mask.tif")
-LOADED, REFUSED = "loaded", "refused"
 TEXTURE = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
 
 
@@ -64,7 +63,7 @@ def check_metric(path: Path) -> None:
 
 
 def check_nets(path: Path) -> None:
-    """Load nets, and ask for what metrics are made of."""
+    """Load nets, and check what metrics are made of."""
     nets = load_nets(path)
     assert np.isfinite(nets.kernels).all()
     assert 0 <= nets.accuracy <= 1
@@ -95,7 +94,7 @@ def _check_patches(patches: Any) -> None:
 
 
 def check_dense(path: Path) -> None:
-    """Load a dense detector; that its weights fit the network is looked at when it judges."""
+    """Load a dense detector; whether its weights fit the network is checked at prediction."""
     detector = load_dense(path)
     assert all(np.isfinite(w).all() for w in detector.weights.values())
     json.dumps(dict(detector.record))
@@ -135,7 +134,7 @@ class Format:
     names: tuple[str, ...]
 
     def seeds(self) -> list[bytes]:
-        """Give the valid files of every version."""
+        """Return the valid files of every version."""
         found = [f / name for f in sorted(FIXTURES.glob("format-*")) for name in self.names]
         seeds = [path.read_bytes() for path in found if path.is_file()]
         return seeds + (list(pictures()) if self.check is check_image else [])
@@ -143,25 +142,23 @@ class Format:
 
 @cache
 def pictures() -> tuple[bytes, ...]:
-    """Give images of other formats, as other programs write them."""
+    """Return images of other formats, as other programs write them."""
     colours = np.stack([TEXTURE] * 3, axis=-1)
-    made = []
+    stack = np.stack([TEXTURE] * 2).astype(np.uint16)
+    files = []
     for form, pixels in (("JPEG", colours), ("BMP", TEXTURE), ("PNG", colours)):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, form)
-        made.append(file.getvalue())
+        files.append(io.BytesIO())
+        Image.fromarray(pixels).save(files[-1], form)
     options: tuple[dict[str, Any], ...] = (
         {"compression": "lzw", "tile": (16, 16)},
         {"imagej": True, "metadata": {"axes": "ZYX"}},
         {"bigtiff": True, "compression": "zstd", "predictor": True},
-        {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}},
+        {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.5, "UUID": f"{1:032x}"}},
     )
     for chosen in options:
-        file = io.BytesIO()
-        stack = np.stack([TEXTURE] * 2).astype(np.uint16)
-        tifffile.imwrite(file, stack, **chosen)
-        made.append(file.getvalue())
-    return tuple(made)
+        files.append(io.BytesIO())
+        tifffile.imwrite(files[-1], stack, **chosen)
+    return tuple(file.getvalue() for file in files)
 
 
 FORMATS = {
@@ -183,80 +180,60 @@ def mutated(name: str, number: int) -> bytes:
 
 
 def try_file(name: str, content: bytes, folder: Path) -> str:
-    """Read a file; gives `LOADED`, `REFUSED` or what went wrong."""
+    """Read a file; return `LOADED`, `REFUSED` or what went wrong."""
     form = FORMATS[name]
     path = folder / form.names[0]
-    path.write_bytes(content)
-    began = time.perf_counter()
-    outcome = _outcome(form, path)
-    if time.perf_counter() - began > MOST_SECONDS:
-        path.write_bytes(content)
-        began = time.perf_counter()  # the machine may have been busy
-        _outcome(form, path)
-        if (took := time.perf_counter() - began) > MOST_SECONDS:
-            return f"took {took:.1f} s"
-    return outcome
 
-
-def _outcome(form: Format, path: Path) -> str:
-    try:
+    def read() -> str:
         form.check(path)
-    except DefocusError as error:
-        message = str(error)
-        told = str(path) in message and "\n" not in message and len(message) < 2000
-        return REFUSED if told else f"no good message: {message[:300]!r}"
-    except BaseException as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"
-        )
-    return LOADED
+        return LOADED
+
+    for _ in range(2):  # a slow one is tried again: the machine may have been busy
+        path.write_bytes(content)
+        began = time.perf_counter()
+        outcome = attempt(read, str(path))
+        took = time.perf_counter() - began
+        if took <= MOST_SECONDS:
+            return outcome
+    return f"took {took:.1f} s"
 
 
 @dataclass
-class Told:
-    """What came of the cases of a format."""
+class FileOutcomes(Outcomes):
+    """How the cases of a format ended, and the most memory and time that one took."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    faults: dict[int, str] = field(default_factory=dict)
     most_memory: int = 0
     most_seconds: float = 0.0
 
 
-def run(name: str, count: int, start: int = 0, each: Callable[[int], None] | None = None) -> Told:
-    """Try `count` cases of a format from the number `start`, in processes of their own."""
-    told, number = Told(), start
-    while number < start + count:
-        number = _run_chunk(name, number, min(number + CHUNK, start + count), told)
-        if each is not None:
-            each(number - start)
-    return told
+def run(name: str, count: int) -> FileOutcomes:
+    """Try `count` cases of a format, in processes of their own."""
+    outcomes, number = FileOutcomes(), 0
+    while number < count:
+        number = _run_chunk(name, number, min(number + CHUNK, count), outcomes)
+    return outcomes
 
 
-def _run_chunk(name: str, start: int, stop: int, told: Told) -> int:
-    """Try some cases in one process; gives the number to go on with."""
+def _run_chunk(name: str, start: int, stop: int, outcomes: FileOutcomes) -> int:
+    """Try some cases in one process; return the number to go on with."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(name, start, stop, theirs), daemon=True)
     process.start()
     theirs.close()
-    number = start
     try:
-        while number < stop:
+        for number in range(start, stop):
             if not ours.poll(PATIENCE_S):
                 process.kill()
-                told.faults[number] = "hangs"
+                outcomes.add(number, "hangs")
                 return number + 1
             outcome, memory, took = ours.recv()
-            told.counts[outcome if outcome in (LOADED, REFUSED) else "fault"] += 1
-            if outcome not in (LOADED, REFUSED):
-                told.faults[number] = outcome
-            told.most_memory = max(told.most_memory, memory)
-            told.most_seconds = max(told.most_seconds, took)
-            number += 1
+            outcomes.add(number, outcome)
+            outcomes.most_memory = max(outcomes.most_memory, memory)
+            outcomes.most_seconds = max(outcomes.most_seconds, took)
     except EOFError:
         process.join()
-        told.faults[number] = f"the process died with {process.exitcode}"
+        outcomes.add(number, f"the process died with {process.exitcode}")
         return number + 1
     finally:
         process.join()
@@ -283,7 +260,7 @@ def _work(name: str, start: int, stop: int, pipe: Any) -> None:
 
 
 def limit_memory(more: int) -> int:
-    """Allow this process `more` bytes beyond those it holds; gives the peak so far."""
+    """Allow this process `more` bytes beyond those it holds; return the peak so far."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     held = pages * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (held + more, resource.RLIM_INFINITY))
@@ -291,33 +268,19 @@ def limit_memory(more: int) -> int:
 
 
 def peak_memory() -> int:
-    """Give the most bytes that this process ever held in memory."""
+    """Return the most bytes that this process ever held in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def rows(count: int) -> Iterator[tuple[str, str, str]]:
-    """Give a row of the table for each format."""
+    """Yield a row of the table for each format."""
     for name in FORMATS:
-        told = run(name, count)
-        slow = sum("took" in fault or fault == "hangs" for fault in told.faults.values())
+        found = run(name, count)
+        slow = sum("took" in fault or fault == "hangs" for fault in found.faults.values())
         text = (
-            f"{told.counts[LOADED]} loaded, {told.counts[REFUSED]} refused, "
-            f"{len(told.faults) - slow} faults, {slow} hangs; most memory "
-            f"{told.most_memory / 2**20:.0f} MiB, longest {told.most_seconds:.2f} s"
+            f"{found.counts[LOADED]} loaded, {found.counts[REFUSED]} refused, "
+            f"{len(found.faults) - slow} faults, {slow} hangs; most memory "
+            f"{found.most_memory / 2**20:.0f} MiB, longest {found.most_seconds:.2f} s"
         )
-        for number, fault in list(told.faults.items())[:20]:
-            print(f"  {name} {number}: {fault[:500]}", flush=True)
+        found.print_faults(name)
         yield f"{count:,} mutated {name} files", "0 faults, 0 hangs, 500 MiB", text
-
-
-def main() -> None:
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=20_000)
-    for row in rows(parser.parse_args().count):
-        print("| " + " | ".join(row) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

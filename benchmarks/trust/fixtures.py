@@ -2,7 +2,7 @@
 
     python -m benchmarks.trust.fixtures [FOLDER]
 
-Run it once when `container.VERSION` or `run_record.VERSION` changes: FOLDER, by default
+Run it once when `VERSION` of `io.cards` or of `io.manifest` changes: FOLDER, by default
 ``tests/fixtures/format-N``, must not exist. Files of older versions are never written again.
 """
 
@@ -43,7 +43,7 @@ def few_patches(most: int = 24) -> PatchSet:
 
 
 def few_weights() -> DenseDetector:
-    """Give the smallest weights of the default dense detector: enough for a file, not to judge."""
+    """Return the smallest weights of the default dense detector: enough for a file alone."""
     detector = load_dense()
     small = {name: w for name, w in detector.weights.items() if w.size <= 64}
     return DenseDetector(dict(sorted(small.items())[:6]), {"made": "for tests"})

@@ -1,9 +1,9 @@
-"""Write the golden maps: what detection says of the bundled samples, to compare with ever after.
+"""Write the golden maps: detection of the bundled samples, to compare later versions with.
 
     python -m benchmarks.trust.golden
 
-Run it when detection is meant to have changed, and say in the commit why. Blur is kept of every
-fourth row and column in steps of 1/255, the mask as it is.
+Run it when detection is meant to have changed, and give the reason in the commit. The file holds
+every fourth row and column, blur in steps of 1/255.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from napari_defocus.io.atomic import whole_file
 FILE = FIXTURES / "golden.npz"
 STEP = 4
 DETECTORS = ("metric", "dense")
-# Planes of a stack that are looked at.
+# Planes of a stack that are detected in.
 PLANES = (0, 5)
 
 
 def cases() -> Iterator[tuple[str, np.ndarray, DetectionConfig]]:
-    """Give a name, an image and settings for each golden map."""
+    """Yield a name, an image and settings for each golden map."""
     for sample in SAMPLES:
         image = read_sample(sample).image
         is_stack = image.ndim == 3 and image.shape[-1] > 4
@@ -36,7 +36,7 @@ def cases() -> Iterator[tuple[str, np.ndarray, DetectionConfig]]:
 
 
 def reduced(found: Detection) -> dict[str, np.ndarray]:
-    """Give what is kept of a detection."""
+    """Return what the file holds of a detection."""
     blur = np.round(255 * found.blur[::STEP, ::STEP]).astype(np.uint8)
     return {"blur": blur, "mask": found.mask[::STEP, ::STEP]}
 

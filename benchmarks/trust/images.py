@@ -4,18 +4,14 @@ Each gives maps that hold what they promise, or the package's own error. A case 
 number.
 """
 
-import argparse
-import traceback
 import warnings
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dask.array
 import numpy as np
 
-from napari_defocus.core.errors import DefocusError
+from benchmarks.trust.outcomes import DETECTED, REFUSED, Outcomes, attempt
 from napari_defocus.detection.api import Detection, detect
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
@@ -23,7 +19,7 @@ from napari_defocus.detection.threshold import MaskConfig
 
 Array = Any
 TYPES = ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
-# What no image is made of.
+# Types that no image has.
 STRANGE = ("c8", "c16", "M8[s]", "U3", "O", "V4", "g")
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 1e-40, 65504.0, 1.7e308, -1.7e308)
 SIDES = (7, 8, 13, 24, 40, 57, 80, 130)
@@ -33,13 +29,13 @@ NO_AXES = ("YY", "", "Y", "yx", "YX?")
 
 
 def make(number: int) -> tuple[Array, str | None, DetectionConfig]:
-    """Make an image, its axes if told, and settings."""
+    """Make an image, its axes if they are given, and settings."""
     rng = np.random.default_rng([7, number])
     axes = None if rng.random() < 0.5 else str(rng.choice(AXES))
     if rng.random() < 0.02:
         axes = str(rng.choice(NO_AXES))
     image = _values(_shape(axes, rng), rng)
-    return _held(image, rng), axes, _settings(rng)
+    return _stored(image, rng), axes, _settings(rng)
 
 
 def _shape(axes: str | None, rng: np.random.Generator) -> tuple[int, ...]:
@@ -86,8 +82,8 @@ def _values(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return np.array(low + values * (float(high) - float(low)) * (1 - 1e-9)).astype(dtype)
 
 
-def _held(image: Array, rng: np.random.Generator) -> Array:
-    """Hold the same values in another way."""
+def _stored(image: Array, rng: np.random.Generator) -> Array:
+    """Return the same values in another kind of array or memory layout."""
     kind = rng.integers(9)
     if kind == 0 and image.dtype.kind in "iuf":
         return image.astype(image.dtype.newbyteorder(">"))
@@ -138,25 +134,21 @@ def _settings(rng: np.random.Generator) -> DetectionConfig:
 
 
 def try_image(number: int) -> str:
-    """Detect in one image; gives "detected", "refused" or what went wrong."""
+    """Detect in one image; return `DETECTED`, `REFUSED` or what went wrong."""
     image, axes, config = make(number)
-    before = None if not isinstance(image, np.ndarray) else image.copy()
-    try:
+    before = image.tobytes() if isinstance(image, np.ndarray) else None
+
+    def work() -> str:
         found = detect(image, config=config, axes=axes)
-    except DefocusError as error:
-        message = str(error)
-        return "refused" if message and "\n" not in message else f"no message: {message!r}"
-    except BaseException as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        return f"{type(error).__name__}: {str(error)[:200]} ({where})"
-    if before is not None and before.tobytes() != image.tobytes():
-        return "the image was changed"
-    return _broken(found, np.shape(image), axes) or "detected"
+        if before is not None and before != image.tobytes():
+            return "the image was changed"
+        return _broken(found, np.shape(image), axes) or DETECTED
+
+    return attempt(work)
 
 
 def _broken(found: Detection, shape: tuple[int, ...], axes: str | None) -> str | None:
-    """Say what a detection lacks."""
+    """Return what is wrong with a detection, None if nothing is."""
     if axes is None:
         expected = shape[:2]
     else:
@@ -175,35 +167,19 @@ def _broken(found: Detection, shape: tuple[int, ...], axes: str | None) -> str |
     return None
 
 
-def run(count: int, start: int = 0) -> tuple[Counter[str], dict[int, str]]:
-    """Try images; gives what came of them, and the faults by number."""
-    told: Counter[str] = Counter()
-    faults: dict[int, str] = {}
+def run(count: int) -> Outcomes:
+    outcomes = Outcomes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number in range(start, start + count):
-            outcome = try_image(number)
-            told[outcome if outcome in ("detected", "refused") else "fault"] += 1
-            if outcome not in ("detected", "refused"):
-                faults[number] = outcome
-    return told, faults
+        for number in range(count):
+            outcomes.add(number, try_image(number))
+    return outcomes
 
 
 def rows(count: int) -> Iterator[tuple[str, str, str]]:
-    """Give the row of the table."""
-    told, faults = run(count)
-    for number, fault in list(faults.items())[:30]:
-        print(f"  image {number}: {fault}", flush=True)
-    text = f"{told['detected']} detected, {told['refused']} refused, {len(faults)} faults"
+    """Yield the row of the table."""
+    found = run(count)
+    found.print_faults("image")
+    detected, refused = found.counts[DETECTED], found.counts[REFUSED]
+    text = f"{detected} detected, {refused} refused, {len(found.faults)} faults"
     yield f"{count:,} random images through detect", "0 faults", text
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=5000)
-    for row in rows(parser.parse_args().count):
-        print("| " + " | ".join(row) + " |")
-
-
-if __name__ == "__main__":
-    main()

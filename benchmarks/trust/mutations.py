@@ -2,6 +2,7 @@
 
 import json
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,13 @@ NUMBERS = (0, 1, 7, 8, 0x7F, 0x80, 0xFF, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1,
 
 def mutate(content: bytes, others: list[bytes], rng: Rng) -> bytes:
     """Change a file in one to three ways."""
-    ways = [_change_bytes, _change_bytes, _cut, _splice]
+    ways = [_change_bytes, _change_bytes, _cut, partial(_splice, others=others)]
     if _header(content):
         ways += [_edit_header, _edit_card, _edit_card]
     elif content[:1] in (b"{", b"["):
         ways += [_edit_json] * 3
     for _ in range(int(rng.integers(1, 4))):
-        way = ways[rng.integers(len(ways))]
-        content = way(content, rng) if way is not _splice else _splice(content, rng, others)
+        content = ways[rng.integers(len(ways))](content, rng)
     return content
 
 
@@ -41,9 +41,8 @@ def _change_bytes(content: bytes, rng: Rng) -> bytes:
         at = int(rng.integers(most))
         kind = rng.integers(6)
         if kind == 0:
-            changed[at : at + 1] = bytes(
-                [changed[min(at, len(changed) - 1)] ^ 1 << rng.integers(8)]
-            )
+            flipped = changed[min(at, len(changed) - 1)] ^ 1 << rng.integers(8)
+            changed[at : at + 1] = bytes([flipped])
         elif kind == 1:
             changed[at : at + 1] = rng.bytes(1)
         elif kind == 2:
@@ -73,13 +72,13 @@ def _cut(content: bytes, rng: Rng) -> bytes:
     return content + rng.bytes(int(rng.integers(1, 200)))
 
 
-def _splice(content: bytes, rng: Rng, others: list[bytes]) -> bytes:
+def _splice(content: bytes, rng: Rng, *, others: list[bytes]) -> bytes:
     other = others[rng.integers(len(others))]
     return content[: rng.integers(len(content) + 1)] + other[rng.integers(len(other) + 1) :]
 
 
 def _header(content: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """Give the header of a safetensors file and its data; None where it is none."""
+    """Return the header of a safetensors file and its data; None where it is none."""
     try:
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
@@ -101,16 +100,11 @@ def _dump(value: Any) -> bytes:
 
 def _edit_header(content: bytes, rng: Rng) -> bytes:
     found = _header(content)
-    if found is None:
-        return content
-    return pack(edit(found[0], rng), found[1])
+    return content if found is None else pack(edit(found[0], rng), found[1])
 
 
 def _edit_card(content: bytes, rng: Rng) -> bytes:
-    found = _header(content)
-    if found is None:
-        return content
-    header, data = found
+    header, data = _header(content) or ({}, b"")
     try:
         card = json.loads(header["__metadata__"]["card"])
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -150,8 +144,9 @@ def edit(value: Any, rng: Rng) -> Any:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    keys = list(value) if isinstance(value, dict) else []
-    keys = list(range(len(value))) if isinstance(value, list) else keys
+    if not isinstance(value, dict | list):
+        return []
+    keys = list(value) if isinstance(value, dict) else range(len(value))
     return [place for key in keys for place in [(value, key), *_places(value[key])]]
 
 
@@ -160,18 +155,8 @@ def _copy(value: Any) -> Any:
 
 
 def _nasty(rng: Rng) -> Any:
-    nasty = NASTY[rng.integers(len(NASTY))]
-    return (
-        list(nasty)
-        if isinstance(nasty, list)
-        else dict(nasty)
-        if isinstance(nasty, dict)
-        else nasty
-    )
+    return _copy(NASTY[rng.integers(len(NASTY))])
 
 
 def _deep(depth: int) -> Any:
-    value: Any = []
-    for _ in range(depth):
-        value = [value]
-    return value
+    return json.loads("[" * (depth + 1) + "]" * (depth + 1))

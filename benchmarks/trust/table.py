@@ -8,47 +8,41 @@ status 1 where a file or image crashed a reader, or a fault left something half 
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from benchmarks.trust import faults as trust_faults
-from benchmarks.trust import files as trust_files
-from benchmarks.trust import images as trust_images
+from benchmarks import tables
+from benchmarks.trust import faults, files, images
 
-FILES, IMAGES, MOMENTS = 20_000, 5_000, 100
 Row = tuple[str, str, str]
+# What makes the rows of each part, of a share of the cases.
+PARTS: Mapping[str, Callable[[float], Iterator[Row]]] = {
+    # First: it forks, and nothing of torch may have run before.
+    "kills": lambda share: faults.kill_rows(of(100, share)),
+    "disks": lambda share: faults.disk_rows(),
+    "files": lambda share: files.rows(of(20_000, share)),
+    "images": lambda share: images.rows(of(5_000, share)),
+}
 
 
-def parts(share: float) -> dict[str, Callable[[], Iterator[Row]]]:
-    """Give what makes the rows of each part."""
-
-    def most(count: int) -> int:
-        return max(1, round(share * count))
-
-    return {
-        # First: it forks, and nothing of torch may have run before.
-        "kills": lambda: trust_faults.kill_rows(most(MOMENTS)),
-        "disks": trust_faults.disk_rows,
-        "files": lambda: trust_files.rows(most(FILES)),
-        "images": lambda: trust_images.rows(most(IMAGES)),
-    }
+def of(count: int, share: float) -> int:
+    return max(1, round(share * count))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", default=",".join(parts(1)))
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
     wanted = options.parts.split(",")
-    unknown = set(wanted) - set(parts(1))
+    unknown = set(wanted) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     faulty = False
-    print("| what | target | measured |\n| --- | --- | --- |", flush=True)
-    for name, make in parts(options.share).items():
-        if name in wanted:
-            for row in make():
-                print("| " + " | ".join(row) + " |", flush=True)
-                faulty |= " faults" in row[2] and " 0 faults" not in row[2]
+    print("\n".join(tables.head(["what", "target", "measured"])), flush=True)
+    for name, rows in PARTS.items():
+        for row in rows(options.share) if name in wanted else ():
+            print(tables.row(row), flush=True)
+            faulty |= " faults" in row[2] and " 0 faults" not in row[2]
     return int(faulty)
 
 

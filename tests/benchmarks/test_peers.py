@@ -1,5 +1,4 @@
 import csv
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +16,7 @@ NAMES = ("one", "two")
 
 
 def blurred_half(seed):
-    """Give a picture of spots whose right half is out of focus, and the truth of it."""
+    """Return a picture of spots whose right half is out of focus, and the truth of it."""
     noise = np.random.default_rng(seed).random((*SIZE, 3))
     sharp = (ndimage.gaussian_filter(noise, (2, 2, 0)) > 0.5).astype(float)
     soft = ndimage.gaussian_filter(sharp, (3, 3, 0))
@@ -42,41 +41,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def packages(monkeypatch, *adapts):
-    """Let the given adapters stand for the packages that install from PyPI."""
+def packages(monkeypatch, *runs):
+    """Let the given functions stand for the packages that install from PyPI."""
     entries = [
-        peer_methods.Package(f"peer-{place}", "json", adapt, slow=place == 0, remark="of a test")
-        for place, adapt in enumerate(adapts)
+        peer_methods.Package(f"peer-{place}", "json", run, slow=place == 0, remark="of a test")
+        for place, run in enumerate(runs)
     ]
     monkeypatch.setattr(peer_methods, "PACKAGES", tuple(entries))
     monkeypatch.setattr(peer_methods.metadata, "version", lambda name: "1.0")
 
 
-def failing(module):
-    def run(image):
-        raise RuntimeError("no |room|\nleft")
-
-    return run
+def failing(module, image):
+    raise RuntimeError("no |room|\nleft")
 
 
-def failing_once(module):
-    calls = []
-
-    def run(image):
-        calls.append(image)
-        if len(calls) == 1:
-            raise SystemError
-        return peer_methods.Answer(np.full(image.shape[:2], 0.5))
-
-    return run
-
-
-def unusable(module):
-    raise peer_methods.UnusableError("its weights are missing")
+def failing_on_the_first(module, image):
+    if np.array_equal(image, blurred_half(0)[0]):
+        raise SystemError
+    return peer_methods.Answer(np.full(image.shape[:2], 0.5))
 
 
 def table_rows(path):
-    """Give the cells of the Markdown table by method."""
+    """Return the cells of the Markdown table by method."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     split = [[cell.strip() for cell in line.replace(r"\|", "/")[1:-1].split("|")] for line in lines]
     head = split[0]
@@ -115,21 +101,21 @@ def test_files_of_the_command(folder, monkeypatch, capsys):
         assert picture.width > picture.height > 600
 
 
-def test_auc_by_image(folder, monkeypatch):
+def test_scores_by_image(folder, monkeypatch):
     packages(monkeypatch)
     out = run(folder, "--stored", str(folder / "half"))
-    with (out / "auc_by_image.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == [*NAMES, "mean"]
+    with (out / "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["row"] in ("image", "mean")]
+    found = {(row["method"], row["image"] or "mean"): row["AUC"] for row in rows}
+    assert {name for name, _ in found} == {
+        "napari-defocus, metric", "old", "half", *BASELINES, *TRIVIAL_MAPS
+    }  # fmt: skip
     maps = [np.asarray(Image.open(folder / "peer_maps/old" / f"{name}.png")) for name in NAMES]
     expected = [auc(m, ~blurred_half(seed)[1]) for seed, m in enumerate(maps)]
-    found = [float(row["old"]) for row in rows]
-    assert found == pytest.approx([*expected, np.mean(expected)], abs=5.1e-5)
-    assert [row["half"] for row in rows] == ["0.5000", "", "0.5000"]
-    for row in rows:
-        scores = {name: float(row[name]) for name in ("old", *BASELINES)}
-        assert float(row["AUC of the best peer"]) == max(scores.values())
-        assert scores[row["best peer"]] == max(scores.values())
+    old = [float(found["old", image]) for image in (*NAMES, "mean")]
+    assert old == pytest.approx([*expected, np.mean(expected)], abs=5.1e-7)
+    assert found["half", "one"] == found["half", "mean"] == "0.500000"
+    assert ("half", "two") not in found
 
 
 def test_stored_maps_score_as_by_evaluate(folder, monkeypatch):
@@ -140,21 +126,20 @@ def test_stored_maps_score_as_by_evaluate(folder, monkeypatch):
     assert row.scores.mean == pytest.approx(report.methods["old"].mean, nan_ok=True)
 
 
-def test_what_fails_is_told_of(folder, monkeypatch):
-    packages(monkeypatch, failing, failing_once, unusable)
+def test_what_fails_is_in_the_remark(folder, monkeypatch):
+    packages(monkeypatch, failing, failing_on_the_first)
     rows = table_rows(run(folder, "--stored", str(folder / "nowhere")) / "peers.md")
     row = rows["peer-0 1.0"]
-    said = "of a test; failed on 2 of 2, first one: RuntimeError: no /room/ left"
-    assert row["remark"] == said
+    remark = "of a test; failed on 2 of 2, first one: RuntimeError: no /room/ left"
+    assert row["remark"] == remark
     assert row["Fmax"] == row["AUC"] == row["s / image"] == "-"
     row = rows["peer-1 1.0"]
     assert row["remark"].startswith("of a test; failed on 1 of 2, first one: SystemError")
     assert row["AUC"] == "0.500"
-    assert rows["peer-2 1.0"]["remark"] == "its weights are missing"
     assert "cannot read this folder of maps" in rows["nowhere"]["remark"]
 
 
-def test_unknown_detectors_are_told_of(folder):
+def test_unknown_detectors_have_no_scores(folder):
     photos = peers.read_photos(folder)
     row = peers.score_method(peer_methods.our_detector("no such file"), photos)
     assert row.scores is None
@@ -175,7 +160,7 @@ def test_packages_that_are_missing_or_slow(monkeypatch):
     assert broken.remark.startswith("cannot be imported: ModuleNotFoundError")
 
 
-def test_peers_are_called_as_their_pages_say():
+def test_peers_are_called_as_documented():
     """With stand-ins of their signatures: the peers themselves need not be installed."""
     image, _ = blurred_half(0)
 
@@ -192,30 +177,12 @@ def test_peers_are_called_as_their_pages_say():
         return fused / 255, 0.0
 
     grey = np.asarray(Image.fromarray(image).convert("L")) / 255
-    blur_detector = SimpleNamespace(detectBlur=detect_blur)
-    answer = peer_methods.adapt_blur_detector(blur_detector)(image)
+    module = SimpleNamespace(detectBlur=detect_blur)
+    answer = peer_methods.blur_detector(module, image)
     np.testing.assert_allclose(answer.sharpness, grey)
-    focus_response = SimpleNamespace(fuse_rdf_sum=fuse_rdf_sum, kde_on_fused=kde_on_fused)
-    answer = peer_methods.adapt_focus_response(focus_response)(image)
+    module = SimpleNamespace(fuse_rdf_sum=fuse_rdf_sum, kde_on_fused=kde_on_fused)
+    answer = peer_methods.focus_response(module, image)
     np.testing.assert_allclose(answer.sharpness, grey)
-
-
-def test_depth_weights_of_polarini(monkeypatch, tmp_path):
-    image, _ = blurred_half(0)
-    weights = tmp_path / "weights"
-    depth = SimpleNamespace(DepthEstimationConfig=lambda: SimpleNamespace(local_model_path=weights))
-    monkeypatch.setitem(sys.modules, "polarini_stub", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "polarini_stub.depth_estimation", depth)
-    module = SimpleNamespace(
-        __name__="polarini_stub",
-        detect_infocus_mask=lambda bgr, ignore_cuda: bgr[..., 0] == image[..., 2],
-    )
-    with pytest.raises(peer_methods.UnusableError, match="weights"):
-        peer_methods.adapt_polarini(module)
-    weights.touch()
-    answer = peer_methods.adapt_polarini(module)(image)
-    assert (answer.sharpness == 1).all()  # the channels came in the order blue, green, red
-    assert (answer.mask == 2).all()
 
 
 def test_unit_and_eight_bit():
@@ -223,7 +190,8 @@ def test_unit_and_eight_bit():
     np.testing.assert_array_equal(peer_methods.unit(values), [[0, 1], [0.5, 0]])
     np.testing.assert_array_equal(peer_methods.unit(np.full((2, 2), 7)), np.zeros((2, 2)))
     image, _ = blurred_half(0)
-    np.testing.assert_array_equal(peer_methods.eight_bit(image, "RGB"), image)
-    deep = peer_methods.eight_bit(image[..., 0].astype(np.uint16) * 257, "L")
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    np.testing.assert_array_equal(peer_methods.eight_bit_grey(image), grey)
+    deep = peer_methods.eight_bit_grey(image[..., 0].astype(np.uint16) * 257)
     assert deep.dtype == np.uint8
     assert (deep.min(), deep.max()) == (0, 255)

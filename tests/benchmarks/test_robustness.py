@@ -11,8 +11,10 @@ from benchmarks.accuracy.robustness_checks import (
     Settings,
     Target,
     crisp_light,
+    defocus_in_name,
+    discs,
+    focus_series,
     sharper,
-    told_defocus,
     whole_rows,
 )
 from benchmarks.accuracy.robustness_photos import calibration_error, photo_changes
@@ -69,11 +71,10 @@ def test_table_of_everything(data, tmp_path):
     assert len(rows) == 1 + 14 + 3 + 1 + 4 + 4 + 1
     assert rows["photos, as uint16: change of AUC"].endswith("| ± 0.005 | +0.000 pass |")
     assert all(("pass" in line) ^ ("fail" in line) for line in rows.values() if "± " in line)
-    assert report.left_out == ["discs left out of metric: it tells no radius"]
+    assert report.left_out == ["discs left out of metric: it measures no radius"]
     assert report.left_out[0] in written
-    figures = {f.row: f for check in report.measured.values() for f in check["metric"]}
-    assert figures["photos: AUC"].value > 0.9
-    assert figures["pairs: pixels where the sharper has less blur"].value > 0.9
+    assert report.rows["photos: AUC"]["metric"].value > 0.9
+    assert report.rows["pairs: pixels where the sharper has less blur"]["metric"].value > 0.9
 
 
 def test_results_repeat(data, tmp_path):
@@ -84,13 +85,12 @@ def test_results_repeat(data, tmp_path):
     ).read_text()
 
 
-def test_what_is_missing_is_told(tmp_path, monkeypatch, capsys):
+def test_what_is_missing_is_listed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(robustness, "Settings", lambda: QUICK)
     (tmp_path / "photos" / "images").mkdir(parents=True)
-    robustness.main(
-        [str(tmp_path), "--out", str(tmp_path / "out"), "--detectors", "metric,none.safetensors"]
-    )
-    said = capsys.readouterr().out
+    folders = [str(tmp_path), "--out", str(tmp_path / "out")]
+    robustness.main([*folders, "--detectors", "metric", "none.safetensors"])
+    printed = capsys.readouterr().out
     for line in (
         "- photos left out: no images in photos/images, photos/masks",
         "- light sheet left out: no images in lightsheet",
@@ -99,12 +99,12 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch, capsys):
         "- calibration left out: no images in photos/images, photos/masks",
         "- detector none.safetensors left out: ",
     ):
-        assert line in said
-    assert "rendered blurred, 2 images: mean blur" in said
+        assert line in printed
+    assert "rendered blurred, 2 images: mean blur" in printed
 
 
 def roughness(image, radius=True):
-    """Call blurred what has little detail, the same all over."""
+    """Return as blurred what has little detail, the same all over."""
     values = np.full(image.shape, 1 / np.abs(ndimage.laplace(image.astype(float))).mean(), "f4")
     mask = np.ones(image.shape, np.uint8)
     return Detection(values, mask, mask.astype("f4"), *([values] * 2 if radius else []))
@@ -112,21 +112,21 @@ def roughness(image, radius=True):
 
 @pytest.mark.parametrize("radius", [True, False])
 def test_focus_series(data, radius):
-    rows = list(robustness.focus_series(lambda x: roughness(x, radius), data / "lightsheet", QUICK))
+    rows = list(focus_series(lambda x: roughness(x, radius), data, QUICK))
     assert [row.value for row in rows] == pytest.approx([1, 1, 1])
     assert all(row.detail.startswith("median radius" if radius else "mean blur") for row in rows)
     flat = Detection(np.ones((96, 96), "f4"), np.ones((96, 96), "u1"), np.zeros((96, 96), "f4"))
-    rows = robustness.focus_series(lambda _: flat, data / "lightsheet", QUICK)
+    rows = focus_series(lambda _: flat, data, QUICK)
     assert all(np.isnan(row.value) for row in rows)
 
 
 def test_radius_of_discs():
-    def told(image):
+    def detector(image):
         shape = image.shape[:2]
         radius = np.full(shape, 2.2, np.float32)
         return Detection(radius, np.ones(shape, np.uint8), radius, radius, radius)
 
-    single, together = robustness.discs(told, None, QUICK)
+    single, together = discs(detector, None, QUICK)
     assert single.value == pytest.approx(0.1)
     assert single.detail == "median 2.20 px"
     assert together.value == pytest.approx(0.1)
@@ -143,7 +143,7 @@ def test_radius_of_discs():
     ],
 )
 def test_defocus_is_in_the_name(name, defocus):
-    assert told_defocus(name) == defocus
+    assert defocus_in_name(name) == defocus
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_targets(kind, met, missed):
 
 def test_a_figure_that_cannot_be_measured_does_not_pass():
     missing = Measured("row", np.nan, Target("<", 1))
-    report = robustness.Report(["metric"], {"check": {"metric": [missing]}}, [])
+    report = robustness.Report(["metric"], {"row": {"metric": missing}})
     written = robustness.table(report)
     assert "| row | < 1 | - |" in written
     assert "meets 0 of 1" in written
@@ -197,7 +197,7 @@ def test_calibration_error_against_counts():
 
 def test_which_of_two_is_sharper():
     image = texture()
-    image[:32] = 128  # no texture to judge by
+    image[:32] = 128  # no texture to compare
     first, clear = sharper(image, soften(image, 2))
     assert first[clear].all()
     assert clear[64:].all()
@@ -209,7 +209,7 @@ def test_wholes_leave_out_undecided_pixels():
     mask = np.array([[0, 1, 2, 2]], np.uint8)
     blur = np.array([[1, 0.6, 0, 0.3]], np.float32)
     answers = iter([Detection(blur, mask), Detection(blur, 0 * mask), Detection(0 * blur, mask)])
-    mean, worst = whole_rows("sharp", lambda _: next(answers), [None] * 3, sharp=True)
+    mean, worst = whole_rows("some", "sharp", lambda _: next(answers), [None] * 3)
     assert mean.value == pytest.approx(0.15)
     assert worst.value == pytest.approx(0.3)
     assert worst.detail == "1 undecided"

@@ -33,9 +33,9 @@ scratch = Path(sys.argv[2])
 faults = []
 for command in make_commands(scratch / "inputs"):
     if sys.argv[4] == "all" or command.name in sys.argv[4].split(","):
-        told = trust_faults.kill_command(command, int(sys.argv[3]), scratch)
-        assert told.killed > 0, command.name
-        faults += told.faults
+        kills = trust_faults.kill_command(command, int(sys.argv[3]), scratch)
+        assert kills.killed > 0, command.name
+        faults += kills.faults
         if trust_faults.can_mount(scratch):
             faults += trust_faults.fill_disk(command, scratch)
 print(faults)
@@ -73,8 +73,8 @@ def test_the_checks_find_what_they_look_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trust_commands.cli, "main", careless)
     command = Command("careless", ())
-    told = trust_faults.kill_command(command, 8, tmp_path)
-    assert any("a.txt is half written" in fault for fault in told.faults)
+    kills = trust_faults.kill_command(command, 8, tmp_path)
+    assert any("a.txt is half written" in fault for fault in kills.faults)
     if trust_faults.can_mount(tmp_path):
         faults = trust_faults.fill_disk(command, tmp_path)
         assert any("read-only" in fault for fault in faults)

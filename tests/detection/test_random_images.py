@@ -14,18 +14,17 @@ METRIC = DetectionConfig(detector="metric")
 
 
 def test_random_images():
-    told, faults = trust_images.run(60)
-    assert faults == {}
-    assert told["detected"] > 30
+    found = trust_images.run(60)
+    assert found.faults == {}
+    assert found.counts["detected"] > 30
 
 
 @pytest.mark.slow
 def test_many_random_images():
-    _, faults = trust_images.run(5000)
-    assert faults == {}
+    assert trust_images.run(5000).faults == {}
 
 
-def test_what_is_broken_is_told(monkeypatch):
+def test_what_is_broken_is_found(monkeypatch):
     """The check itself: maps that break their promise are found."""
     image, axes = np.random.default_rng(0).random((40, 40)), None
     sound = detect(image, config=METRIC)
@@ -38,7 +37,7 @@ def test_what_is_broken_is_told(monkeypatch):
         found = type(sound)(**{**vars(sound), name: values})
         assert trust_images._broken(found, image.shape, axes)
     assert trust_images._broken(sound, (40, 41), axes)
-    for error, words in ((ValueError("so"), "ValueError"), (DefocusError(""), "no message")):
+    for error, words in ((ValueError("so"), "ValueError"), (DefocusError(""), "no good message")):
 
         def fail(*_, error=error, **__):
             raise error

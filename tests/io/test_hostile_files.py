@@ -74,22 +74,21 @@ def test_what_was_recorded_is_still_whole(version):
 
 @pytest.mark.parametrize("name", trust_files.FORMATS)
 def test_mutated_files_load_or_are_refused(name):
-    told = trust_files.run(name, 150)
-    assert told.faults == {}
-    assert told.counts[trust_files.LOADED] > 0
-    assert told.counts[trust_files.REFUSED] > 0
-    assert told.most_memory < trust_files.MOST_MEMORY
+    found = trust_files.run(name, 150)
+    assert found.faults == {}
+    assert found.counts[trust_files.LOADED] > 0
+    assert found.counts[trust_files.REFUSED] > 0
+    assert found.most_memory < trust_files.MOST_MEMORY
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", trust_files.FORMATS)
 def test_many_mutated_files_load_or_are_refused(name):
-    told = trust_files.run(name, 20_000)
-    assert told.faults == {}
+    assert trust_files.run(name, 20_000).faults == {}
 
 
 def test_the_fuzzer_finds_what_it_looks_for(monkeypatch):
-    """It tells of what raises, dies, takes memory, says nothing or never ends."""
+    """It finds what raises, dies, takes memory, has no good message or never ends."""
     sound = trust_files.FORMATS["metric"]
 
     def misbehave(path):
@@ -111,11 +110,11 @@ def test_the_fuzzer_finds_what_it_looks_for(monkeypatch):
     monkeypatch.setitem(trust_files.FORMATS, "metric", form)
     monkeypatch.setattr(trust_files, "mutated", lambda name, number: bytes([number]))
     monkeypatch.setattr(trust_files, "PATIENCE_S", 3.0)
-    told = trust_files.run("metric", 5)
+    found = trust_files.run("metric", 5)
     words = ["KeyError", "died", "MemoryError", "no good message", "hangs"]
-    assert sorted(told.faults) == [0, 1, 2, 3, 4]
+    assert sorted(found.faults) == [0, 1, 2, 3, 4]
     for number, word in enumerate(words):
-        assert word in told.faults[number]
+        assert word in found.faults[number]
 
 
 def test_mutations_can_be_made_again_and_differ():

@@ -1,29 +1,16 @@
 """Real focus stacks: ``stack_pcb``, ``stack_switch`` and ``stack_algae`` of NAPARI_DEFOCUS_DATA."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.stacks import rendered as benchmark
+from benchmarks.timed import run_timed
 from napari_defocus.io.open import read_image
 from tests.detection.test_real_data import folder
 
 
 def run(out, *arguments):
-    """Run the command line in a process of its own: status, and peak memory in GiB."""
-    command = ["stack", *map(str, arguments), "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", benchmark.TIMED, *command],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    status, _, peak = json.loads(done.stdout.splitlines()[-1])
-    return status, peak
+    return run_timed("stack", *map(str, arguments), "--out", str(out))
 
 
 def detail(image):
@@ -34,7 +21,7 @@ def detail(image):
 
 def test_a_board_is_far_at_the_top_and_near_at_the_bottom(tmp_path):
     data = folder("stack_pcb")
-    assert run(tmp_path, data, "--register")[0] == 0
+    run(tmp_path, data, "--register")
     depth_map = read_image(tmp_path / "stack_pcb.altitude.tif").data
     rows = np.median(depth_map, axis=1)
     assert stats.spearmanr(rows, np.arange(len(rows))).statistic <= -0.95
@@ -48,8 +35,6 @@ def test_a_board_is_far_at_the_top_and_near_at_the_bottom(tmp_path):
     ("name", "options"), [("stack_algae", []), ("stack_switch", ["--register"])]
 )
 def test_large_stacks_fit_into_two_gibibytes(name, options, tmp_path):
-    status, peak = run(tmp_path, folder(name), *options)
-    assert status == 0
-    assert peak < 2.0
+    assert run(tmp_path, folder(name), *options).peak_gib < 2.0
     for ending in ("altitude", "fused", "provenance"):
         assert (tmp_path / f"{name}.{ending}.tif").exists()
