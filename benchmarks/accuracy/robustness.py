@@ -29,7 +29,6 @@ from benchmarks.accuracy.robustness_checks import (
 )
 from benchmarks.accuracy.robustness_photos import calibration, photo_auc
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import DETECTORS
 from napari_defocus.io.atomic import whole_file
@@ -69,44 +68,29 @@ class Report:
     left_out: list[str] = field(default_factory=list)
 
 
-def load_detectors(names: Iterable[str]) -> tuple[dict[str, Detector], list[str]]:
-    """Return the detectors that can be read, by name, and why others are left out."""
-    detectors: dict[str, Detector] = {}
-    left_out = []
-    for name in names:
-        try:
-            if name != "metric":
-                load_dense("default" if name == "dense" else name)
-        except DefocusError as error:
-            left_out.append(f"detector {name} left out: {error}")
-            continue
-        detectors[name if name in DETECTORS else Path(name).stem] = _detector(name)
-    return detectors, left_out
-
-
-def _detector(name: str) -> Detector:
+def make_detector(name: str) -> Detector:
     metric, config = load_metric(), DetectionConfig(detector=name)
     return lambda image: detect(image, metric, config)
 
 
 def measure(data: Path, names: Iterable[str], settings: Settings) -> Report:
     """Run every check whose data is there, with every detector."""
-    detectors, left_out = load_detectors(names)
-    report = Report(list(detectors), left_out=left_out)
+    detectors = {name if name in DETECTORS else Path(name).stem: name for name in names}
+    report = Report(list(detectors))
     for title, (check, folders) in CHECKS.items():
         missing = [folder for folder in folders if not images_in(data / folder)]
         if missing:
-            left_out.append(f"{title} left out: no images in {', '.join(missing)}")
+            report.left_out.append(f"{title} left out: no images in {', '.join(missing)}")
             continue
         for name, detector in detectors.items():
             print(f"{title}, {name}", file=sys.stderr, flush=True)
             try:
-                figures = list(check(detector, data, settings))
+                figures = list(check(make_detector(detector), data, settings))
             except DefocusError as error:
-                left_out.append(f"{title} left out of {name}: {error}")
+                report.left_out.append(f"{title} left out of {name}: {error}")
                 continue
             if not figures:
-                left_out.append(f"{title} left out of {name}: it measures no radius")
+                report.left_out.append(f"{title} left out of {name}: it measures no radius")
             for figure in figures:
                 report.rows.setdefault(figure.row, {})[name] = figure
     return report

@@ -20,8 +20,11 @@ from napari_defocus.labels.classes import UNLABELLED
 from napari_defocus.metric.default_recipe import PICTURES, RecipeConfig, load_picture, random_crop
 from napari_defocus.simulate.optics import GAMMA, Camera, defocus, expose, to_light
 
+Array = npt.NDArray[Any]
 Image8 = npt.NDArray[np.uint8]
-Detector = Callable[[npt.NDArray[Any]], Detection]
+Float = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Detector = Callable[[Array], Detection]
 
 # Gradient at a scale of 2 pixels, pooled over 8, in shares of white a pixel: texture, as in the
 # recipe of the default metric.
@@ -87,14 +90,14 @@ class Settings:
     seed: int = 0
 
 
-def resize(values: npt.NDArray[np.float32], size: Sequence[int]) -> npt.NDArray[np.float32]:
+def resize(values: Float, size: Sequence[int]) -> Float:
     """Resample (Y, X) or (Y, X, C) to (columns, rows), with the tails that keep it crisp."""
     if values.ndim == 3:
         return np.stack([resize(values[..., c], size) for c in range(values.shape[-1])], axis=-1)
     return np.asarray(Image.fromarray(values).resize(tuple(size), Image.Resampling.LANCZOS))
 
 
-def eight_bit(values: npt.NDArray[Any]) -> Image8:
+def eight_bit(values: Array) -> Image8:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
@@ -173,27 +176,25 @@ def discs(detector: Detector, _: Path, settings: Settings) -> Iterator[Measured]
         yield Measured(f"discs of all radii, {ending}", error, target)
 
 
-def crisp_light(picture: Image8, reduction: int) -> npt.NDArray[np.float32]:
+def crisp_light(picture: Image8, reduction: int) -> Float:
     """Reduce a picture (Y, X[, 3]) in linear light, in [0, 1]."""
     size = [extent // reduction for extent in picture.shape[1::-1]]
     return np.clip(resize(to_light(picture), size), 0, 1)
 
 
-def noisy_disc(
-    light: npt.NDArray[np.float32], radius: float, noise: float, rng: np.random.Generator
-) -> Image8:
+def noisy_disc(light: Float, radius: float, noise: float, rng: np.random.Generator) -> Image8:
     """Blur by a disc, record without softness, add Gaussian noise (of 255)."""
     camera = Camera(softness=0, electrons=1e7, read_noise=0)
     return add_noise(expose(defocus(light, radius), camera, rng), rng, noise)
 
 
-def textured(grey: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def textured(grey: Array) -> Mask:
     """Return where a picture (Y, X) in [0, 1] has texture that shows its blur."""
     contrast = ndimage.gaussian_gradient_magnitude(grey, 2)
     return np.asarray(ndimage.gaussian_filter(contrast, 8) >= TEXTURE)
 
 
-def _grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _grey(values: Float) -> Float:
     return values @ LUMINANCE if values.ndim == 3 else values
 
 
@@ -228,9 +229,7 @@ def pair_files(folder: Path) -> list[tuple[Path, Path]]:
     return [(files[stem], files[twin]) for stem, twin in twins.items() if twin in files]
 
 
-def sharper(
-    a: npt.NDArray[Any], b: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def sharper(a: Array, b: Array) -> tuple[Mask, Mask]:
     """Return where `a` has more detail than `b`, and where texture and difference are clear.
 
     Detail is the squared Laplacian, pooled by a Gaussian.
@@ -275,7 +274,7 @@ def microscope_wholes(detector: Detector, data: Path, _: Settings) -> Iterator[M
 
 
 def whole_rows(
-    group: str, kind: str, detector: Detector, images: Iterable[npt.NDArray[Any]]
+    group: str, kind: str, detector: Detector, images: Iterable[Array]
 ) -> Iterator[Measured]:
     """Measure mean and worst, over images, of the mean blur of the pixels that are decided."""
     blur, decided = [], []

@@ -61,17 +61,16 @@ def _stroke(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDAr
         angle += rng.normal(0, WOBBLE)
         after = position + STEP * np.array([np.sin(angle), np.cos(angle)])
         for y, x in np.linspace(position, after, STEP + 1).round().astype(int):
-            if 0 <= y < line.shape[0] and 0 <= x < line.shape[1] and inside[y, x]:
+            if _within(y, x, inside):
                 line[y, x] = True
-        if not _within(after, inside):
+        if _within(*after.round().astype(int), inside):
+            position = after
+        else:
             angle += np.pi / 2
-            continue
-        position = after
     return np.asarray(ndimage.binary_dilation(line, _pen()), np.bool_)
 
 
-def _within(place: npt.NDArray[np.float64], inside: npt.NDArray[np.bool_]) -> bool:
-    y, x = place.round().astype(int)
+def _within(y: int, x: int, inside: npt.NDArray[np.bool_]) -> bool:
     return bool(0 <= y < inside.shape[0] and 0 <= x < inside.shape[1] and inside[y, x])
 
 

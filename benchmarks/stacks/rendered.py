@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 from skimage import data
+from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
 from benchmarks.timed import run_timed
@@ -39,6 +40,7 @@ Float = npt.NDArray[np.float32]
 
 SIDE = 256
 SOFTNESS = 0.3
+ELECTRONS = 8000.0
 LEVELS = 5
 COLUMNS = ("stack", "error", "far out", "plane", "pyramid", "fused")
 
@@ -75,23 +77,32 @@ def hills(shape: tuple[int, int], planes: int, seed: int, width: float = 1 / 8) 
 
 
 def render_surface(
-    light: Float, depth: Float, planes: int, growth: float, electrons: float = 8000
+    light: Float, depth: Float, planes: int, growth: float, electrons: float = ELECTRONS
 ) -> Rendered:
     """Render a surface (Y, X) plane by plane; the disc grows by `growth` pixels a plane."""
     seen = [defocus_varying(light, growth * np.abs(depth - z)) for z in range(planes)]
     return _recorded(seen, depth, light, electrons)
 
 
-def render_terraces(
-    lights: Sequence[Float],
-    levels: Sequence[float],
+def _surface(
+    name: str,
+    depth: Callable[[tuple[int, int], int], Float],
     planes: int,
     growth: float,
-    seed: int = 0,
+    electrons: float,
+    side: int,
+) -> Rendered:
+    surface = depth((side, side), planes)
+    return render_surface(picture(name, side), surface, planes, growth, electrons)
+
+
+def _terraces(
+    names: Sequence[str], levels: Sequence[float], growth: float, seed: int, side: int
 ) -> Rendered:
     """Render layers of random outline, each nearer and in front of those before."""
+    lights = [picture(name, side) for name in names]
     rng = np.random.default_rng(seed)
-    shape = lights[0].shape[:2]
+    shape = (side, side)
     covers = [np.ones(shape, np.float32)] + [random_outline(shape, rng) for _ in lights[1:]]
     depth = np.zeros(shape, np.float32)
     for cover, level in zip(covers, levels, strict=True):
@@ -105,8 +116,8 @@ def render_terraces(
             seen = defocus(light * shown, radius) + (1 - hidden) * seen
         return seen
 
-    stack = [view([growth * abs(level - z) for level in levels]) for z in range(planes)]
-    return _recorded(stack, depth, view([0.0] * len(levels)), 8000)
+    stack = [view([growth * abs(level - z) for level in levels]) for z in range(8)]
+    return _recorded(stack, depth, view([0.0] * len(levels)), ELECTRONS)
 
 
 def _recorded(stack: Sequence[Float], depth: Float, sharp: Float, electrons: float) -> Rendered:
@@ -117,27 +128,20 @@ def _recorded(stack: Sequence[Float], depth: Float, sharp: Float, electrons: flo
     return Rendered(planes, depth, expose(sharp, ideal, rng))
 
 
-def render_phase(
-    planes: int = 9, side: int = 192, tilt: float = 3.0, seed: int = 0
-) -> tuple[npt.NDArray[np.uint8], Float]:
-    """Render phase objects in bright field: contrast grows with the distance from focus.
+def render_phase(planes: int = 9, side: int = 192) -> tuple[npt.NDArray[np.uint8], Float]:
+    """Render phase objects in bright field, and their depth (Y, X) in planes.
 
-    By the transport of intensity, the change of brightness is that distance times the Laplacian of
-    the phase (M. Teague, J. Opt. Soc. Am. 73(11), 1983).
-
-    Returns
-    -------
-    stack : ndarray of uint8, (Z, Y, X)
-    depth : ndarray of float32, (Y, X)
-        In planes.
+    Contrast grows with the distance from focus: by the transport of intensity, the change of
+    brightness is that distance times the Laplacian of the phase (M. Teague, J. Opt. Soc. Am.
+    73(11), 1983).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     phase = np.zeros((side, side), np.float32)
     phase[tuple(rng.integers(8, side - 8, (2, side * side // 300)))] = 1
     bend = ndimage.laplace(ndimage.gaussian_filter(phase, 2.5))
     bend = bend / np.abs(bend).max()
     across = np.linspace(-0.5, 0.5, side, dtype=np.float32)
-    depth = np.asarray(np.broadcast_to((planes - 1) / 2 + tilt * across, (side, side)))
+    depth = np.asarray(np.broadcast_to((planes - 1) / 2 + 3 * across, (side, side)))
     stack = []
     for z in range(planes):
         light = np.asarray(0.5 * (1 + 0.12 * (z - depth) * bend), np.float32)
@@ -146,47 +150,25 @@ def render_phase(
     return np.stack(stack), depth
 
 
-def _surface(
-    name: str,
-    depth: Callable[[tuple[int, int], int], Float],
-    planes: int,
-    growth: float,
-    electrons: float = 8000,
-) -> Callable[[int], Rendered]:
-    def render(side: int) -> Rendered:
-        light, seen = picture(name, side), depth((side, side), planes)
-        return render_surface(light, seen, planes, growth, electrons)
-
-    return render
-
-
-def _terraces(
-    names: Sequence[str], levels: Sequence[float], growth: float, seed: int
-) -> Callable[[int], Rendered]:
-    return lambda side: render_terraces(
-        [picture(name, side) for name in names], levels, 8, growth, seed
-    )
-
-
 # By name, functions of the side in pixels.
 RENDERED: dict[str, Callable[[int], Rendered]] = {
-    "hills gravel": _surface("gravel", partial(hills, seed=0), 12, 1.0),
-    "hills gravel, noisy": _surface("gravel", partial(hills, seed=2), 12, 1.0, 500),
-    "hills astronaut": _surface("astronaut", partial(hills, seed=3), 8, 1.5),
-    "hills coins": _surface("coins", partial(hills, seed=4, width=0.3), 8, 1.2, 2000),
-    "slant tissue": _surface("immunohistochemistry", slant, 8, 1.0),
-    "slant brick": _surface("brick", slant, 6, 1.5),
-    "slant camera": _surface("camera", slant, 8, 1.5, 3000),
-    "slant page": _surface("page", slant, 7, 1.5),
-    "steps brick": _terraces(("brick", "gravel", "grass"), (1.0, 3.5, 6.0), 1.0, 0),
-    "steps grass": _terraces(("grass", "brick", "gravel"), (1.0, 4.0, 6.0), 1.5, 5),
-    "steps astronaut": _terraces(("astronaut", "coffee"), (1.0, 5.0), 1.0, 7),
+    name: partial(render, *settings)
+    for name, render, *settings in (
+        ("hills gravel", _surface, "gravel", partial(hills, seed=0), 12, 1.0, ELECTRONS),
+        ("hills gravel, noisy", _surface, "gravel", partial(hills, seed=2), 12, 1.0, 500),
+        ("hills astronaut", _surface, "astronaut", partial(hills, seed=3), 8, 1.5, ELECTRONS),
+        ("hills coins", _surface, "coins", partial(hills, seed=4, width=0.3), 8, 1.2, 2000),
+        ("slant tissue", _surface, "immunohistochemistry", slant, 8, 1.0, ELECTRONS),
+        ("slant brick", _surface, "brick", slant, 6, 1.5, ELECTRONS),
+        ("slant camera", _surface, "camera", slant, 8, 1.5, 3000),
+        ("slant page", _surface, "page", slant, 7, 1.5, ELECTRONS),
+        ("steps brick", _terraces, ("brick", "gravel", "grass"), (1.0, 3.5, 6.0), 1.0, 0),
+        ("steps grass", _terraces, ("grass", "brick", "gravel"), (1.0, 4.0, 6.0), 1.5, 5),
+        ("steps astronaut", _terraces, ("astronaut", "coffee"), (1.0, 5.0), 1.0, 7),
+    )
 }
 
-
-def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """Return the peak signal to noise ratio of 8-bit images, dB."""
-    return float(10 * np.log10(255**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
+psnr = partial(peak_signal_noise_ratio, data_range=255)
 
 
 def pyramid_fusion(planes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -225,9 +207,9 @@ def measure(stack: Rendered) -> dict[str, float]:
     return {
         "error": float(np.median(error)),
         "far out": float((error > 0.75).mean()),
-        "plane": max(psnr(plane, stack.sharp) for plane in stack.planes),
-        "pyramid": psnr(pyramid_fusion(stack.planes), stack.sharp),
-        "fused": psnr(found.fused, stack.sharp),
+        "plane": max(psnr(stack.sharp, plane) for plane in stack.planes),
+        "pyramid": psnr(stack.sharp, pyramid_fusion(stack.planes)),
+        "fused": psnr(stack.sharp, found.fused),
     }
 
 

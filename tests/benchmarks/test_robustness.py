@@ -97,7 +97,7 @@ def test_what_is_missing_is_listed(tmp_path, monkeypatch, capsys):
         "- pairs left out: no images in pairs_lytro",
         "- BBBC006 left out: no images in bbbc006/sharp, bbbc006/blurred",
         "- calibration left out: no images in photos/images, photos/masks",
-        "- detector none.safetensors left out: ",
+        "- discs left out of none: ",
     ):
         assert line in printed
     assert "rendered blurred, 2 images: mean blur" in printed
