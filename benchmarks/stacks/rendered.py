@@ -1,31 +1,25 @@
-"""Focus stacks: rendered ones whose depth is known, and real ones.
+"""Rendered focus stacks whose depth is known.
 
-    python -m benchmarks.stacks.rendered [FOLDER]
+    python -m benchmarks.stacks.rendered
 
-FOLDER holds ``stack_pcb``, ``stack_switch`` and ``stack_algae``; without it only rendered stacks
-are measured. Printed are the error of their depth, in planes, and the PSNR of the fused image
-against the scene without noise and defocus, beside those of the best single plane and of the plain
-fusion by the largest coefficients of Laplacian pyramids. Real stacks run through the command line,
-in a process of their own each, for time and peak memory.
+Printed are the error of their depth, in planes, and the PSNR of the fused image against the scene
+without noise and defocus, beside those of the best single plane and of the plain fusion by the
+largest coefficients of Laplacian pyramids.
 """
 
-import argparse
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, stats
+from scipy import ndimage
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
-from benchmarks.timed import run_timed
-from napari_defocus.io.open import read_image
+from benchmarks import tables
 from napari_defocus.simulate.optics import (
     Camera,
     defocus,
@@ -34,7 +28,7 @@ from napari_defocus.simulate.optics import (
     random_outline,
     to_light,
 )
-from napari_defocus.stacks.api import StackConfig, analyse_stack
+from napari_defocus.stacks.api import analyse_stack
 
 Float = npt.NDArray[np.float32]
 
@@ -42,7 +36,6 @@ SIDE = 256
 SOFTNESS = 0.3
 ELECTRONS = 8000.0
 LEVELS = 5
-COLUMNS = ("stack", "error", "far out", "plane", "pyramid", "fused")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,39 +206,13 @@ def measure(stack: Rendered) -> dict[str, float]:
     }
 
 
-def measure_real(folder: Path, *options: str) -> str:
-    """Run the command line on a folder of planes: seconds, peak memory, rank correlation."""
-    with tempfile.TemporaryDirectory() as out:
-        run = run_timed("stack", str(folder), "--out", out, *options)
-        depth_map = read_image(Path(out) / f"{folder.name}.altitude.tif").data
-    rows = np.median(depth_map, axis=1)
-    order = stats.spearmanr(rows, np.arange(len(rows))).statistic
-    name = " ".join([folder.name, *options])
-    return f"{name:28} {run.seconds:5.1f} s  peak {run.peak_gib:.2f} GiB  rows, depth {order:+.3f}"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?")
-    options = parser.parse_args()
-    print("{:28} {:>6} {:>8} {:>7} {:>8} {:>7}".format(*COLUMNS))
+    lines = []
     for name, render in RENDERED.items():
-        row = measure(render(SIDE))
-        print(
-            f"{name:28} {row['error']:6.3f} {row['far out']:8.1%} {row['plane']:7.2f} "
-            f"{row['pyramid']:8.2f} {row['fused']:7.2f}"
-        )
-    planes, depth = render_phase()
-    plain, found = analyse_stack(planes), analyse_stack(planes, StackConfig(extremum="min"))
-    error = np.median(np.abs(found.depth_map - depth))
-    print(f"phase objects: share {plain.phase_share:.2f}, median error as a minimum {error:.3f}")
-    if options.folder:
-        for name, extra in (
-            ("stack_pcb", ["--register"]),
-            ("stack_switch", ["--register"]),
-            ("stack_algae", []),
-        ):
-            print(measure_real(options.folder / name, *extra))
+        scores = measure(render(SIDE))
+        lines = lines or tables.head(["stack", *scores])
+        lines.append(tables.row([name, *(f"{score:.3f}" for score in scores.values())]))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

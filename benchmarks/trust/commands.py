@@ -126,19 +126,13 @@ def run_apart(
     child = os.fork()
     if child == 0:
         _run_in_fork(line, output, before)
+    os.setpgid(child, child)  # here too: whoever comes first
     if kill_after is not None:
         time.sleep(kill_after)
-        os.killpg(child, signal.SIGKILL) if _leads(child) else os.kill(child, signal.SIGKILL)
+        os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     seconds = time.perf_counter() - began
     return Ended(os.waitstatus_to_exitcode(status), output.read_text(errors="replace"), seconds)
-
-
-def _leads(child: int) -> bool:
-    try:
-        return os.getpgid(child) == child
-    except ProcessLookupError:
-        return False
 
 
 def _run_in_fork(line: list[str], output: Path, before: Callable[[], None]) -> NoReturn:
