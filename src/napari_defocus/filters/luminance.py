@@ -14,6 +14,7 @@ Number = TypeVar("Number", bound=np.floating[Any])
 
 # Rec. 709 luminance, as scikit-image's rgb2gray.
 LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+LUMINANCE.setflags(write=False)
 
 
 def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bool]:
