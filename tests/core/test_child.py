@@ -145,7 +145,8 @@ def test_a_listener_that_fails_ends_it(run):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_it_does_not_outlive_its_parent(tmp_path):
+@pytest.mark.parametrize("end", ["kill", "killpg"])
+def test_it_does_not_outlive_its_parent(tmp_path, end):
     (tmp_path / "sleeper.py").write_text(f"{HEAD}\nserve(lambda *_: time.sleep(1000))\n")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -163,18 +164,19 @@ def test_it_does_not_outlive_its_parent(tmp_path):
     """
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     command = [sys.executable, "-c", textwrap.dedent(script), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": path}
     parent = subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+        command, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
     with parent:
         pid = int(parent.stdout.readline())
         # Long enough for the child to listen.
         time.sleep(2)
         assert psutil.pid_exists(pid)
-        parent.send_signal(signal.SIGKILL)
+        getattr(os, end)(parent.pid, signal.SIGKILL)
         parent.wait()
-    end = time.monotonic() + 10
-    while (psutil.pid_exists(pid) or folder.exists()) and time.monotonic() < end:
+    last = time.monotonic() + 10
+    while (psutil.pid_exists(pid) or folder.exists()) and time.monotonic() < last:
         time.sleep(0.05)
     assert not psutil.pid_exists(pid)
     assert not folder.exists()

@@ -102,6 +102,8 @@ def _start(module: str, folder: Path, errors: IO[bytes]) -> "subprocess.Popen[by
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
+            # What ends the parent's whole group must leave one to clear away.
+            start_new_session=True,
             **options,
         )
     except OSError as error:
