@@ -1,16 +1,21 @@
-"""Many independent tasks on Dask: threads, processes, or a cluster's scheduler."""
+"""Many independent tasks: on threads, on processes, or on the workers of a Dask scheduler."""
 
+import multiprocessing
+import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import (
+    FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
+    Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
+    wait,
 )
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from typing import Any, TypeVar
 
 from napari_defocus.core.errors import DefocusError
@@ -28,12 +33,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOCAL = ("threads", "processes", "synchronous")
-# How long a scheduler's answer is waited for, in seconds.
+# How long to wait for a scheduler's answer, in seconds.
 PATIENCE_S = 10
 
 
 class Tasks:
-    """Runs tasks one kind after the other, on the same workers.
+    """Runs tasks, one kind after the other, on the same workers.
 
     Parameters
     ----------
@@ -59,10 +64,12 @@ class Tasks:
         """End the workers of this machine, and leave a scheduler that was named by its address."""
         self._end_pool()
         if self.client is not None and self.client is not self.scheduler:
-            self.client.close()
+            # One whose scheduler is lost raises this or that, and is closed all the same.
+            with suppress(Exception):
+                self.client.close()
 
     def at_once(self) -> tuple[int, int]:
-        """Count the tasks that one machine does at once, and the processes it does them in."""
+        """Return how many tasks one machine works at once, and in how many processes."""
         if self.client is None:
             return self.workers, self.workers if self.scheduler == "processes" else 1
         threads: Counter[str] = Counter()
@@ -92,13 +99,13 @@ class Tasks:
         items : sequence
             What it takes, small.
         stage : str
-            What is done, for events.
+            The stage of the events.
         done : int
-            How many like these are done already, for events.
+            How many like these were done before, for the events.
         on_event : callable
-            Told after each task.
+            Called after each task.
         should_stop : callable
-            Asked before each task.
+            Called before the first task and after each.
 
         Returns
         -------
@@ -108,7 +115,7 @@ class Tasks:
         Raises
         ------
         Stopped
-            Where it was asked to stop.
+            Where `should_stop` returns true.
         DefocusError
             Where workers die, or the scheduler does not answer any more.
 
@@ -117,69 +124,62 @@ class Tasks:
         if should_stop():
             raise Stopped
         total = done + len(items)
+        results: dict[int, Result] = {}
+        with closing(self._results(work, items)) as finished:
+            for index, result in finished:
+                results[index] = result
+                on_event(Event(stage, done + len(results), total))
+                if should_stop():
+                    raise Stopped
+        return [results[index] for index in range(len(items))]
 
-        def count() -> None:
-            nonlocal done
-            done += 1
-            on_event(Event(stage, done, total))
-
+    def _results(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[tuple[int, Result], None, None]:
+        """Yield the place and the result of each item, as they are finished."""
         if self.client is not None:
-            return _on_cluster(self.client, work, items, count, should_stop)
-        return self._on_this_machine(work, items, count, should_stop)
+            yield from _on_cluster(self.client, work, items)
+        elif self.scheduler == "synchronous":
+            yield from enumerate(map(work, items))
+        else:
+            yield from self._on_this_machine(work, items)
 
     def _on_this_machine(
-        self,
-        work: Callable[[Item], Result],
-        items: Sequence[Item],
-        count: Callable[[], None],
-        should_stop: ShouldStop,
-    ) -> list[Result]:
-        from dask import compute, delayed
-        from dask.callbacks import Callback
-        from dask.multiprocessing import RemoteException
-
-        if self.scheduler != "processes":
-            work = partial(_unless_stopped, work, should_stop)
-        call = delayed(work, pure=False, traverse=False)
-        # Of tasks that are equal otherwise Dask works the one with the last name first.
-        tasks = [
-            call(item, dask_key_name=f"{len(items) - index:09d}")
-            for index, item in enumerate(items)
-        ]
-
-        def after(*_: Any) -> None:
-            count()
-            if should_stop():
-                raise Stopped
-
-        options: dict[str, Any] = {"optimize_graph": False, "traverse": False, "chunksize": 1}
-        if self.scheduler != "synchronous":
-            options["pool"] = self._workers_here()
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result]]:
+        waiting = iter(enumerate(items))
+        begun: dict[Future[Result], int] = {}
         try:
-            with Callback(posttask=after):
-                return list(compute(*tasks, scheduler=self.scheduler, **options))
+            while True:
+                # One more than run, so that no worker waits for its next.
+                for index, item in islice(waiting, self.workers + 1 - len(begun)):
+                    begun[self._workers_here().submit(work, item)] = index
+                if not begun:
+                    return
+                for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                    yield begun.pop(future), future.result()
         except BrokenExecutor as error:
             self._end_pool()
             raise DefocusError(
                 "a process that works on tiles was ended, most likely out of memory; give a "
                 "smaller --tile, and the same command goes on where it was"
             ) from error
-        except RemoteException as error:  # what another process raised
-            self._end_pool()
-            raise error.exception from None
-        except BaseException:
-            self._end_pool()  # waits for tasks that run
-            raise
+        finally:
+            for future in begun:
+                future.cancel()
+            wait(begun)
 
     def _workers_here(self) -> Executor:
-        from dask.multiprocessing import get_context, initialize_worker_process
-
         if self._pool is None:
             self._pool = (
                 ThreadPoolExecutor(self.workers)
                 if self.scheduler == "threads"
                 else ProcessPoolExecutor(
-                    self.workers, mp_context=get_context(), initializer=initialize_worker_process
+                    self.workers,
+                    multiprocessing.get_context("spawn"),
+                    # Ctrl+C reaches them too, but it is for this process to stop them.
+                    signal.signal,
+                    (signal.SIGINT, signal.SIG_IGN),
                 )
             )
         return self._pool
@@ -192,42 +192,24 @@ class Tasks:
 
 @contextmanager
 def tasks_on(scheduler: Any = "threads", workers: int | None = None) -> Iterator[Tasks]:
-    """Give `Tasks`, and leave the scheduler at the end."""
-    tasks = Tasks(scheduler, workers)
-    try:
+    """Yield `Tasks`, and leave the scheduler at the end."""
+    with closing(Tasks(scheduler, workers)) as tasks:
         yield tasks
-    finally:
-        tasks.close()
-
-
-def _unless_stopped(work: Callable[[Item], Result], should_stop: ShouldStop, item: Item) -> Result:
-    if should_stop():
-        raise Stopped
-    return work(item)
 
 
 def _on_cluster(
-    client: Any,
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    count: Callable[[], None],
-    should_stop: ShouldStop,
-) -> list[Result]:
+    client: Any, work: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[tuple[int, Result]]:
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
     left = {future.key: future for future in client.map(work, items, pure=False)}
-    place = {key: i for i, key in enumerate(left)}
-    found: dict[int, Result] = {}
+    place = {key: index for index, key in enumerate(left)}
     try:
         for future in as_completed(list(left.values()), loop=client.loop):
-            found[place[future.key]] = future.result()
-            # One that is kept would be done again where its worker is lost.
+            # A future that is held would be worked again where its worker is lost.
             del left[future.key]
-            count()
-            if should_stop():
-                raise Stopped
-        return [found[i] for i in range(len(items))]
+            yield place[future.key], future.result()
     except KilledWorker as error:
         raise DefocusError(
             f"workers of {client.scheduler.address} died again and again at the same task, "
