@@ -39,16 +39,17 @@ figures: $(VENV)/base
 
 # Of torch the usual release: old ones bring 3 GB of CUDA.
 LOWEST_KEEP ?= torch
-LOWEST_TESTS := $(addprefix tests/test_,annotation.py axes.py calibration.py detection.py \
-	evaluation.py fitting.py hostile_files.py io.py masking.py metric.py nets.py ome_zarr.py \
-	patches.py plane.py random_images.py refinement.py sharpness.py sources.py training.py)
+LOWEST_TESTS := $(addprefix tests/,labels detection/test_api.py detection/test_random_images.py \
+	detection/test_refinement.py detection/test_threshold.py evaluate/test_scores.py \
+	filters/test_plane.py $(patsubst %,io/test_%.py,axes hostile_files ngff_writer raster sources) \
+	$(patsubst %,metric/test_%.py,calibration fitting local_metric nets patches response training))
 # What needs napari, a writer of packed bits that old imagecodecs lack, and zip:// addresses, which
 # fsspec reads for Zarr since 2026.
 LOWEST_NOT := napari or min_is_white
 
 lowest: $(VENV)-lowest/made
 	$(VENV)-lowest/bin/python -m pytest -o addopts= -m "not slow" \
-		-k "not ($(LOWEST_NOT))" --deselect tests/test_sources.py::TestUrls::test_zip $(LOWEST_TESTS)
+		-k "not ($(LOWEST_NOT))" --deselect tests/io/test_sources.py::TestUrls::test_zip $(LOWEST_TESTS)
 
 $(VENV)-lowest/made: pyproject.toml constraints.txt .ci/lowest.py
 	$(PYTHON) -m venv --clear $(VENV)-lowest

@@ -171,7 +171,7 @@ def test_the_command_takes_an_address_and_workers_may_be_elsewhere(
     assert told == [f"{out}/image.{name}.ome.zarr" for name in NAMES[::2]]
 
 
-@pytest.mark.parametrize("stage", ["judging tiles", "refining tiles", "cutting masks"])
+@pytest.mark.parametrize("stage", ["predicting tiles", "refining tiles", "cutting masks"])
 def test_a_worker_that_is_killed_changes_nothing(client, image, expected, tmp_path, stage):
     events, killed = [], []
 

@@ -169,9 +169,9 @@ def test_events_count_all_tiles(tmp_path):
     events = []
     job = make_job(IMAGE, 208, METRIC, tmp_path)
     detect_in_tiles(job, Tasks("synchronous"), on_event=events.append)
-    judging = [event for event in events if event.stage == "judging tiles"]
-    assert [event.done for event in judging] == list(range(1, len(job.tiles()) + 1))
-    assert {event.total for event in judging} == {len(job.tiles())}
+    predicting = [event for event in events if event.stage == "predicting tiles"]
+    assert [event.done for event in predicting] == list(range(1, len(job.tiles()) + 1))
+    assert {event.total for event in predicting} == {len(job.tiles())}
 
 
 @pytest.mark.parametrize("value", [3.0, np.nan])

@@ -47,7 +47,7 @@ MOST_PIXELS = 2**28
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every input alike.
+    """What is requested for every input alike.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _notices_in_a_line() -> Iterator[None]:
-    """Print what a device tells as users read it, without the line of code that tells it."""
+    """Print warnings of a device in a line, without the code that they come from."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 
@@ -233,7 +233,7 @@ def _stem(source: str | Path) -> str:
 
 @contextmanager
 def _tasks(options: argparse.Namespace) -> Iterator["Tasks | None"]:
-    """Connect to the scheduler that is asked for, before any work."""
+    """Connect to the requested scheduler, before any work."""
     if options.scheduler is None and options.tile is None and options.memory is None:
         yield None
         return

@@ -104,7 +104,7 @@ def _masks(inputs: Sequence[str]) -> tuple[list[str], int]:
 
 
 def mask_stem(place: str | Path) -> str:
-    """Give the name that a mask shares with its image: ``photo`` of ``photo.mask.tif``."""
+    """Return the name that a mask shares with its image: ``photo`` of ``photo.mask.tif``."""
     name = Path(str(place)).name
     ending = next((ending for ending in IMAGES if name.lower().endswith(ending)), "")
     return name.removesuffix(ending).removesuffix(".mask").removesuffix(".blur")
@@ -121,7 +121,7 @@ class _Inputs:
 
 
 def _export(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
-    """Write what is asked for of one mask."""
+    """Write the polygons and tables of one mask."""
     endings = ["geojson", "shares.csv"] + ["objects.csv"] * (options.labels is not None)
     paths = {ending: options.out / f"{stem}.{ending}" for ending in endings}
     for path in paths.values():
@@ -179,8 +179,8 @@ def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
         place = place / MASK_WITHIN
     mask = open_source(place, options.axes)
     parts: dict[str, ImageSource | None] = {}
-    for name, told in (("blur", blur), ("labels", options.labels), ("image", options.image)):
-        source = None if told is None else open_source(_named(told, stem))
+    for name, path in (("blur", blur), ("labels", options.labels), ("image", options.image)):
+        source = None if path is None else open_source(_named(path, stem))
         if source is not None:
             _check_fit(source, mask, one_plane=name == "labels")
         parts[name] = source
@@ -196,14 +196,14 @@ def _beside(place: str | Path, stem: str) -> Path | None:
 
 
 def _named(place: Path, stem: str) -> Path:
-    """Give a file as it is; of a folder, the file that belongs to a mask."""
+    """Return a file as it is; of a folder, the file that belongs to a mask."""
     if not place.is_dir() or place.suffix == ".zarr":
         return place
     names: Sequence[str] = [stem + ending for ending in IMAGES]
     found = [place / name for name in names if (place / name).exists()]
     if len(found) != 1:
-        told = f"has {' and '.join(path.name for path in found)}" if found else "has no"
-        raise DefocusError(f"{place} {told} {'' if found else f'image named {stem}'}; name one")
+        several = " and ".join(path.name for path in found)
+        raise DefocusError(f"{place} has {several or f'no image named {stem}'}; name one")
     return found[0]
 
 

@@ -68,16 +68,11 @@ def run(options: argparse.Namespace) -> int:
 
         def work(place: str) -> tuple[str, Iterable[Path]]:
             source = open_stack_source(place, options.axes)
-            name = stem(source)
+            path = Path(source.name)
+            name = path.name if isinstance(source, FolderSource) else path.stem
             return name, _write_stack(source, options.out / name, options, should_stop)
 
         return run_each(options.inputs, work, noun="stacks")
-
-
-def stem(source: ImageSource) -> str:
-    """Give the name that the results of a stack start with."""
-    path = Path(source.name)
-    return path.name if isinstance(source, FolderSource) else path.stem
 
 
 def _write_stack(
@@ -173,7 +168,7 @@ def _joined(parts: dict[tuple[int, ...], npt.NDArray[Any]], leading: int) -> npt
 
 
 def _follows(where: dict[str, int], channel: int | None, source: ImageSource) -> bool:
-    """Tell whether a stack takes the focus of another channel, after a look at the request."""
+    """Check the requested channel, and return whether a stack takes its focus from it."""
     if channel is None:
         return False
     if "C" not in where:
@@ -187,7 +182,7 @@ def _follows(where: dict[str, int], channel: int | None, source: ImageSource) ->
 def _other_channels(
     index: tuple[int, ...], axes: str, stacks: Iterable[tuple[int, ...]], channel: int | None
 ) -> list[tuple[int, ...]]:
-    """Give the stacks that take the focus of the one at `index`."""
+    """Return the stacks that take the focus of the one at `index`."""
     if channel is None:
         return []
     c = axes.index("C")

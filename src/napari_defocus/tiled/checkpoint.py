@@ -51,7 +51,7 @@ class TileStore:
     folder: Path
 
     def is_of(self, identity: Mapping[str, Any]) -> bool:
-        """Tell whether a run of the same input, metric and settings left something here."""
+        """Return whether a run of the same input, metric and settings left something here."""
         try:
             left = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -59,7 +59,7 @@ class TileStore:
         return bool(left == json.loads(json.dumps(identity)))
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Clear away what another run left, and say which run this is.
+        """Clear away what another run left, and write the identity of this one.
 
         Parameters
         ----------
@@ -74,11 +74,11 @@ class TileStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def has(self, name: str, key: Key) -> bool:
-        """Tell whether a round left something of a tile or plane."""
+        """Return whether a round left something of a tile or plane."""
         return self._file(name, key).exists()
 
     def put(self, name: str, key: Key, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep arrays.
+        """Write arrays.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class TileStore:
             raise DefocusError(f"cannot write {file}: {error}") from error
 
     def get(self, name: str, key: Key, *wanted: str) -> list[npt.NDArray[Any]]:
-        """Give arrays back, in the order of `wanted`.
+        """Read arrays, in the order of `wanted`.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class TileStore:
         return [self._read(self._file(name, key), what) for what in wanted]
 
     def part(self, name: str, key: Key, what: str, region: Region) -> npt.NDArray[Any]:
-        """Give rows and columns of an array."""
+        """Read rows and columns of an array."""
         return self._read(self._file(name, key), what, region)
 
     def window(

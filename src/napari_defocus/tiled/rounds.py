@@ -1,7 +1,7 @@
 """Detection of images larger than memory: tile by tile, with the same result as in one piece.
 
 Three rounds over the tiles, since a threshold can only be set when all of a plane was seen:
-`judge` applies metric and network, `refine` sharpens the map, `finish` cuts the mask. What a round
+`predict` applies metric or network, `refine` sharpens the map, `finish` cuts the mask. What a round
 leaves for the next lies in a folder beside the results, so that a run that was killed goes on
 where it stopped, and so that tiles may be worked by any process of any machine that sees the
 folder.
@@ -49,7 +49,7 @@ Float = npt.NDArray[np.float32]
 Plane = tuple[int, ...]
 
 MAPS = ("blur", "mask", "confidence", "radius", "radius_error")
-# Larger spots would need tiles with too wide a margin to be told.
+# Larger spots would need tiles with too wide a margin.
 MOST_SMALLEST = 1000
 
 
@@ -65,7 +65,7 @@ class MapFile(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TiledJob:
-    """All that a task has to know; small when pickled.
+    """All that a task needs; small when pickled.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class TiledJob:
 
 
 def tile_step(metric: LocalMetric, config: DetectionConfig) -> int:
-    """Give what the side of a tile is a multiple of, in pixels."""
+    """Return what the side of a tile is a multiple of, in pixels."""
     return int(np.lcm(CELL, region_step(metric, config)))
 
 
@@ -143,9 +143,9 @@ def detect_in_tiles(
     tasks : Tasks
         Who does it.
     on_event : callable
-        Told after each tile of each round.
+        Called after each tile of each round.
     should_stop : callable
-        Asked before each tile.
+        Called after each tile.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def detect_in_tiles(
     Raises
     ------
     DefocusError
-        Where a plane or tile cannot be judged, naming it; those finished are kept.
+        Where a plane or tile cannot be predicted, naming it; those finished stay.
     Stopped
-        Where it was asked to stop; tiles finished are kept.
+        Where `should_stop` returns true; tiles finished stay.
     """
     check_config(job.config)
     if job.config.mask.smallest > MOST_SMALLEST:
@@ -169,7 +169,7 @@ def detect_in_tiles(
     by_mean = _needs_mean(job.config)
     rounds: list[tuple[str, str, Any, Sequence[Any]]] = [
         ("measure", "measuring planes", _measure, planes),
-        ("predict", "judging tiles", _predict, tiles),
+        ("predict", "predicting tiles", _predict, tiles),
         ("scores", "comparing tiles", _add_scores, planes),
         ("sum", "averaging tiles", _sum, tiles if by_mean else []),
         ("mean", "averaging planes", _mean, planes if by_mean else []),
@@ -224,8 +224,8 @@ def _predict(job: TiledJob, key: TileKey) -> None:
     if job.detector != "metric":
         _one_thread()
     names = [part.name for part in fields(PlaneStatistics)]
-    kept = job.store.get("measure", plane, *names)
-    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in kept))
+    found = job.store.get("measure", plane, *names)
+    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in found))
     with _naming(job, plane):
         read = partial(job.source.read, plane)
         try:
@@ -265,7 +265,7 @@ def _scores(job: TiledJob, name: str, key: Any) -> ScoreStatistics:
 
 
 def _start(job: TiledJob, plane: Plane, window: Region) -> Float:
-    """Give the map before refinement."""
+    """Return the map before refinement."""
     score = job.store.window("predict", plane, job.tiles_at(window), "score", window)
     calibrated = job.config.scale == "calibrated" or job.detector != "metric"
     return initial_sharpness(score, _scores(job, "scores", plane), job.config, calibrated)
