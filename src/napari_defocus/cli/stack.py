@@ -133,33 +133,46 @@ def _analyse(
     listeners: dict[str, Any] = {"on_event": Progress(), "should_stop": should_stop}
     stacks = dict(stacks_in(source))
     found = _Found(source.axes[: len(source.leading)].replace("Z", ""))
+    c = None if options.channel is None else _channel_axis(source, found.axes, options.channel)
     maps: dict[str, dict[tuple[int, ...], npt.NDArray[Any]]] = {name: {} for name in MAPS}
     for index, planes in stacks.items():
-        where = dict(zip(found.axes, index, strict=True))
-        if _follows(where, options.channel, source):
+        if c is not None and index[c] != options.channel:
             continue
+        where = dict(zip(found.axes, index, strict=True))
         focus = analyse_stack(planes, config, **listeners)
+        own = _without(index, c)
         for name, attribute in MAPS.items():
-            maps[name][index] = getattr(focus, attribute)
-        for other in _other_channels(index, found.axes, stacks, options.channel):
-            maps["fused"][other] = apply_focus(focus, stacks[other], **listeners)
+            maps[name][index if name == "fused" else own] = getattr(focus, attribute)
+        for other, channel in stacks.items():
+            if other != index and _without(other, c) == own:
+                maps["fused"][other] = apply_focus(focus, channel, **listeners)
         found.planes += plane_rows(focus.scores, where)
         found.curves[" ".join(f"{letter}{at}" for letter, at in where.items())] = focus.scores
-        _tell(source.name, where, focus)
+        _print_focus(source.name, where, focus)
         if labels is not None:
             scores = score_labels(planes, labels, config, transforms=focus.transforms, **listeners)
             found.labels += column_rows(scores.columns(), where)
-    found.maps.update({name: _joined(parts, len(found.axes)) for name, parts in maps.items()})
-    if options.channel is not None:
-        c = found.axes.index("C")
-        for name in set(MAPS) - {"fused"}:
-            found.maps[name] = found.maps[name].squeeze(axis=c)
+    found.maps.update({name: _joined(parts) for name, parts in maps.items()})
     return found
 
 
-def _joined(parts: dict[tuple[int, ...], npt.NDArray[Any]], leading: int) -> npt.NDArray[Any]:
-    """Put maps together by their place along so many leading axes."""
-    if not leading:
+def _channel_axis(source: ImageSource, axes: str, channel: int) -> int:
+    """Check that there is such a channel, and return the axis of channels."""
+    if "C" not in axes:
+        raise DefocusError(f"{source.name} has axes {source.axes} and no C; leave --channel out")
+    count = source.shape[source.axes.index("C")]
+    if not 0 <= channel < count:
+        raise DefocusError(f"{source.name} has channels 0 to {count - 1}, not {channel}")
+    return axes.index("C")
+
+
+def _without(index: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
+    return index if axis is None else index[:axis] + index[axis + 1 :]
+
+
+def _joined(parts: dict[tuple[int, ...], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Put maps together by their place along leading axes."""
+    if () in parts:
         return parts[()]
     places = sorted(parts)
     sizes = tuple(len(set(column)) for column in zip(*places, strict=True))
@@ -167,33 +180,7 @@ def _joined(parts: dict[tuple[int, ...], npt.NDArray[Any]], leading: int) -> npt
     return maps.reshape(sizes + maps.shape[1:])
 
 
-def _follows(where: dict[str, int], channel: int | None, source: ImageSource) -> bool:
-    """Check the requested channel, and return whether a stack takes its focus from it."""
-    if channel is None:
-        return False
-    if "C" not in where:
-        raise DefocusError(f"{source.name} has axes {source.axes} and no C; leave --channel out")
-    count = source.shape[source.axes.index("C")]
-    if not 0 <= channel < count:
-        raise DefocusError(f"{source.name} has channels 0 to {count - 1}, not {channel}")
-    return where["C"] != channel
-
-
-def _other_channels(
-    index: tuple[int, ...], axes: str, stacks: Iterable[tuple[int, ...]], channel: int | None
-) -> list[tuple[int, ...]]:
-    """Return the stacks that take the focus of the one at `index`."""
-    if channel is None:
-        return []
-    c = axes.index("C")
-    return [
-        other
-        for other in stacks
-        if other != index and other[:c] + other[c + 1 :] == index[:c] + index[c + 1 :]
-    ]
-
-
-def _tell(name: str, where: dict[str, int], focus: FocusStack) -> None:
+def _print_focus(name: str, where: dict[str, int], focus: FocusStack) -> None:
     scores = focus.scores
     place = ", ".join([name, *(f"{letter}={at}" for letter, at in where.items())])
     print(

@@ -224,8 +224,8 @@ def _predict(job: TiledJob, key: TileKey) -> None:
     if job.detector != "metric":
         _one_thread()
     names = [part.name for part in fields(PlaneStatistics)]
-    found = job.store.get("measure", plane, *names)
-    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in found))
+    measured = job.store.get("measure", plane, *names)
+    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in measured))
     with _naming(job, plane):
         read = partial(job.source.read, plane)
         try:
