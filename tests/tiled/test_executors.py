@@ -184,7 +184,6 @@ def test_a_scheduler_that_does_not_answer_is_named(address, monkeypatch):
     assert "threads, processes" in str(caught.value)
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_ctrl_c_leaves_processes_to_the_one_that_stops_them(processes):
     """A terminal sends it to every process of the command."""
     assert processes.run(get_interrupted, range(4)) == [0, 1, 2, 3]
@@ -199,6 +198,7 @@ def test_an_error_of_the_listener_is_its_own(processes):
     assert processes.run(square, [3]) == [9]
 
 
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_tasks_are_begun_in_their_order(scheduler):
     begun = []
     tasks = Tasks(scheduler, 1)
