@@ -220,23 +220,34 @@ def test_a_damaged_output_is_told_and_made_anew_where_asked(image, tmp_path, cap
     assert after == before
 
 
-def test_without_torch_the_metric_detects(image, tmp_path):
-    """An import of torch that fails is no fault of what does not need it."""
+def run_without(package, *line):
+    """Run the command where an import of a package fails, in a process of its own."""
     script = (
-        "import sys; sys.modules['torch'] = None\n"
+        f"import sys; sys.modules[{package!r}] = None\n"
         "from napari_defocus.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
+    command = [sys.executable, "-c", script, *map(str, line)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def run(*line):
-        command = [sys.executable, "-c", script, *map(str, line)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    ended = run("detect", image, "--detector", "metric", "--out", tmp_path / "out")
+def test_without_torch_both_detectors_work(image, tmp_path):
+    for name in ("metric", "dense"):
+        ended = run_without("torch", "detect", image, "--detector", name, "--out", tmp_path / name)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr == ""
+
+
+def test_without_its_runtime_the_dense_detector_says_so_once_and_the_metric_detects(
+    image, tmp_path
+):
+    ended = run_without("onnxruntime", "detect", image, image, "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    ended = run("detect", image, "--detector", "dense", "--out", tmp_path / "out2")
+    assert ended.stderr == "onnxruntime is not installed: the local metric detects\n"
+    line = ("detect", image, "--detector", "dense", "--out", tmp_path / "out2")
+    ended = run_without("onnxruntime", *line)
     assert ended.returncode == 2
-    assert "needs torch; pip install torch" in ended.stderr
+    assert "needs onnxruntime; pip install onnxruntime" in ended.stderr
     assert not (tmp_path / "out2").exists()
 
 

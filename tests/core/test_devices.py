@@ -11,10 +11,11 @@ from skimage import data
 from benchmarks.speed import gpu
 from napari_defocus.cli._detection_options import detection_config
 from napari_defocus.cli.main import build_parser, main
-from napari_defocus.core.devices import DeviceWarning, free_memory, held, inference_device
+from napari_defocus.core import devices
+from napari_defocus.core.devices import DeviceWarning, inference_device
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.tiling import plan_tiles
 from napari_defocus.dense import inference as dense
+from napari_defocus.dense import on_device
 from napari_defocus.dense.inference import predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.detection import inference as detection
@@ -63,22 +64,20 @@ def on_torch(monkeypatch):
 
 def failing(monkeypatch, error):
     """Let the network fail on a device."""
-    build = dense.build_network
 
     class Failing(DenseNet):
-        def forward(self, image):
+        def features(self, image):
             raise error
 
-    def build_failing(detector, device=None):
-        return build(detector) if device is None else Failing(torch.zeros(2, 7, 7)).eval()
-
-    monkeypatch.setattr(dense, "build_network", build_failing)
+    network = Failing(torch.zeros(2, 7, 7)).eval()
+    monkeypatch.setattr(on_device, "build_network", lambda detector, device: network)
 
 
 # Which device
 
 
 def test_auto_is_cuda_for_the_network_alone(monkeypatch):
+    monkeypatch.setattr(devices, "_has_driver", lambda: True)
     for there, expected in ((True, torch.device("cuda")), (False, None)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert inference_device("auto", dense=True) == expected
@@ -103,7 +102,16 @@ def test_an_unknown_device_is_refused_with_the_choice():
         detect(COLOURS, config=DetectionConfig(device="tpu"))
 
 
+@pytest.mark.parametrize("platform", ["linux", "win32", "darwin"])
+def test_without_a_driver_torch_is_not_imported(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(devices.Path, "exists", lambda path: False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert inference_device("auto", dense=True) is None
+
+
 def test_without_torch_a_named_device_is_refused_and_auto_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(devices, "_has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert inference_device("auto", dense=True) is None
     with pytest.raises(DefocusError, match="'cuda' needs torch; pip install torch"):
@@ -142,7 +150,9 @@ def test_nothing_stays_behind_on_the_cpu():
     """Tensors that meet on two devices are an error, even where none computes."""
     network = DenseNet(torch.zeros(2, 7, 7)).to("meta")
     shown = torch.empty((1, 3, 96, 128), device="meta")
-    assert dense._run(network, shown).shape == (1, 3, 96, 128)
+    predicted, features = on_device.run(network, shown)
+    assert predicted.shape == (1, 3, 96, 128)
+    assert features.shape == (1, 32, 48, 64)
 
 
 def test_detection_on_a_device_is_the_same(on_torch, detector, monkeypatch):
@@ -153,28 +163,25 @@ def test_detection_on_a_device_is_the_same(on_torch, detector, monkeypatch):
     monkeypatch.setattr(detection, "inference_device", lambda name, dense: None)
     expected = predict_plane(COLOURS, METRIC, config)
     for name in ("score", "radius", "radius_error"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["metric", "dense"])
-def test_parts_are_predicted_side_by_side_and_join(on_torch, detector, monkeypatch, kind):
+def test_tiles_are_predicted_side_by_side_and_join(on_torch, detector, monkeypatch):
     monkeypatch.setattr(detection, "cached_dense", lambda source: detector)
     monkeypatch.setattr(dense, "TILE", 64)
-    monkeypatch.setattr("napari_defocus.core.threads.cores", lambda: 3)
-    monkeypatch.setattr(detection, "plan_parts", lambda shape, step: plan_tiles(shape, 64))
-    monkeypatch.setattr(detection, "plan_tiles", lambda shape, side: plan_tiles(shape, 64))
-    alone, in_threads = [], detection.in_threads
+    monkeypatch.setattr(dense, "cores", lambda: 3)
+    at_once, in_threads = [], dense.in_threads
 
     def noted(*arguments, **options):
-        alone.append(options["alone"])
+        at_once.append(options["at_once"])
         return in_threads(*arguments, **options)
 
-    monkeypatch.setattr(detection, "in_threads", noted)
-    image, config = data.coffee()[:150, :200], DetectionConfig(kind, device="cuda")
+    monkeypatch.setattr(dense, "in_threads", noted)
+    image, config = data.coffee()[:150, :200], DetectionConfig("dense", device="cuda")
     found = predict_plane(image, METRIC, config)
     monkeypatch.setattr(detection, "inference_device", lambda name, dense: None)
     expected = predict_plane(image, METRIC, config)
-    assert alone == [False, kind == "dense"]
+    assert at_once == [3, 3]
     np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
 
 
@@ -227,7 +234,7 @@ def test_torch_is_left_as_it_was(monkeypatch):
     inside = []
 
     def fail():
-        with held(CPU):
+        with on_device._single_precision():
             inside.append(torch.backends.cudnn.allow_tf32)
             raise KeyError
 
@@ -240,8 +247,8 @@ def test_torch_is_left_as_it_was(monkeypatch):
 def test_memory_is_freed_after_a_region(detector, monkeypatch):
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
-    free_memory(torch.device("cuda"))
-    free_memory(CPU)
+    on_device.free_memory(torch.device("cuda"))
+    on_device.free_memory(CPU)
     assert emptied == [1]
     monkeypatch.setattr(dense, "free_memory", emptied.append)
     monkeypatch.setattr(dense, "TILE", 32)

@@ -11,7 +11,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense import inference as dense
 from napari_defocus.dense.config import DenseConfig
 from napari_defocus.dense.detector import DenseDetector, cached_dense, load_dense, save_dense
-from napari_defocus.dense.inference import build_network, predict_dense, standardise
+from napari_defocus.dense.inference import network_session, predict_dense, standardise
 from napari_defocus.dense.network import (
     LEAST,
     Backbone,
@@ -206,7 +206,7 @@ def test_weights_that_do_not_fit_are_refused(detector, tmp_path, damage):
         weights["judge.bias"] = np.full(3, np.nan, np.float32)
     save_dense(DenseDetector(weights), tmp_path / "a.safetensors")
     with pytest.raises(DefocusError, match=r"do not fit|no finite"):
-        build_network(load_dense(tmp_path / "a.safetensors"))
+        network_session(load_dense(tmp_path / "a.safetensors"))
 
 
 # In detection

@@ -158,8 +158,8 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
     request = _request(options)
-    if request.config.detector == "auto" and not find_spec("torch"):
-        print("torch is not installed: the local metric detects", file=sys.stderr)
+    if request.config.detector == "auto" and not find_spec("onnxruntime"):
+        print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = _sources(options.inputs)
     with _notices_in_a_line(), _tasks(options) as tasks:
 

@@ -1,19 +1,16 @@
 """The torch device of training and of the dense network; importing this imports no torch."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Lock
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.core.errors import DefocusError
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-_in_use = Lock()
 
 
 class DeviceWarning(UserWarning):
@@ -53,13 +50,13 @@ def inference_device(name: str, *, dense: bool) -> "torch.device | None":
     DefocusError
         Where a device that is named is not there, or torch is missing.
     """
-    if name == "cpu" or (name == "auto" and not dense):
+    if name == "cpu" or (name == "auto" and not (dense and _has_driver())):
         return None
     try:
         import torch
     except ImportError as error:
         if name == "auto":
-            return None  # the dense detector itself reports that it needs torch
+            return None  # ONNX Runtime does it on the CPU
         raise DefocusError(
             f"device {name!r} needs torch; pip install torch, or choose the device 'cpu'"
         ) from error
@@ -69,39 +66,9 @@ def inference_device(name: str, *, dense: bool) -> "torch.device | None":
     return device if dense else None
 
 
-@contextmanager
-def held(device: "torch.device") -> Iterator[None]:
-    """Hold a device for one thread, without TensorFloat-32, which has ten bits.
-
-    Others prepare images meanwhile.
-    """
-    import torch
-
-    with _in_use:
-        before = None
-        with suppress(RuntimeError):  # who sets precisions the newer way keeps them
-            before = torch.backends.cudnn.allow_tf32
-            torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            if before is not None:
-                torch.backends.cudnn.allow_tf32 = before
-
-
-def free_memory(device: "torch.device | None") -> None:
-    """Return what torch holds in reserve on a device to the device."""
-    import torch
-
-    if device is not None and device.type != "cpu":
-        with suppress(RuntimeError):  # of a device that failed
-            getattr(torch, device.type).empty_cache()
-
-
-def warn_of_fault(device: "torch.device", error: RuntimeError) -> None:
-    """Warn that the CPU takes the place of a device."""
-    text = f"{type(error).__name__} {error}".lower()
-    full = any(words in text for words in ("out of memory", "outofmemory", "alloc_failed"))
-    fault = "out of memory" if full else brief(error)
-    message = f"device {device}: {fault}; the CPU goes on in its place"
-    warnings.warn(message, DeviceWarning, stacklevel=2)
+def _has_driver() -> bool:
+    """Return whether there may be a card for CUDA: to ask torch takes a second and 200 MB."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll").exists()
+    # Of NVIDIA, of Windows' subsystem for Linux, and of AMD, whose cards torch calls CUDA too.
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg", "kfd"))

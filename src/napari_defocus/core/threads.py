@@ -34,7 +34,11 @@ def side_in_proportion(shape: Sequence[int]) -> int:
 
 
 def in_threads(
-    work: Callable[[Item], Result], parts: Sequence[Item], *, alone: bool = False
+    work: Callable[[Item], Result],
+    parts: Sequence[Item],
+    *,
+    alone: bool = False,
+    at_once: int | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     """Do `work` on parts, one for each core at a time, and yield results in the parts' order.
 
@@ -46,12 +50,14 @@ def in_threads(
         What to work on.
     alone : bool
         One after the other: `work` uses all cores by itself.
+    at_once : int, optional
+        How many parts are worked at once; by default as many as there are cores.
     """
     if alone or len(parts) == 1:
         for part in parts:
             yield part, work(part)
         return
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(at_once or cores()) as pool:
         yield from zip(parts, pool.map(work, parts), strict=True)
 
 

@@ -1,23 +1,28 @@
-"""Inference of the dense network: log odds, blur radius and its error at every pixel."""
+"""Inference of the dense network: log odds, blur radius and its error at every pixel, and features.
+
+ONNX Runtime runs a graph that is built from the weights; on a card torch does it. Threads do not
+change a bit of the result: tiles share out the cores or, where there is one, its layers do.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.devices import free_memory, held, warn_of_fault
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
-from napari_defocus.core.tiling import Region, plan_tiles, shifted, whole, widen, within
+from napari_defocus.core.threads import cores, cores_are_free, in_threads
+from napari_defocus.core.tiling import Region, Tile, plan_tiles, shifted, whole, widen, within
 from napari_defocus.dense.detector import RADIUS_OFFSET, DenseDetector, true_radius
+from napari_defocus.dense.graph import WIDTHS, dense_graph
+from napari_defocus.dense.on_device import free_memory, predict_on_device
 from napari_defocus.filters.guided import guided_filter
 
 if TYPE_CHECKING:
     import torch
-
-    from napari_defocus.dense.network import DenseNet
 
 Float = npt.NDArray[np.float32]
 
@@ -30,15 +35,30 @@ STRIDE = 32
 # The network would see some 600 pixels, but the rest matters little.
 TILE = 1024
 HALO = 96
+# So many tiles at once at most: each takes some 280 MB.
+TILES_AT_ONCE = 4
 # The map of log odds follows the outlines of the image within so many pixels, where their variance
 # is far above the second figure.
 OUTLINE_RADIUS = 6
 OUTLINE_EPSILON = 1e-3
 
+_building = Lock()
+
+
+class Colours(Protocol):
+    """An image's colours, (Y, X, 3): an array, or what prepares the windows that are cut out."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, columns and 3."""
+
+    def __getitem__(self, window: Region, /) -> Float:
+        """Return a window, 0 black and 1 white."""
+
 
 @dataclass(frozen=True)
 class DensePrediction:
-    """What the network predicts for each pixel.
+    """The network's prediction for each pixel.
 
     Parameters
     ----------
@@ -48,11 +68,14 @@ class DensePrediction:
         Radius of the disc of the second moment of the blur, in pixels.
     radius_error : ndarray of float32, (Y, X)
         Mean absolute error to expect of it, in pixels.
+    features : ndarray of float32, (32, Y / 2, X / 2), or None
+        The input of the network's last layer, where requested, for 2 x 2 pixels each.
     """
 
     log_odds: Float
     radius: Float
     radius_error: Float
+    features: Float | None = None
 
 
 def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
@@ -70,7 +93,7 @@ def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
 
 
 def predict_dense(
-    colours: Float,
+    colours: Colours,
     detector: DenseDetector,
     should_stop: ShouldStop = never_stop,
     *,
@@ -78,12 +101,13 @@ def predict_dense(
     colours_are: tuple[float, float] | None = None,
     guide: Float | None = None,
     device: "torch.device | None" = None,
+    features: bool = False,
 ) -> DensePrediction:
     """Apply the network to one image, or to a part of one.
 
     Parameters
     ----------
-    colours : ndarray of float32, (Y, X, 3)
+    colours : ndarray of float32, (Y, X, 3), or `Colours`
         Without holes, 0 black and 1 white: the image or, around `region`, `HALO` pixels of it.
     detector : DenseDetector
         The network.
@@ -98,33 +122,62 @@ def predict_dense(
         Whose outlines the log odds follow.
     device : torch.device, optional
         Where the network runs; by default, and where it fails, on the CPU.
+    features : bool
+        Whether the features are returned too.
 
     Raises
     ------
     DefocusError
-        Where torch is missing, or the weights do not fit the network.
+        Where ONNX Runtime is missing, or the weights do not fit the network.
     Stopped
         Where `should_stop` returned True.
     """
     region = region or whole(colours.shape)
     if colours_are is None:
-        colours_are = float(colours.mean(dtype=np.float64)), float(colours.std(dtype=np.float64))
-    predicted = np.empty((3, *(part.stop - part.start for part in region)), np.float32)
-    for tile in plan_tiles(predicted.shape[1:], TILE):
+        every = colours[whole(colours.shape)]
+        colours_are = float(every.mean(dtype=np.float64)), float(every.std(dtype=np.float64))
+    mean, spread = colours_are
+    rows, columns = (part.stop - part.start for part in region)
+    predicted = np.empty((3, rows, columns), np.float32)
+    halves = (-(-rows // 2), -(-columns // 2)) if features else (0, 0)
+    found_features = np.empty((WIDTHS[0], *halves), np.float32)
+    tiles = plan_tiles((rows, columns), TILE)
+    free = cores_are_free()
+    at_once = min(len(tiles), TILES_AT_ONCE, cores()) if free else 1
+    threads = max(cores() // at_once, 1) if free else 1
+
+    def predict(tile: Tile) -> None:
         if should_stop():
             raise Stopped
         part = shifted(tile.region, region)
         window = widen(part, HALO, colours.shape)
-        found = _predict_window(standardise(colours[window], *colours_are), detector, device)
+        inside = within(part, window)
+        image = _standardised_window(colours[window], mean, spread)
+        found = predict_on_device(detector, image, device, features=features) if device else None
+        if found is None:
+            found = _predict_on_cpu(detector, image, threads, features)
+        values = found[0][:, : window[0].stop - window[0].start, : window[1].stop - window[1].start]
         if guide is not None:
-            found[0] = guided_filter(found[0], guide[window], OUTLINE_RADIUS, OUTLINE_EPSILON)
-        predicted[:, *tile.region] = found[:, *within(part, window)]
+            values[0] = guided_filter(values[0], guide[window], OUTLINE_RADIUS, OUTLINE_EPSILON)
+        predicted[:, *tile.region] = values[:, *inside]
+        if features:
+            found_features[:, *_halved(tile.region)] = found[1][:, *_halved(inside)]
+
+    for _ in in_threads(predict, tiles, alone=at_once == 1, at_once=at_once):
+        pass
     if device is not None:
         free_memory(device)
-    return _in_pixels(predicted, detector)
+    return _in_pixels(predicted, detector, found_features if features else None)
 
 
-def _in_pixels(predicted: Float, detector: DenseDetector) -> DensePrediction:
+def _halved(region: Region) -> Region:
+    rows, columns = (slice(part.start // 2, -(-part.stop // 2)) for part in region)
+    return rows, columns
+
+
+def _in_pixels(
+    predicted: Float, detector: DenseDetector, features: Float | None
+) -> DensePrediction:
     """Turn log odds, log radius and its log error, (3, Y, X), into a prediction."""
     log_odds, log_radius, log_error = predicted
     radius = np.maximum(np.exp(log_radius) - np.float32(RADIUS_OFFSET), 0)
@@ -132,70 +185,89 @@ def _in_pixels(predicted: Float, detector: DenseDetector) -> DensePrediction:
     error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
     table = detector.record.get("radius")
     if table is None:
-        return DensePrediction(log_odds, radius, error)
+        return DensePrediction(log_odds, radius, error, features)
     wider, narrower = radius + error, np.maximum(radius - error, 0)
     half = (true_radius(wider, table) - true_radius(narrower, table)) / np.float32(2)
-    return DensePrediction(log_odds, true_radius(radius, table), half)
+    return DensePrediction(log_odds, true_radius(radius, table), half, features)
 
 
-def _predict_window(image: Float, detector: DenseDetector, device: "torch.device | None") -> Float:
-    """Return log odds, log radius and its log error, (3, Y, X), of a standardised image."""
-    network = build_network(detector)
-    import torch
+def _standardised_window(colours: Float, mean: float, spread: float) -> Float:
+    """Standardise colours (Y, X, 3) as the network takes them.
 
-    rows, columns = image.shape[:2]
-    image = np.pad(image, ((0, -rows % STRIDE), (0, -columns % STRIDE), (0, 0)), mode="symmetric")
-    batch = torch.from_numpy(image.transpose(2, 0, 1)[np.newaxis])
-    predicted = None
-    if device is not None:
-        try:
-            with held(device):
-                predicted = _run(build_network(detector, device), batch.to(device)).cpu()
-        except RuntimeError as error:
-            warn_of_fault(device, error)
-    if predicted is None:  # out of the handler: the error holds what is on the device
-        predicted = _run(network, batch)
-    return np.array(predicted[0, :, :rows, :columns].numpy(), np.float32)
+    Returns
+    -------
+    ndarray of float32, (3, Y', X')
+        Mirrored at the lower and right border to multiples of `STRIDE`.
+    """
+    pad = [(0, -size % STRIDE) for size in colours.shape[:2]]
+    planes = np.pad(np.moveaxis(colours, -1, 0), [(0, 0), *pad], mode="symmetric")
+    planes = np.ascontiguousarray(planes, np.float32)
+    planes -= np.float32(mean)
+    planes /= np.float32(spread + LEAST_CONTRAST)
+    return planes
 
 
-def _run(network: "DenseNet", batch: "torch.Tensor") -> "torch.Tensor":
-    """Apply the network to images (N, 3, Y, X), at their full size."""
-    import torch
-    from torch.nn import functional
-
-    with torch.inference_mode():
-        return functional.interpolate(
-            network(batch), scale_factor=2, mode="bilinear", align_corners=False
-        )
+def _predict_on_cpu(
+    detector: DenseDetector, image: Float, threads: int, features: bool
+) -> list[Float]:
+    """Apply the network to a standardised window; see `predict_on_device`."""
+    with _building:
+        session = network_session(detector, threads, features)
+    try:
+        found = session.run(None, {"image": image[np.newaxis]})
+    except Exception as error:  # the runtime's own classes have no other base
+        if "alloc" not in str(error).lower():
+            raise
+        raise MemoryError(str(error)) from error
+    return [np.asarray(part[0], np.float32) for part in found]
 
 
 @lru_cache(maxsize=2)
-def build_network(detector: DenseDetector, device: "torch.device | None" = None) -> "DenseNet":
-    """Build the network of a detector for inference, on the CPU or a device.
+def network_session(detector: DenseDetector, threads: int = 1, features: bool = False) -> Any:
+    """Build the network of a detector for inference on the CPU.
+
+    Parameters
+    ----------
+    detector : DenseDetector
+        Its weights.
+    threads : int
+        How many work on an image.
+    features : bool
+        Whether it returns the features too.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        May be run from several threads at once.
 
     Raises
     ------
     DefocusError
-        Where torch is missing, or the weights do not fit the network.
+        Where ONNX Runtime is missing, or the weights do not fit the network.
+    """
+    graph = dense_graph(detector.weights, features=features)
+    return runtime_session(graph, threads)
+
+
+def runtime_session(graph: bytes, threads: int) -> Any:
+    """Open a graph in ONNX Runtime, on the CPU.
+
+    Raises
+    ------
+    DefocusError
+        Where ONNX Runtime is missing.
     """
     try:
-        import torch
+        import onnxruntime
     except ImportError as error:
         raise DefocusError(
-            "the dense detector needs torch; pip install torch, or detect with the metric"
+            "the dense detector needs onnxruntime; pip install onnxruntime, "
+            "or detect with the metric"
         ) from error
-    from napari_defocus.dense.network import DenseNet
-
-    weights = {
-        name: torch.from_numpy(np.asarray(values, np.float32))
-        for name, values in detector.weights.items()
-    }
-    filters = weights.get("response.filters", torch.zeros(1, 1, 1, 1))
-    try:
-        network = DenseNet(torch.zeros_like(filters[:, 0])).eval()
-        network.load_state_dict(weights)
-    except (RuntimeError, IndexError) as error:
-        raise DefocusError(
-            "the dense detector's weights do not fit its network; get or make it anew"
-        ) from error
-    return network if device is None else network.to(device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors alone
+    # Threads that wait at full speed would take the cores of other tiles.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

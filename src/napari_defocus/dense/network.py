@@ -13,28 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_defocus.dense.graph import LEAST, METRIC_SCALES, STAGES, STEM, TAPS, WIDTHS
 from napari_defocus.filters.luminance import LUMINANCE
 
-# EfficientNet-Lite0: repeats, kernel, stride of the first, expansion, channels out.
-STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-STEM = 32
-# The stages whose ends feed the pyramid, and their channels; strides 2, 4, 8, 16 and 32.
-TAPS = {0: 16, 1: 24, 2: 40, 4: 112, 6: 320}
 BATCH_NORM_EPSILON = 1e-3
-# Scales of the metric's responses: 1, 1/2, 1/4.
-METRIC_SCALES = 3
-# Responses below this share of the image's contrast count as equally nothing.
-LEAST = 1e-2
-# Channels of the pyramid, finest level first.
-WIDTHS = (32, 64, 64, 64, 64)
 
 
 class SameConv2d(nn.Conv2d):
@@ -183,6 +165,11 @@ class DenseNet(nn.Module):
             Log odds of being sharp; logarithm of the blur radius + 1/2 (pixels), and of the
             scale of its error.
         """
+        predicted: Tensor = self.judge(self.features(image))
+        return predicted
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return the input of the last layer, (N, 32, Y / 2, X / 2)."""
         response = self.response(image)
         taps = self.backbone(image)
         metric = {0: self.metric[0](response)}
@@ -196,8 +183,8 @@ class DenseNet(nn.Module):
                 coarse = self.narrow(x) if index == 0 else x
                 level = level + _resize(coarse, level.shape[2:])
             x = self.refine[index](level)
-        predicted: Tensor = self.judge(x)
-        return predicted
+        assert x is not None
+        return x
 
 
 def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -20,8 +20,8 @@ class DetectionConfig:
     ----------
     detector : str
         ``metric``: the local metric. ``dense``: the metric combined with a network, which sees the
-        surroundings too and needs torch. Or the path of a dense detector's file. ``auto``: dense,
-        but the metric where it is not the default one, `scale` is ``image`` or torch is missing.
+        surroundings too. Or the path of a dense detector's file. ``auto``: dense, but the metric
+        where it is not the default one, `scale` is ``image`` or ONNX Runtime is missing.
     scale : str
         ``calibrated``: that of the metric's training patches, so that images compare. ``image``:
         the paper's, each image from its least response to its largest.

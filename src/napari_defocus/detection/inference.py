@@ -6,7 +6,7 @@ result: each region is read with a margin as wide as the filters and the network
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,14 +16,14 @@ import numpy.typing as npt
 from napari_defocus.core.devices import inference_device
 from napari_defocus.core.errors import NoDetailError
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
-from napari_defocus.core.threads import free_cores, in_threads, plan_parts
-from napari_defocus.core.tiling import Region, Tile, plan_tiles, whole, widen, within
+from napari_defocus.core.threads import MOST_PIXELS, free_cores, side_by_side
+from napari_defocus.core.tiling import Region, whole, widen, within
 from napari_defocus.dense import inference as dense
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.filters.noise import PlaneStatistics, ReadPart, measure_plane
-from napari_defocus.filters.plane import Plane, prepare_colours, prepare_part
+from napari_defocus.filters.plane import Plane, PlaneColours, prepare_part
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.response import alignment, filter_response, halo, pool, predict_log_odds
 
@@ -61,43 +61,21 @@ def predict_plane(
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
 ) -> Prediction:
-    """Predict one plane (Y, X) or (Y, X, C) in memory; see `predict_region`.
-
-    Large planes are predicted part by part, which takes less memory.
-    """
+    """Predict one plane (Y, X) or (Y, X, C) in memory; see `predict_region`."""
     if should_stop():
         raise Stopped
-    detector = detector_for(metric, config)
-    statistics = measure_plane(image, colours=detector != "metric")
+    statistics = measure_plane(image, colours=detector_for(metric, config) != "metric")
     shape = image.shape[:2]
-
-    def predict(part: Tile) -> Prediction:
+    with free_cores():
         return predict_region(
             lambda rows, columns: image[rows, columns],
-            part.region,
+            whole(shape),
             shape,
             statistics,
             metric,
             config,
             should_stop,
         )
-
-    parts = plan_parts(shape, region_step(metric, config))
-    if detector == "metric" and config.scale == "calibrated":
-        parts = plan_tiles(shape, max(shape))  # the metric cuts a plane itself, scale by scale
-    if len(parts) == 1:
-        with free_cores():
-            return predict(parts[0])
-    names = ["score", "valid"] + ["radius", "radius_error"] * (detector != "metric")
-    parts_of: dict[str, Any] = {
-        name: np.empty(shape, np.bool_ if name == "valid" else np.float32) for name in names
-    }
-    # The network works on all cores by itself, but on a device it waits for what they prepare.
-    alone = detector != "metric" and inference_device(config.device, dense=True) is None
-    for part, found in in_threads(predict, parts, alone=alone):
-        for name in names:
-            parts_of[name][part.region] = getattr(found, name)
-    return Prediction(**parts_of)
 
 
 def predict_region(
@@ -139,20 +117,28 @@ def predict_region(
     inside = within(region, window)
     holes = plane.part(*inside).holes
     device = inference_device(config.device, dense=detector != "metric")
-    score, valid = predict_log_odds(plane, metric, should_stop=should_stop, region=inside)
+
+    def by_metric() -> tuple[Float, Bool]:
+        return predict_log_odds(plane, metric, should_stop=should_stop, region=inside)
+
     if detector != "metric":
-        network = cached_dense("default" if detector == "dense" else detector)
-        found = predict_dense(
-            prepare_colours(image, plane),
-            network,
+        by_network = partial(
+            predict_dense,
+            PlaneColours(image, plane),
+            cached_dense("default" if detector == "dense" else detector),
             should_stop,
             region=inside,
             colours_are=statistics.colours,
             guide=plane.grey,
             device=device,
         )
+        if holes.size <= MOST_PIXELS:
+            (score, valid), found = side_by_side(by_metric, by_network)
+        else:  # each uses all cores by itself
+            (score, valid), found = by_metric(), by_network()
         combined = combine_predictions(Prediction(score, valid), found)
         return replace(combined, valid=combined.valid & ~holes)
+    score, valid = by_metric()
     if config.scale == "image":
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
@@ -198,7 +184,7 @@ def detector_for(metric: LocalMetric, config: DetectionConfig) -> str:
     if config.detector != "auto":
         return config.detector
     own = metric.digest != _default_digest()
-    return "metric" if own or config.scale == "image" or not find_spec("torch") else "dense"
+    return "metric" if own or config.scale == "image" or not find_spec("onnxruntime") else "dense"
 
 
 @lru_cache(maxsize=1)

@@ -86,8 +86,11 @@ def prepare_part(image: npt.NDArray[Any], statistics: PlaneStatistics) -> Plane:
     return Plane(grey, holes, statistics.noise, statistics.limits)
 
 
-def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
-    """Return the colours of a plane, stretched and filled as its grey values are.
+class PlaneColours:
+    """The colours that belong to a plane, stretched and filled as its grey values are.
+
+    Windows of rows and columns that are cut out are prepared one by one, (Y, X, 3) float32; where
+    there are no colours, they hold the grey values three times.
 
     Parameters
     ----------
@@ -95,13 +98,27 @@ def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
         As `prepare_plane` took it.
     plane : Plane
         What `prepare_plane` made of it.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X, 3)
-        Where there are no colours, the grey values three times.
     """
-    if image.ndim == 2 or image.shape[-1] < 3 or plane.holes.all():
-        return np.repeat(plane.grey[..., np.newaxis], 3, axis=2)
-    colours = np.asarray(image)[..., :3].astype(np.float64)
-    return stretch(fill_holes(colours, plane.holes), *plane.limits)
+
+    def __init__(self, image: npt.NDArray[Any], plane: Plane) -> None:
+        self.shape = (*plane.grey.shape, 3)
+        self._limits = plane.limits
+        self._shown = np.asarray(image)
+        self._grey = image.ndim == 2 or image.shape[-1] < 3 or plane.holes.all()
+        if self._grey:
+            self._shown = plane.grey
+        elif plane.holes.any():
+            self._shown = fill_holes(self._shown[..., :3].astype(np.float64), plane.holes)
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Float:
+        shown = self._shown[window]
+        if self._grey:
+            return np.repeat(shown[..., np.newaxis], 3, axis=2)
+        if shown.dtype == np.uint8:
+            return stretch(np.arange(256.0), *self._limits).take(shown[..., :3])
+        return stretch(shown[..., :3].astype(np.float64), *self._limits)
+
+
+def prepare_colours(image: npt.NDArray[Any], plane: Plane) -> Float:
+    """Return all colours that belong to a plane, see `PlaneColours`; (Y, X, 3) float32."""
+    return PlaneColours(image, plane)[:, :]

@@ -221,8 +221,6 @@ def _measure(job: TiledJob, plane: Plane) -> None:
 
 def _predict(job: TiledJob, key: TileKey) -> None:
     plane, region = key.plane, key.tile.region
-    if job.detector != "metric":
-        _one_thread()
     names = [part.name for part in fields(PlaneStatistics)]
     measured = job.store.get("measure", plane, *names)
     statistics = PlaneStatistics(*((float(a), float(b)) for a, b in measured))
@@ -242,13 +240,6 @@ def _predict(job: TiledJob, key: TileKey) -> None:
     ends = np.array([scores.low, scores.high, scores.valid.total])
     arrays = {"score": found.score, "valid": found.valid}
     job.store.put("predict", key, arrays | {"counts": scores.valid.counts, "ends": ends})
-
-
-def _one_thread() -> None:
-    """Tiles share out the cores; so results do not depend on how many there are, either."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _add_scores(job: TiledJob, plane: Plane) -> None:

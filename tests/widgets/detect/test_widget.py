@@ -371,14 +371,14 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
     assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
 
 
-def test_without_torch_the_dense_network_says_so(viewer, widget, qtbot, monkeypatch, packaged):
+def test_a_missing_runtime_is_named(viewer, widget, qtbot, monkeypatch, packaged):
     viewer.add_image(CAMERA)
-    dense.build_network.cache_clear()
-    monkeypatch.setitem(sys.modules, "torch", None)
+    dense.network_session.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
     choose(widget, "Dense network")
     press(qtbot, widget)
-    assert "needs torch" in widget.jobs.text.text()
+    assert "needs onnxruntime" in widget.jobs.text.text()
     assert is_at_rest(widget)
     choose(widget, "Local metric")
     press(qtbot, widget)

@@ -23,11 +23,11 @@ class DetectorChooser(QComboBox):
             self.addItem(text, name)
         self.setToolTip(
             "<p><b>Automatic</b>: the dense network, but the local metric once you choose one of "
-            "your own, and where torch is missing.</p>"
-            "<p><b>Local metric</b>: looks at small patches. Fast, needs no torch, and learns "
+            "your own, and where onnxruntime is missing.</p>"
+            "<p><b>Local metric</b>: looks at small patches. Fast, and learns "
             "from what you paint.</p>"
             "<p><b>Dense network</b>: the metric and a network that sees the surroundings of each "
-            "pixel, together. Slower, needs torch; it also tells the radius of the blur.</p>"
+            "pixel, together. Slower; it also tells the radius of the blur.</p>"
         )
 
     @property
