@@ -287,7 +287,8 @@ def _detect_whole(
     for output in outputs:
         refuse_existing(output, request.may_replace(output))
     data = image.read_whole()
-    detection = detect_image(data, request.metric, request.config, axes=image.axes)
+    radius = "radius" in request.names
+    detection = detect_image(data, request.metric, request.config, axes=image.axes, radius=radius)
     files.save(vars(detection), request.may_replace)
     if overview in outputs:
         _overview(overview, data, detection, request.may_replace(overview))

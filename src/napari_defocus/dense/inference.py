@@ -64,17 +64,17 @@ class DensePrediction:
     ----------
     log_odds : ndarray of float32, (Y, X)
         Log odds of being sharp.
-    radius : ndarray of float32, (Y, X)
-        Radius of the disc of the second moment of the blur, in pixels.
-    radius_error : ndarray of float32, (Y, X)
+    radius : ndarray of float32, (Y, X), or None
+        Radius of the disc of the second moment of the blur, in pixels, where requested.
+    radius_error : ndarray of float32, (Y, X), or None
         Mean absolute error to expect of it, in pixels.
     features : ndarray of float32, (32, Y / 2, X / 2), or None
         The input of the network's last layer, where requested, for 2 x 2 pixels each.
     """
 
     log_odds: Float
-    radius: Float
-    radius_error: Float
+    radius: Float | None = None
+    radius_error: Float | None = None
     features: Float | None = None
 
 
@@ -101,6 +101,7 @@ def predict_dense(
     colours_are: tuple[float, float] | None = None,
     guide: Float | None = None,
     device: "torch.device | None" = None,
+    radius: bool = True,
     features: bool = False,
 ) -> DensePrediction:
     """Apply the network to one image, or to a part of one.
@@ -122,8 +123,8 @@ def predict_dense(
         Whose outlines the log odds follow.
     device : torch.device, optional
         Where the network runs; by default, and where it fails, on the CPU.
-    features : bool
-        Whether the features are returned too.
+    radius, features : bool
+        Whether the radius with its error, and the features, are returned too.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def predict_dense(
         colours_are = float(every.mean(dtype=np.float64)), float(every.std(dtype=np.float64))
     mean, spread = colours_are
     rows, columns = (part.stop - part.start for part in region)
-    predicted = np.empty((3, rows, columns), np.float32)
+    predicted = np.empty((3 if radius else 1, rows, columns), np.float32)
     halves = (-(-rows // 2), -(-columns // 2)) if features else (0, 0)
     found_features = np.empty((WIDTHS[0], *halves), np.float32)
     tiles = plan_tiles((rows, columns), TILE)
@@ -159,7 +160,7 @@ def predict_dense(
         values = found[0][:, : window[0].stop - window[0].start, : window[1].stop - window[1].start]
         if guide is not None:
             values[0] = guided_filter(values[0], guide[window], OUTLINE_RADIUS, OUTLINE_EPSILON)
-        predicted[:, *tile.region] = values[:, *inside]
+        predicted[:, *tile.region] = values[: len(predicted), *inside]
         if features:
             found_features[:, *_halved(tile.region)] = found[1][:, *_halved(inside)]
 
@@ -167,7 +168,11 @@ def predict_dense(
         pass
     if device is not None:
         free_memory(device)
-    return _in_pixels(predicted, detector, found_features if features else None)
+    extra = found_features if features else None
+    if not radius:
+        return DensePrediction(predicted[0], features=extra)
+    in_pixels, error = _in_pixels(predicted[1], predicted[2], detector)
+    return DensePrediction(predicted[0], in_pixels, error, extra)
 
 
 def _halved(region: Region) -> Region:
@@ -175,20 +180,17 @@ def _halved(region: Region) -> Region:
     return rows, columns
 
 
-def _in_pixels(
-    predicted: Float, detector: DenseDetector, features: Float | None
-) -> DensePrediction:
-    """Turn log odds, log radius and its log error, (3, Y, X), into a prediction."""
-    log_odds, log_radius, log_error = predicted
+def _in_pixels(log_radius: Float, log_error: Float, detector: DenseDetector) -> tuple[Float, Float]:
+    """Turn the log radius and its log error into pixels."""
     radius = np.maximum(np.exp(log_radius) - np.float32(RADIUS_OFFSET), 0)
     # The error of a logarithm is a share of what the logarithm was taken of.
     error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
     table = detector.record.get("radius")
     if table is None:
-        return DensePrediction(log_odds, radius, error, features)
+        return radius, error
     wider, narrower = radius + error, np.maximum(radius - error, 0)
     half = (true_radius(wider, table) - true_radius(narrower, table)) / np.float32(2)
-    return DensePrediction(log_odds, true_radius(radius, table), half, features)
+    return true_radius(radius, table), half
 
 
 def _standardised_window(colours: Float, mean: float, spread: float) -> Float:

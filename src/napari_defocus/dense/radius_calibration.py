@@ -96,4 +96,5 @@ def _predicted(
     )
     image = np.clip(np.round(seen), 0, 255).astype(np.uint8)
     found = predict_dense(prepare_colours(image, prepare_plane(image)), detector).radius
+    assert found is not None
     return found[np.isfinite(open_where_smooth(crisp).radius)]

@@ -25,6 +25,7 @@ def detect(
     config: DetectionConfig | None = None,
     *,
     axes: str | None = None,
+    radius: bool = True,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> Detection:
@@ -42,6 +43,8 @@ def detect(
     axes : str, optional
         A letter for each axis, in any order, S for colours: "ZYX", "TYXS", "YXZ". Axes other than
         Y, X and S are detected plane by plane.
+    radius : bool
+        Whether the dense detector returns the radius of the blur; without, memory is saved.
     on_event, should_stop : callable
         Called after each plane, and before each and between its steps.
 
@@ -71,11 +74,11 @@ def detect(
     for done, index in enumerate(np.ndindex(leading), start=1):
         plane = _plane(image, axes, order, index)
         try:
-            prediction = predict_plane(plane, metric, config, should_stop)
+            prediction = predict_plane(plane, metric, config, should_stop, radius=radius)
         except NoDetailError:
             if math.prod(leading) == 1:
                 raise
-            prediction = undecided(plane.shape[:2], metric, config)
+            prediction = undecided(plane.shape[:2], metric, config, radius=radius)
         except DefocusError as error:
             where = plane_name(axes, index)
             raise DefocusError(f"{where}: {error}" if where else str(error)) from error

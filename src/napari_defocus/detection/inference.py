@@ -47,12 +47,15 @@ class Prediction:
         False where there is no detail to go by.
     radius, radius_error : ndarray of float32, (Y, X), or None
         See `Detection`; NaN where the plane is constant.
+    calibrated : bool
+        Whether scores are log odds.
     """
 
     score: Float
     valid: Bool
     radius: Float | None = None
     radius_error: Float | None = None
+    calibrated: bool = True
 
 
 def predict_plane(
@@ -60,6 +63,8 @@ def predict_plane(
     metric: LocalMetric,
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
+    *,
+    radius: bool = True,
 ) -> Prediction:
     """Predict one plane (Y, X) or (Y, X, C) in memory; see `predict_region`."""
     if should_stop():
@@ -75,6 +80,7 @@ def predict_plane(
             metric,
             config,
             should_stop,
+            radius=radius,
         )
 
 
@@ -86,6 +92,8 @@ def predict_region(
     metric: LocalMetric,
     config: DetectionConfig,
     should_stop: ShouldStop = never_stop,
+    *,
+    radius: bool = True,
 ) -> Prediction:
     """Predict a region of a plane, from a window with the margin that it needs.
 
@@ -100,7 +108,7 @@ def predict_region(
         plane.
     shape, statistics
         Of the whole plane.
-    metric, config, should_stop
+    metric, config, should_stop, radius
         See `detect`.
 
     Raises
@@ -131,6 +139,7 @@ def predict_region(
             colours_are=statistics.colours,
             guide=plane.grey,
             device=device,
+            radius=radius,
         )
         if holes.size <= MOST_PIXELS:
             (score, valid), found = side_by_side(by_metric, by_network)
@@ -143,14 +152,18 @@ def predict_region(
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
         raise Stopped
-    return Prediction(score, valid & ~holes)
+    return Prediction(score, valid & ~holes, calibrated=config.scale == "calibrated")
 
 
-def undecided(shape: Sequence[int], metric: LocalMetric, config: DetectionConfig) -> Prediction:
+def undecided(
+    shape: Sequence[int], metric: LocalMetric, config: DetectionConfig, *, radius: bool = True
+) -> Prediction:
     """Return the prediction for a plane, or a part of `shape`, without any detail."""
-    unknown = np.full(shape, np.nan, np.float32)
-    radius = None if detector_for(metric, config) == "metric" else unknown
-    return Prediction(np.zeros(shape, np.float32), np.zeros(shape, bool), radius, radius)
+    score, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    by_metric = detector_for(metric, config) == "metric"
+    calibrated = not by_metric or config.scale == "calibrated"
+    unknown = None if by_metric or not radius else np.full(shape, np.nan, np.float32)
+    return Prediction(score, valid, unknown, unknown, calibrated)
 
 
 def region_step(metric: LocalMetric, config: DetectionConfig) -> int:

@@ -102,8 +102,8 @@ class RefinedStatistics:
 def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
     """Compute blur map and mask from the prediction of a whole plane."""
     check_config(config)
-    calibrated = config.scale == "calibrated" or prediction.radius is not None
-    start = initial_sharpness(prediction.score, ScoreStatistics.of(prediction), config, calibrated)
+    scores = ScoreStatistics.of(prediction)
+    start = initial_sharpness(prediction.score, scores, config, prediction.calibrated)
     confidence = confidence_of(start, prediction.valid)
     with free_cores():
         blur = refined_blur(start, config)

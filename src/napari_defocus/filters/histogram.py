@@ -52,14 +52,20 @@ class Histogram:
 
     def otsu(self) -> float:
         """Otsu's threshold (IEEE SMC 9(1), 1979); the mean where all values are in one bin."""
-        from skimage.filters import threshold_otsu
-
         if np.count_nonzero(self.counts) < 2:
             return self.mean
         width = (self.high - self.low) / len(self.counts)
         centres = self.low + width * (np.arange(len(self.counts)) + 0.5)
+        seen = np.flatnonzero(self.counts)
+        used = slice(seen[0], seen[-1] + 1)
+        # In the order and precision of scikit-image, which takes .3 s to import.
+        counts, centres = self.counts[used].astype(np.float32), centres[used]
+        below, above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
+        mean_below = np.cumsum(counts * centres) / below
+        mean_above = np.cumsum((counts * centres)[::-1])[::-1] / above
+        between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
         # Above the threshold: the bin it lies in belongs to what is below.
-        return float(threshold_otsu(hist=(self.counts, centres))) + width / 2
+        return float(centres[np.argmax(between)]) + width / 2
 
 
 def _count(

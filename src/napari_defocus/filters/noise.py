@@ -176,16 +176,27 @@ def _measure(
     noise = estimate_noise(*greys)
     if not colours:
         return PlaneStatistics(limits, noise)
-    shown = greys
-    if parts[0].ndim == 3 and parts[0].shape[-1] >= 3:
-        shown = [
-            stretch(fill_holes(part[..., :3].astype(np.float64), holes), *limits)
-            for part, _, holes in usable
-        ]
-    count = sum(part.size for part in shown)
-    mean = sum(float(part.sum(dtype=np.float64)) for part in shown) / count
-    square = sum(float(np.square(part - mean).sum(dtype=np.float64)) for part in shown) / count
-    return PlaneStatistics(limits, noise, (mean, float(np.sqrt(square))))
+    if parts[0].ndim == 2 or parts[0].shape[-1] < 3:
+        return PlaneStatistics(limits, noise, _moments(greys))
+    if parts[0].dtype == np.uint8 and not any(holes.any() for _, _, holes in usable):
+        counted = [np.bincount(part[..., :3].ravel(), minlength=256) for part in parts]
+        table = stretch(np.arange(256.0), *limits)
+        return PlaneStatistics(limits, noise, _moments([table], np.sum(counted, axis=0)))
+    shown = [
+        stretch(fill_holes(part[..., :3].astype(np.float64), holes), *limits)
+        for part, _, holes in usable
+    ]
+    return PlaneStatistics(limits, noise, _moments(shown))
+
+
+def _moments(
+    shown: Sequence[Float], counts: npt.NDArray[np.int64] | int = 1
+) -> tuple[float, float]:
+    """Return mean and standard deviation of values that occur so many times."""
+    count = sum(part.size for part in shown) if isinstance(counts, int) else counts.sum()
+    mean = sum(float((counts * part).sum(dtype=np.float64)) for part in shown) / count
+    square = sum(float((counts * np.square(part - mean)).sum(dtype=np.float64)) for part in shown)
+    return float(mean), float(np.sqrt(square / count))
 
 
 def _stretch_limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:

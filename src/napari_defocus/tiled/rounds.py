@@ -227,7 +227,15 @@ def _predict(job: TiledJob, key: TileKey) -> None:
     with _naming(job, plane):
         read = partial(job.source.read, plane)
         try:
-            found = predict_region(read, region, job.shape, statistics, job.metric, job.config)
+            found = predict_region(
+                read,
+                region,
+                job.shape,
+                statistics,
+                job.metric,
+                job.config,
+                radius="radius" in job.maps or "radius_error" in job.maps,
+            )
         except NoDetailError:
             if math.prod(job.source.leading) == 1:
                 raise
