@@ -73,6 +73,7 @@ class _Builder:
         self.graph = Graph()
 
     def build(self, features: bool) -> bytes:
+        """Build the model."""
         graph = self.graph
         image = graph.input("image", (1, 3, "rows", "columns"))
         x = self.pyramid(self.backbone(image), self.response(image), features)
@@ -173,11 +174,13 @@ class _Builder:
         return x
 
     def refine(self, name: str, x: str, width: int, features: bool) -> str:
+        """Mix a pixel with its surroundings, then channels with each other, and add it."""
         y = self.graph.node("Relu", [self.depthwise(f"{name}.around", x, width, 5, 1)])
         y = self.graph.node("Relu", [self.conv(f"{name}.mix", y, width, width)])
         return self.graph.node("Add", [x, y], name="features" if features else None)
 
     def depthwise(self, name: str, x: str, channels: int, side: int, stride: int) -> str:
+        """Convolve each channel by itself."""
         return self.conv(name, x, 1, channels, side, stride=stride, groups=channels)
 
     def conv(
@@ -205,9 +208,11 @@ class _Builder:
         )
 
     def relu6(self, x: str) -> str:
+        """Clip to 0 and 6."""
         return self.graph.node("Clip", [x, self.graph.tensor(0.0), self.graph.tensor(6.0)])
 
     def mean_pool(self, x: str, side: int, stride: int) -> str:
+        """Average over squares, zeros around."""
         margin = side // 2 if stride == 1 else 0
         return self.graph.node(
             "AveragePool",
@@ -219,6 +224,7 @@ class _Builder:
         )
 
     def enlarge(self, x: str, factor: int, name: str | None = None) -> str:
+        """Interpolate linearly between the centres of pixels."""
         scales = self.graph.tensor([1.0, 1.0, factor, factor])
         return self.graph.node(
             "Resize",
@@ -237,6 +243,7 @@ class _Builder:
         return self.take(name, (shape[0], 1, shape[2], shape[2]))
 
     def take(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return a parameter, which must have this shape."""
         found = self.weights.get(name)
         if found is None or found.shape != shape:
             raise _misfit()
