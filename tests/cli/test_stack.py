@@ -7,6 +7,7 @@ import tifffile
 from PIL import Image
 
 from benchmarks.stacks import rendered as benchmark
+from napari_defocus.cli import fit
 from napari_defocus.cli import stack as stack_commands
 from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser, main
@@ -290,7 +291,8 @@ def test_missing_and_empty_inputs_are_named(run, stack, tmp_path):
 
 
 def test_an_interrupt_stops_at_the_next_plane(run, stack, tmp_path, monkeypatch):
-    monkeypatch.setattr(stack_commands, "interruptible", lambda: nullcontext(lambda: True))
+    for command in (fit, stack_commands):
+        monkeypatch.setattr(command, "interruptible", lambda: nullcontext(lambda: True))
     for arguments in (["stack", stack], ["fit", "--from-stack", stack]):
         status, lines, _ = run(*arguments, "--out", tmp_path / "out")
         assert (status, lines) == (130, [])

@@ -200,7 +200,8 @@ def test_what_was_finished_before_a_worker_died_is_not_done_again(client, tmp_pa
     assert done == list(range(1, 41))
     times = [len((tmp_path / str(i)).read_text().split()) for i in range(40)]
     assert min(times) == 1
-    assert sum(times) <= 40 + 4  # what ran, or was not told yet, may be
+    # What the client knew of, but for the one in its hands; others may be.
+    assert times.count(1) >= 29
 
 
 def test_tasks_that_end_every_worker_are_told(tmp_path):

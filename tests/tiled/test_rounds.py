@@ -11,7 +11,7 @@ from skimage import data
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
-from napari_defocus.dense import detector as dense
+from napari_defocus.dense import inference as dense
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.fill import CELL
 from napari_defocus.detection.inference import predict_plane
@@ -147,10 +147,10 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
 
     with pytest.raises(Stopped):
         detect_in_tiles(job, Tasks("synchronous"), should_stop=stop)
-    kept = [job.store.has("judge", TileKey((), tile)) for tile in job.tiles()].count(True)
+    kept = [job.store.has("predict", TileKey((), tile)) for tile in job.tiles()].count(True)
     assert kept > 0
     worked = detect_in_tiles(job, Tasks("synchronous"))
-    assert worked["judge"] == tiles - kept
+    assert worked["predict"] == tiles - kept
     assert worked["finish"] == tiles
     assert set(detect_in_tiles(job, Tasks("synchronous")).values()) == {0}
     whole = detect(NOISY, load_metric(), METRIC)
