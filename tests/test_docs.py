@@ -4,6 +4,7 @@ A block that cannot run says why, in the line before it: ``<!-- not run: the rea
 """
 
 import glob
+import importlib
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import napari_defocus
 from napari_defocus.cli.main import main
 from napari_defocus.data.samples import FOLDER
 from napari_defocus.io.open import read_image
@@ -176,9 +178,16 @@ def test_figures_of_the_method_page_are_drawn_by_their_script(tmp_path):
     assert drawn == kept
 
 
-def test_modules_of_the_architecture_page_are_there():
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    there = {path.name for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
-    named = set(re.findall(r"`(?:tests/)?(\w+\.py)`", text))
-    assert len(named) > 40
-    assert named <= there
+# The Python pages
+
+ROOMS = ("io", "tiled", "measure", "evaluate", "stacks")
+
+
+def test_python_pages_document_the_public_names_and_no_others():
+    text = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    documented = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    public = [f"napari_defocus.{name}" for name in dir(napari_defocus)]
+    for room in ROOMS:
+        names = dir(importlib.import_module(f"napari_defocus.{room}"))
+        public += [f"napari_defocus.{room}.{name}" for name in names]
+    assert sorted(documented) == sorted(public)
