@@ -14,9 +14,8 @@ from typing import Any
 from dask.distributed import Client
 
 from napari_defocus import DetectionConfig, load_metric
-from napari_defocus.io.open import open_source
-from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles
-from napari_defocus.tiled.executors import tasks_on
+from napari_defocus.io import open_source
+from napari_defocus.tiled import TileConfig, detect_file_in_tiles, tasks_on
 
 
 def start_cluster(options: argparse.Namespace) -> Any:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_defocus import DefocusError, DetectionConfig, detect, load_metric
-from napari_defocus.io.folder import find_images
-from napari_defocus.io.open import read_image
-from napari_defocus.measure.regions import region_shares
+from napari_defocus.io import find_images, read_image
+from napari_defocus.measure import region_shares
 
 folder, table = map(Path, sys.argv[1:])
 metric = load_metric()

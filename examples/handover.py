@@ -12,9 +12,8 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from napari_defocus import detect
-from napari_defocus.io.geojson import write_geojson
-from napari_defocus.io.open import read_image
-from napari_defocus.measure.polygons import mask_features
+from napari_defocus.io import read_image, write_geojson
+from napari_defocus.measure import mask_features
 
 path, folder = map(Path, sys.argv[1:])
 folder.mkdir(parents=True, exist_ok=True)
