@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense._onnx import Graph
+from napari_defocus.core.onnx import Graph
 
 Weights = Mapping[str, npt.NDArray[Any]]
 Array = npt.NDArray[Any]

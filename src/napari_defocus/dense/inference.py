@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.onnx import open_session
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
 from napari_defocus.core.threads import cores, cores_are_free, in_threads
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, shifted, whole, widen, within
@@ -247,29 +248,10 @@ def network_session(detector: DenseDetector, threads: int = 1, features: bool = 
     DefocusError
         Where ONNX Runtime is missing, or the weights do not fit the network.
     """
-    graph = dense_graph(detector.weights, features=features)
-    return runtime_session(graph, threads)
-
-
-def runtime_session(graph: bytes, threads: int) -> Any:
-    """Open a graph in ONNX Runtime, on the CPU.
-
-    Raises
-    ------
-    DefocusError
-        Where ONNX Runtime is missing.
-    """
     try:
-        import onnxruntime
+        return open_session(dense_graph(detector.weights, features=features), threads)
     except ImportError as error:
         raise DefocusError(
             "the dense detector needs onnxruntime; pip install onnxruntime, "
             "or detect with the metric"
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors alone
-    # Threads that wait at full speed would take the cores of other tiles.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -22,6 +22,7 @@ from napari_defocus.dense import inference as dense
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import DensePrediction, predict_dense
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.noise import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.filters.plane import Plane, PlaneColours, prepare_part
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
@@ -147,6 +148,7 @@ def predict_region(
             (score, valid), found = by_metric(), by_network()
         combined = combine_predictions(Prediction(score, valid), found)
         return replace(combined, valid=combined.valid & ~holes)
+    compiled.expect(holes.size)
     score, valid = by_metric()
     if config.scale == "image":
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]

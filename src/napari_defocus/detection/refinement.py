@@ -35,7 +35,9 @@ STEEP_BELOW = 0.05
 # Share of the pixels that may have died last for their neighbours to be looked at one by one.
 FRONTIER = 0.01
 # So few places are sorted rather than marked in a map.
-FEW = 2**12
+FEW = 2**10
+# Values are looked at after so many iterations: whether all have settled.
+SETTLING = 8
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _iterations_lived(sharpness: Float, config: RefinementConfig) -> npt.NDArray
     threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
     limit = float(threshold) * (1 - TIE)
     most = max(config.iterations)
-    loops = compiled.loops(sharpness.size)
+    loops = compiled.loops()
     if loops is None:
         return _Update(sharpness, config.neighbourhood, limit).iterations_lived(most)
     half = config.neighbourhood // 2
@@ -112,7 +114,7 @@ def _weighted_growth(
 ) -> Float:
     """Sum the weighted values after the combined iterations that each pixel outlived."""
     table = _growth_table(config.iterations, config.weights)
-    loops = compiled.loops(sharpness.size)
+    loops = compiled.loops()
     look_up = _interpolate if loops is None else loops.interpolate
     grown = look_up(sharpness, outlived, table)
     steep = np.flatnonzero((sharpness < STEEP_BELOW) & (outlived > 0))
@@ -182,6 +184,12 @@ class _Update:
         self.alive = self.values > 0
         self.marked = np.zeros(self.values.size, np.bool_)
         self.now = 0
+        # Of each pixel of the map with the border repeated, the pixel that it repeats.
+        half = side // 2
+        pixels = np.arange(self.values.size, dtype=np.int32).reshape(self.shape)
+        self.source = np.pad(pixels, half, mode="edge").ravel()
+        across = np.arange(side)
+        self.around = (across[:, np.newaxis] * (self.shape[1] + 2 * half) + across).ravel()
 
     def iterations_lived(self, most: int) -> npt.NDArray[np.int16]:
         """Iterate, and count for each pixel the iterations that it lives through, (Y, X)."""
@@ -197,12 +205,17 @@ class _Update:
 
     def _die_next(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return living pixels whose neighbourhoods fell below the threshold."""
-        many = died.size > FRONTIER * self.values.size
         # Values that were not updated are too small: what is not below them is above for certain.
-        suspects = self._below() if many else self._beside(died)
+        many = died.size > FRONTIER * self.values.size
+        suspects = self._below() if many else self._living(self._windows(died))
         windows = self._windows(suspects)
-        self._catch_up(self._once(windows[self.alive[windows]]))
-        dark = self.values[windows].mean(axis=1) < self.limit
+        # No value is above 1: with so few that live, it is below for certain.
+        dark = self.alive[windows].mean(axis=1) < self.limit
+        unsure = np.flatnonzero(~dark & (self.values[windows].mean(axis=1) < self.limit))
+        if unsure.size:
+            windows = windows[unsure]
+            self._catch_up(self._living(windows))
+            dark[unsure] = self.values[windows].mean(axis=1) < self.limit
         return np.asarray(suspects[dark])
 
     def _below(self) -> npt.NDArray[np.intp]:
@@ -213,25 +226,21 @@ class _Update:
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
         """Update the values of living pixels to the present iteration."""
         values, age = self.values[pixels], self.age[pixels]
-        moving = np.flatnonzero((age < self.now) & (values < 1 - SETTLED))
-        for iteration in range(int(age[moving].min(initial=self.now)), self.now):
-            due = moving[age[moving] <= iteration]
-            values[due] = np.tanh(values[due]) / TANH_1
-            moving = moving[values[moving] < 1 - SETTLED]
+        for since in np.flatnonzero(np.bincount(age)):
+            due = np.flatnonzero((age == since) & (values < 1 - SETTLED))
+            moving = values[due]
+            for iteration in range(since, self.now):
+                if iteration % SETTLING == 0 and not (moving < 1 - SETTLED).any():
+                    break
+                np.tanh(moving, out=moving)
+                moving /= TANH_1
+            values[due] = moving
         self.values[pixels] = values
         self.age[pixels] = self.now
 
-    def _beside(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return living pixels whose neighbourhood holds one that died last."""
-        rows, columns = self.shape
-        y, x = (axis[:, np.newaxis] - self._offsets for axis in divmod(died, columns))
-        y, x = y[:, :, np.newaxis], x[:, np.newaxis, :]
-        inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-        beside = self._once((y * columns + x)[inside])
-        return beside[self.alive[beside]]
-
-    def _once(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return each pixel once, in order."""
+    def _living(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return each living pixel once, in order."""
+        pixels = pixels[self.alive[pixels]]
         if pixels.size < FEW:
             return np.unique(pixels)
         self.marked[pixels] = True
@@ -241,12 +250,5 @@ class _Update:
 
     def _windows(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return the neighbourhood of each pixel, the border repeated, (N, side^2)."""
-        rows, columns = self.shape
-        y, x = (axis[:, np.newaxis] + self._offsets for axis in divmod(pixels, columns))
-        y, x = np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)
-        windows = y[:, :, np.newaxis] * columns + x[:, np.newaxis, :]
-        return np.asarray(windows.reshape(len(pixels), self.side**2))
-
-    @property
-    def _offsets(self) -> npt.NDArray[np.intp]:
-        return np.arange(self.side) - self.side // 2
+        corners = pixels + pixels // self.shape[1] * (self.side - 1)
+        return np.asarray(self.source[corners[:, np.newaxis] + self.around])

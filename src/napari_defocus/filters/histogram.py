@@ -35,7 +35,7 @@ class Histogram:
         """Count `values` of any shape."""
         flat = values.ravel()
         scale = np.float32(bins / (high - low))
-        loops = compiled.loops(flat.size)
+        loops = compiled.loops()
         count = _count if loops is None else loops.count
         counts = count(flat, np.float32(low), scale, bins)
         return cls(counts, low, high, float(flat.sum(dtype=np.float64)))

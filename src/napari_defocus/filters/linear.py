@@ -1,14 +1,20 @@
-"""The linear filters of detection, by compiled loops where there are any, else by SciPy."""
+"""The linear filters of detection, by ONNX Runtime where it is installed, else by SciPy."""
+
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_defocus.core.onnx import Graph, open_session
 from napari_defocus.filters import _numba as compiled
 
 Float = npt.NDArray[np.float32]
 # Gaussians end at so many standard deviations, as SciPy's.
 TRUNCATE = 4.0
+# Rows that lie side by side as channels: the runtime works on eight channels at once.
+ROWS = 4
 
 
 def summed_squares(values: Float, kernels: npt.NDArray[np.float32]) -> Float:
@@ -25,10 +31,10 @@ def summed_squares(values: Float, kernels: npt.NDArray[np.float32]) -> Float:
     -------
     ndarray of float32, as `values`
     """
-    loops = compiled.loops(values.size) if values.ndim == 2 else None
-    if loops is not None:
-        padded = np.pad(values, kernels.shape[1] // 2, mode="symmetric")
-        return np.asarray(loops.summed_squares(padded, kernels.astype(np.float64)), np.float32)
+    if values.ndim == 2:
+        session = _correlation_session(kernels.astype(np.float32).tobytes(), kernels.shape)
+        if session is not None:
+            return _run(session, values, kernels.shape[1] // 2)
     sums = np.zeros(values.shape, np.float32)
     for kernel in kernels if values.ndim == 2 else kernels[:, np.newaxis]:
         sums += np.square(ndimage.correlate(values, kernel, mode="reflect"))
@@ -49,11 +55,10 @@ def squared_gradient(values: Float, sigma: float) -> Float:
     -------
     ndarray of float32, as `values`
     """
-    loops = compiled.loops(values.size) if values.ndim == 2 else None
-    if loops is not None:
-        smooth, slope = _gaussian(sigma)
-        padded = np.pad(values, smooth.size - 1, mode="symmetric")
-        return np.asarray(loops.squared_gradient(padded, smooth, slope), np.float32)
+    if values.ndim == 2:
+        session = _gradient_session(sigma)
+        if session is not None:
+            return _run(session, values, gaussian_radius(sigma))
     axes = (-2, -1)
     down = ndimage.gaussian_filter(values, sigma, (1, 0), truncate=TRUNCATE, axes=axes)
     across = ndimage.gaussian_filter(values, sigma, (0, 1), truncate=TRUNCATE, axes=axes)
@@ -62,7 +67,7 @@ def squared_gradient(values: Float, sigma: float) -> Float:
 
 def box_mean(values: Float, size: int) -> Float:
     """Average over squares of an odd `size`; the border is mirrored; (Y, X) float32."""
-    loops = compiled.loops(values.size)
+    loops = compiled.loops()
     if loops is not None:
         padded = np.pad(values, size // 2, mode="symmetric")
         return np.asarray(loops.box_mean(padded, size), np.float32)
@@ -75,7 +80,7 @@ def second_difference(values: Float) -> Float:
     J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996.
     """
     padded = np.pad(values, 1, mode="symmetric")
-    loops = compiled.loops(values.size)
+    loops = compiled.loops()
     if loops is not None:
         return np.asarray(loops.second_difference(padded), np.float32)
     down = padded[:-2] - 2 * padded[1:-1] + padded[2:]
@@ -88,9 +93,58 @@ def gaussian_radius(sigma: float) -> int:
     return int(TRUNCATE * sigma + 0.5)
 
 
-def _gaussian(sigma: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return half of a Gaussian and of its derivative, the centre first."""
+def _run(session: Any, values: Float, margin: int) -> Float:
+    """Apply a graph of `_summed_squares` to a plane, its border mirrored."""
+    rows = len(values)
+    pad = ((margin, margin + -rows % ROWS), (margin, margin))
+    padded = np.pad(np.asarray(values, np.float32), pad, mode="symmetric")
+    (found,) = session.run(None, {"grey": padded[np.newaxis, np.newaxis]})
+    return np.asarray(found[:rows], np.float32)
+
+
+@lru_cache(maxsize=4)
+def _correlation_session(kernels: bytes, shape: tuple[int, ...]) -> Any:
+    """Open the sum of the squared answers of kernels; None where the runtime is missing."""
+    graph = Graph()
+    grey = graph.input("grey", (1, 1, "padded_rows", "padded_columns"))
+    answers = _by_rows(graph, grey, np.frombuffer(kernels, np.float32).reshape(shape))
+    return _open_sum_of_squares(graph, answers, shape[0])
+
+
+@lru_cache(maxsize=4)
+def _gradient_session(sigma: float) -> Any:
+    """Open the squared gradient by derivatives of a Gaussian; None where the runtime is missing."""
+    graph = Graph()
+    grey = graph.input("grey", (1, 1, "padded_rows", "padded_columns"))
     x = np.arange(-gaussian_radius(sigma), gaussian_radius(sigma) + 1)
-    weights = np.exp(-0.5 / sigma**2 * x**2)
-    weights /= weights.sum()
-    return weights[x >= 0], (weights * x / sigma**2)[x >= 0]
+    smooth = np.exp(-0.5 / sigma**2 * x**2)
+    smooth /= smooth.sum()
+    slope = smooth * x / sigma**2
+    down = _by_rows(graph, grey, np.stack([smooth, slope])[:, :, np.newaxis])
+    across = np.repeat(np.stack([slope, smooth])[:, np.newaxis, np.newaxis], ROWS, axis=0)
+    answers = graph.node("Conv", [down, graph.tensor(across)], group=2 * ROWS)
+    return _open_sum_of_squares(graph, answers, 2)
+
+
+def _by_rows(graph: Graph, grey: str, kernels: npt.NDArray[Any]) -> str:
+    """Correlate with kernels (K, y, x), at a stride of `ROWS` rows, to K x `ROWS` channels."""
+    moved = [np.pad(kernels, ((0, 0), (y, ROWS - 1 - y), (0, 0))) for y in range(ROWS)]
+    bank = np.stack(moved, axis=1).reshape(-1, 1, *moved[0].shape[1:])
+    return graph.node("Conv", [grey, graph.tensor(bank)], strides=[ROWS, 1])
+
+
+def _open_sum_of_squares(graph: Graph, answers: str, count: int) -> Any:
+    """Sum the squares of the answers of `count` kernels, and put rows below each other again."""
+    squares = graph.node("Mul", [answers, answers])
+    sums = np.kron(np.ones((1, count)), np.eye(ROWS))[:, :, np.newaxis, np.newaxis]
+    rows = graph.node("Conv", [squares, graph.tensor(sums)])
+    turned = graph.node("Transpose", [rows], perm=[0, 2, 1, 3])
+    shape = graph.node("Shape", [turned])
+    columns = graph.node("Slice", [shape, graph.tensor([3]), graph.tensor([4])])
+    size = graph.node("Concat", [graph.tensor([-1]), columns], axis=0)
+    graph.node("Reshape", [turned, size], name="energy")
+    graph.output("energy", ("rows", "columns"))
+    try:
+        return open_session(graph.model())
+    except ImportError:
+        return None

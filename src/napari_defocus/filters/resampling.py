@@ -38,7 +38,7 @@ def enlarge(values: Float, factor: int) -> Float:
         return values
     # The share of the neighbour at each place in a block; negative of the one before.
     shares = ((np.arange(factor) + 0.5) / factor - 0.5).astype(np.float32)
-    loops = compiled.loops(values.size * factor**2)
+    loops = compiled.loops()
     if loops is not None:
         return np.asarray(loops.enlarge(np.ascontiguousarray(values), shares), np.float32)
     rows_enlarged = _enlarge_rows(values, shares)

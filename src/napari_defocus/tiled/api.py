@@ -24,7 +24,7 @@ from napari_defocus.tiled.rounds import TiledJob, detect_in_tiles, tile_step
 # pixel of a plane while what is undecided is filled.
 BASE_BYTES = 300e6
 BYTES_PER_PIXEL = {"metric": 100.0, "dense": 110.0}
-NETWORK_BYTES = 1000e6
+NETWORK_BYTES = 400e6
 BYTES_PER_PLANE_PIXEL = 0.13
 
 

@@ -1,10 +1,12 @@
-"""Write ONNX models: the little of protobuf's wire format that a graph of tensors needs.
+"""Graphs of tensors for ONNX Runtime: written to ONNX models, and opened.
 
-The `onnx` package would do the same, with 31 MB of its own. Field numbers are those of
-``onnx.proto`` (https://github.com/onnx/onnx), which never change.
+Of protobuf's wire format this writes the little that such graphs need; the `onnx` package would do
+the same with 31 MB of its own. Field numbers are those of ``onnx.proto``
+(https://github.com/onnx/onnx), which never change.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,30 @@ Attribute = int | str | Sequence[int]
 IR_VERSION = 8
 OPSET = 17
 _FLOAT, _INT64 = 1, 7
+
+
+def open_session(model: bytes, threads: int = 1) -> Any:
+    """Open a model on the CPU, for so many threads at a time.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        May be run from several threads at once.
+
+    Raises
+    ------
+    ImportError
+        Where ONNX Runtime is missing.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors alone
+    # Threads that wait at full speed would take the cores of others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class Graph:
