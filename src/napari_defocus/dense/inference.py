@@ -169,6 +169,8 @@ def predict_dense(
         pass
     if device is not None:
         free_memory(device)
+    if len(tiles) > at_once > 1:
+        network_session.cache_clear()  # with 300 MB a tile, which what follows may need
     extra = found_features if features else None
     if not radius:
         return DensePrediction(predicted[0], features=extra)
