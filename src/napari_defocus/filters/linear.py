@@ -145,6 +145,6 @@ def _open_sum_of_squares(graph: Graph, answers: str, count: int) -> Any:
     graph.node("Reshape", [turned, size], name="energy")
     graph.output("energy", ("rows", "columns"))
     try:
-        return open_session(graph.model())
+        return open_session(graph.model(), keep=False)
     except ImportError:
         return None
