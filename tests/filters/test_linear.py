@@ -31,7 +31,7 @@ def test_squared_gradient(image, sigma):
 
 
 def test_without_the_runtime_scipy_filters(monkeypatch):
-    def missing(*_):
+    def missing(*_, **__):
         raise ImportError
 
     image = np.random.default_rng(0).random((30, 50), np.float32)
