@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
@@ -92,7 +93,7 @@ def _preview(
     should_stop: ShouldStop,
 ) -> tuple[Prediction, Detection, int]:
     if prediction is None:
-        prediction = predict_plane(read(), metric, config, should_stop)
+        prediction = predict_plane(read(), metric, config, should_stop, radius=False)
     return prediction, *postprocess_reduced(prediction, config)
 
 
@@ -108,7 +109,8 @@ def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tupl
 
 def _reduced(prediction: Prediction, step: int) -> Prediction:
     """Take every step-th pixel."""
-    parts = {part.name: getattr(prediction, part.name) for part in fields(Prediction)}
+    maps = {part.name: getattr(prediction, part.name) for part in fields(Prediction)}
     return replace(
-        prediction, **{name: p[::step, ::step] for name, p in parts.items() if p is not None}
+        prediction,
+        **{name: m[::step, ::step] for name, m in maps.items() if isinstance(m, np.ndarray)},
     )
