@@ -13,10 +13,12 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from skimage import data
 
+import napari_defocus
 from napari_defocus.cli import main as cli
 from napari_defocus.cli._detection_options import detection_config
 from napari_defocus.core.progress import Event, Stopped
 from napari_defocus.dense import detector as dense
+from napari_defocus.dense import inference
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import DETECTORS
 from napari_defocus.io.open import read_image, read_labels
@@ -233,12 +235,14 @@ def test_preview_of_a_megapixel_is_quick(viewer, widget, qtbot):
     assert np.median(took) < 2
 
 
-def test_preview_follows_the_detector_and_judges_once(viewer, widget, qtbot, monkeypatch, packaged):
+def test_preview_follows_the_detector_and_predicts_once(
+    viewer, widget, qtbot, monkeypatch, packaged
+):
     valid = []
 
-    def predict(image, metric, config, should_stop):
+    def predict(image, metric, config, should_stop, **options):
         valid.append(config.detector)
-        return predict_plane(image, metric, config, should_stop)
+        return predict_plane(image, metric, config, should_stop, **options)
 
     predict_plane = preview_module.predict_plane
     monkeypatch.setattr(preview_module, "predict_plane", predict)
@@ -373,7 +377,7 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
 
 def test_a_missing_runtime_is_named(viewer, widget, qtbot, monkeypatch, packaged):
     viewer.add_image(CAMERA)
-    dense.network_session.cache_clear()
+    inference.network_session.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", lambda _: None)
     choose(widget, "Dense network")
@@ -434,8 +438,8 @@ def test_copy_as_command_reads_back_as_the_same_settings(viewer, widget):
     widget.copy_python.click()
     text = QApplication.clipboard().text()
     expression = text.split("config = ")[1].splitlines()[0]
-    names = {"DetectionConfig": DetectionConfig}
-    names |= {name: getattr(cli, name) for name in ("MaskConfig", "RefinementConfig")}
+    pasted = ("DetectionConfig", "MaskConfig", "RefinementConfig")
+    names = {name: getattr(napari_defocus, name) for name in pasted}
     assert eval(expression, names) == widget.config
 
 
@@ -547,7 +551,7 @@ def test_points_are_no_image(viewer, widget):
     ],
     ids=["empty", "constant", "nan"],
 )
-def test_images_that_cannot_be_judged(viewer, widget, qtbot, pixels, says):
+def test_images_that_cannot_be_detected_in(viewer, widget, qtbot, pixels, says):
     viewer.add_image(pixels, contrast_limits=(0, 255))
     widget.jobs.run_button.click()
     qtbot.waitUntil(lambda: is_at_rest(widget), timeout=10_000)
