@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Pages of the site, by the file in the repository that they show.
 ELSEWHERE = {
     "recipes/README.md": "recipes.md",
+    "recipes/mixed/README.md": "recipes-mixed.md",
     "src/napari_defocus/sample_data/README.md": "samples.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",

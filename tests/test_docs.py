@@ -29,7 +29,8 @@ if not (ROOT / "mkdocs.yml").exists():
     pytest.skip("no checkout of the repository", allow_module_level=True)
 
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-PAGES = [*TOP, ROOT / "recipes" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RECIPES = [ROOT / "recipes" / "README.md", ROOT / "recipes" / "mixed" / "README.md"]
+PAGES = [*TOP, *RECIPES, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REASON = re.compile(r"<!-- not run: (\S.+?) -->\s*\Z")
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
