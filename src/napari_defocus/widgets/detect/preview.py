@@ -109,8 +109,10 @@ def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tupl
 
 def _reduced(prediction: Prediction, step: int) -> Prediction:
     """Take every step-th pixel."""
-    maps = {part.name: getattr(prediction, part.name) for part in fields(Prediction)}
-    return replace(
-        prediction,
-        **{name: m[::step, ::step] for name, m in maps.items() if isinstance(m, np.ndarray)},
-    )
+    parts: dict[str, Any] = {
+        part.name: getattr(prediction, part.name) for part in fields(Prediction)
+    }
+    for name, part in parts.items():
+        if isinstance(part, np.ndarray):
+            parts[name] = part[::step, ::step]
+    return Prediction(**parts)
