@@ -206,10 +206,7 @@ def _standardised_window(colours: Float, mean: float, spread: float) -> Float:
     """
     pad = [(0, -size % STRIDE) for size in colours.shape[:2]]
     planes = np.pad(np.moveaxis(colours, -1, 0), [(0, 0), *pad], mode="symmetric")
-    planes = np.ascontiguousarray(planes, np.float32)
-    planes -= np.float32(mean)
-    planes /= np.float32(spread + LEAST_CONTRAST)
-    return planes
+    return np.ascontiguousarray(standardise(planes, mean, spread))
 
 
 def _predict_on_cpu(
