@@ -5,6 +5,7 @@ os.environ["NAPARI_CONFIG"] = ""
 import pytest
 from hypothesis import settings
 
+from napari_defocus.core import child
 from napari_defocus.metric.default_recipe import RecipeConfig, render_scenes, textured_annotation
 from napari_defocus.metric.fitting import instant_metric
 from napari_defocus.metric.patches import build_patch_set
@@ -45,6 +46,20 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The child processes that were started."""
+    made = []
+    start = child._start
+
+    def watched(*arguments):
+        made.append(start(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(child, "_start", watched)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from benchmarks.stacks import rendered as benchmark
 from napari_defocus.cli import fit
 from napari_defocus.cli import stack as stack_commands
 from napari_defocus.cli._options import config_from
-from napari_defocus.cli.main import build_parser, main
+from napari_defocus.cli.main import build_parser
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_plane
@@ -25,18 +25,6 @@ from napari_defocus.stacks.training_labels import propose_annotation, propose_an
 
 SIDE = 96
 MAPS = ["altitude.tif", "confidence.tif", "fused.tif", "planes.csv", "provenance.tif"]
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; its exit status and the lines it prints to stdout and stderr."""
-
-    def run(*arguments):
-        status = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import time
 import psutil
 import pytest
 
-from napari_defocus.core import child
 from napari_defocus.core.child import run_child
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, ignore_event, never_stop
@@ -24,20 +23,6 @@ from napari_defocus.core.child import serve
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event
 """
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The processes that were started."""
-    made = []
-    start = child._start
-
-    def watched(*arguments):
-        made.append(start(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(child, "_start", watched)
-    return made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -15,12 +14,9 @@ from napari_defocus.metric.nets import TrainedNet, TrainingConfig, load_nets, sa
 from napari_defocus.metric.patches import build_patch_set, save_patch_set
 from napari_defocus.metric.training import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = TrainingConfig(base="none", nets=2, kernels=4, epochs=2, batch=16, device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

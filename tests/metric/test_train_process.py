@@ -23,20 +23,12 @@ LONGEST_STOP = 3
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays(tmp_path, monkeypatch):
+def nothing_stays(started, tmp_path, monkeypatch):
     """No file and no process is left, whatever happened."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made = []
-    start = child._start
-
-    def watched(*arguments):
-        made.append(start(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(child, "_start", watched)
-    yield made
-    assert made
-    assert all(process.returncode is not None for process in made)
+    yield started
+    assert started
+    assert all(process.returncode is not None for process in started)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("napari-defocus-")]
 
 

@@ -13,12 +13,9 @@ from napari_defocus.metric.network import PatchNet
 from napari_defocus.metric.patches import PatchConfig, build_patch_set, split_patch_set
 from napari_defocus.metric.training import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = TrainingConfig(base="none", nets=2, kernels=4, epochs=3, batch=16, device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

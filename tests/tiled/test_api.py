@@ -85,22 +85,6 @@ def run_tiles(source, out, tasks=None, form="zarr", config=METRIC, **options):
     return detect_file_in_tiles(source, out, load_metric(), config, tiling, tasks, **options)
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    return write_image(tmp_path_factory.mktemp("image") / "image.zarr", IMAGE)
-
-
-@pytest.fixture(scope="module")
-def expected(image, tmp_path_factory):
-    """The bytes of each form, worked one tile after the other and undisturbed."""
-    found = {}
-    for form in FORMATS:
-        folder = tmp_path_factory.mktemp(form)
-        run_tiles(open_source(image), folder / "image", form=form)
-        found[form] = contents(folder)
-    return found
-
-
 def read_zarr(path, level="0"):
     return zarr.open_array(path, path=level, mode="r")[...]
 

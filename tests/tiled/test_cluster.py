@@ -16,7 +16,7 @@ from napari_defocus.core.progress import Event, Stopped
 from napari_defocus.io.open import open_source
 from napari_defocus.tiled import executors as tasks_module
 from napari_defocus.tiled.executors import Tasks, tasks_on
-from tests.tiled.test_api import FORMATS, IMAGE, NAMES, SIDE, contents, run_tiles, write_image
+from tests.tiled.test_api import FORMATS, NAMES, SIDE, contents, run_tiles
 
 distributed = pytest.importorskip("distributed")
 
@@ -49,22 +49,6 @@ def client(cluster):
     with distributed.Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
         yield client
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    return write_image(tmp_path_factory.mktemp("image") / "image.zarr", IMAGE)
-
-
-@pytest.fixture(scope="module")
-def expected(image, tmp_path_factory):
-    """What one process writes, tile by tile."""
-    found = {}
-    for form in FORMATS:
-        folder = tmp_path_factory.mktemp(form)
-        run_tiles(open_source(image), folder / "image", form=form)
-        found[form] = contents(folder)
-    return found
 
 
 def square(number):

@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_defocus.core import child
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.session import TRAINED, session
 from napari_defocus.widgets._shared.targets import ANNOTATION
@@ -118,19 +117,11 @@ def test_the_window_lives_ten_times(tmp_path):
 
 
 @pytest.fixture
-def processes(monkeypatch, tmp_path):
+def processes(started, monkeypatch, tmp_path):
     """The processes that were started; none of them and none of their files stay."""
-    made = []
-    start = child._start
-
-    def watched(*arguments):
-        made.append(start(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(child, "_start", watched)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    yield made
-    assert all(process.returncode is not None for process in made)
+    yield started
+    assert all(process.returncode is not None for process in started)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("napari-defocus-")]
 
 
