@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ import pytest
 import tifffile
 import zarr
 
-from napari_defocus.cli.main import main
 from napari_defocus.detection.api import detect
 from napari_defocus.io.manifest import NAME
 from napari_defocus.io.open import open_source
@@ -42,15 +42,9 @@ STACK = np.stack(PLANES)
 
 
 @pytest.fixture
-def run(capsys):
+def run(run):
     """Run the command; its exit status and the lines it prints to stdout and stderr."""
-
-    def run(*arguments):
-        status = main(["detect", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return run
+    return partial(run, "detect")
 
 
 def errors(err):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,15 +19,9 @@ SHAPE = (40, 60)
 
 
 @pytest.fixture
-def run(capsys):
+def run(run):
     """Run `export`; its exit status and the lines it prints to stdout and stderr."""
-
-    def run(*arguments):
-        status = main(["export", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return run
+    return partial(run, "export")
 
 
 @pytest.fixture
