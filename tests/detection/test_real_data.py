@@ -22,6 +22,7 @@ from napari_defocus.io.folder import find_images
 from napari_defocus.io.open import read_image
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds, probability
+from tests.detection.test_refinement import literal
 
 DATA = Path(
     os.environ.get("NAPARI_DEFOCUS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -144,11 +145,4 @@ def test_short_cut_of_the_refinement_equals_the_literal_loop_on_photos(metric, p
         log_odds, _ = predict_log_odds(prepare_plane(photo.image), metric)
         start = probability(log_odds)[:200, :200]
         config = RefinementConfig()
-        assert np.abs(refine(start, config) - literal_refinement(start, config)).max() < 1e-6
-
-
-def literal_refinement(start, config):
-    """Every iteration over every pixel, in double precision, as the paper's formula says."""
-    from test_refinement import literal
-
-    return literal(start, config)
+        assert np.abs(refine(start, config) - literal(start, config)).max() < 1e-6
