@@ -8,6 +8,13 @@ def row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
+def show(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table, row by row as they come."""
+    print("\n".join(head(names)), flush=True)
+    for cells in rows:
+        print(row(cells), flush=True)
+
+
 def head(cells: Iterable[str]) -> list[str]:
     """Return the first two rows of a Markdown table: the columns' names and the rule."""
     names = list(cells)

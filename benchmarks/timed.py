@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,33 +12,41 @@ SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from napari_defocus.cli.main import main
-start = time.monotonic()
-status = main(sys.argv[1:])
-seconds = time.monotonic() - start
+took = []
+for _ in range(int(sys.argv[1])):
+    start = time.monotonic()
+    if status := main(sys.argv[2:]):
+        sys.exit(status)
+    took.append(time.monotonic() - start)
 report = Path("/proc/self/status")
 if report.exists():
     peak = int(report.read_text().partition("VmHWM:")[2].split()[0]) / 2**20
 else:
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-print(json.dumps([status, seconds, peak]))
+print(json.dumps([took[0], took[-1], peak]))
 """
 
 
 class Timed(NamedTuple):
-    """Exit status, seconds and peak memory in GiB of a command."""
+    """Seconds of a command's first and last run, its peak memory, and seconds of its process."""
 
-    status: int
     seconds: float
+    again: float
     peak_gib: float
+    whole: float
 
 
 def run_timed(
-    *arguments: str, meanwhile: Callable[[], None] = lambda: None, pause_s: float = 5.0
+    *arguments: str,
+    runs: int = 1,
+    meanwhile: Callable[[], None] = lambda: None,
+    pause_s: float = 5.0,
 ) -> Timed:
     """Run the command line with these arguments, and `meanwhile` every so many seconds."""
-    command = [sys.executable, "-c", SCRIPT, *arguments]
+    command = [sys.executable, "-c", SCRIPT, str(runs), *arguments]
     pipe = subprocess.PIPE
+    start = time.monotonic()
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         while True:
             try:
@@ -45,8 +54,8 @@ def run_timed(
                 break
             except subprocess.TimeoutExpired:
                 meanwhile()
+    whole = time.monotonic() - start
     meanwhile()
-    timed = Timed(*json.loads(output.splitlines()[-1])) if not process.returncode else None
-    if timed is None or timed.status:
+    if process.returncode:
         raise SystemExit(errors)
-    return timed
+    return Timed(*json.loads(output.splitlines()[-1]), whole)

@@ -23,10 +23,9 @@ from napari_defocus.detection.api import Detection, DetectionConfig
 from napari_defocus.detection.inference import Prediction, combine_predictions, predict_plane
 from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.evaluate.scores import SetScores, score_set
-from napari_defocus.filters.contrast import local_contrast
-from napari_defocus.filters.plane import Plane, prepare_colours, prepare_plane
+from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
-from napari_defocus.metric.response import combine, filter_response, pool
+from napari_defocus.metric.response import predict_log_odds
 
 Predict = Callable[[Photo], Prediction]
 COLUMNS = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
@@ -64,30 +63,22 @@ def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, lis
     """Yield each variant's name and what it detects."""
     metric = load_metric()
     metric_alone = predictor("metric", metric)
-    yield from all_settings("metric", metric_alone, photos)
-    yield one("metric, one scale, noise not estimated", one_scale(metric), photos)
-    yield from all_settings("dense", predictor("dense", metric), photos)
-    yield one(
-        "dense, outlines not followed",
-        lambda photo: combine_predictions(metric_alone(photo), by_network(photo)),
-        photos,
-    )
-    yield one("dense, network alone", network_alone, photos)
+    ways: dict[str, Predict] = {
+        "metric": metric_alone,
+        "metric, one scale, noise not estimated": one_scale(metric),
+        "dense": predictor("dense", metric),
+        "dense, outlines not followed": lambda photo: combine_predictions(
+            metric_alone(photo), by_network(photo)
+        ),
+        "dense, network alone": network_alone,
+    }
     for entry in trained:
         name, file = entry.split("=", 1)
-        yield one(f"dense, {name}", predictor(file, metric), photos)
-
-
-def all_settings(
-    name: str, predict: Predict, photos: list[Photo]
-) -> Iterator[tuple[str, list[Detection]]]:
-    predictions = [predict(photo) for photo in photos]
-    for part, config in WITHOUT.items():
-        yield name + part, [postprocess(prediction, config) for prediction in predictions]
-
-
-def one(name: str, predict: Predict, photos: list[Photo]) -> tuple[str, list[Detection]]:
-    return name, [postprocess(predict(photo), CONFIG) for photo in photos]
+        ways[f"dense, {name}"] = predictor(file, metric)
+    for name, predict in ways.items():
+        predictions = [predict(photo) for photo in photos]
+        for part, config in WITHOUT.items() if name in ("metric", "dense") else [("", CONFIG)]:
+            yield name + part, [postprocess(prediction, config) for prediction in predictions]
 
 
 def predictor(detector: str, metric: LocalMetric) -> Predict:
@@ -98,13 +89,8 @@ def one_scale(metric: LocalMetric) -> Predict:
     """Predict by the metric at full size, as if there were no noise."""
 
     def predict(photo: Photo) -> Prediction:
-        plane = prepare_plane(photo.image)
-        silent = Plane(plane.grey, plane.holes, (1e-12, 0.0))
-        response = pool(filter_response(silent, metric), plane.grey, metric.pooling)
-        noise = metric.pooling.contrast_sigma, metric.pooling.noise_factor
-        contrast = pool(local_contrast(silent, *noise), plane.grey, metric.pooling)
-        level = combine(response, contrast, metric.pooling)
-        log_odds = metric.calibration.slope * (level - metric.calibration.threshold)
+        silent = replace(prepare_plane(photo.image), noise=(1e-12, 0.0))
+        log_odds, _ = predict_log_odds(silent, metric, coarser=0)
         return Prediction(log_odds, np.ones(log_odds.shape, bool))
 
     return predict

@@ -11,28 +11,19 @@ stems), ``lightsheet`` (defocus in the file names), ``pairs_lytro`` (``NAME_1`` 
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.accuracy import robustness_checks as checks
 from benchmarks.accuracy.photos import images_in
-from benchmarks.accuracy.robustness_checks import (
-    PAIR_RATIO,
-    PAIR_SIGMA,
-    PAIR_TEXTURE,
-    TEXTURE,
-    Detector,
-    Measured,
-    Settings,
-)
-from benchmarks.accuracy.robustness_photos import calibration, photo_auc
+from benchmarks.accuracy.robustness_checks import PAIR_RATIO, PAIR_SIGMA, PAIR_TEXTURE, TEXTURE
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import DETECTORS
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.metric.local_metric import load_metric
 
 NOTES = f"""\
 AUC is the mean over photos; noise is Gaussian, of 255, on 8 bit images; brightness and contrast
@@ -46,16 +37,14 @@ mean over decided pixels. Calibration: decided pixels of all photos together, ac
 class against (1 + confidence) / 2."""
 
 # By title: what measures, and the folders of images that it needs.
-CHECKS: Mapping[
-    str, tuple[Callable[[Detector, Path, Settings], Iterator[Measured]], tuple[str, ...]]
-] = {
-    "photos": (photo_auc, ("photos/images", "photos/masks")),
+CHECKS: Mapping[str, tuple[checks.Check, tuple[str, ...]]] = {
+    "photos": (checks.photo_auc, ("photos/images", "photos/masks")),
     "light sheet": (checks.focus_series, ("lightsheet",)),
     "discs": (checks.discs, ()),
     "pairs": (checks.pairs, ("pairs_lytro",)),
     "rendered wholes": (checks.rendered_wholes, ()),
     "BBBC006": (checks.microscope_wholes, ("bbbc006/sharp", "bbbc006/blurred")),
-    "calibration": (calibration, ("photos/images", "photos/masks")),
+    "calibration": (checks.calibration, ("photos/images", "photos/masks")),
 }
 
 
@@ -64,16 +53,11 @@ class Report:
     """What was measured, by row of the table and then by detector, and what was left out."""
 
     detectors: list[str]
-    rows: dict[str, dict[str, Measured]] = field(default_factory=dict)
+    rows: dict[str, dict[str, checks.Measured]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 
-def make_detector(name: str) -> Detector:
-    metric, config = load_metric(), DetectionConfig(detector=name)
-    return lambda image: detect(image, metric, config)
-
-
-def measure(data: Path, names: Iterable[str], settings: Settings) -> Report:
+def measure(data: Path, names: Iterable[str], settings: checks.Settings) -> Report:
     """Run every check whose data is there, with every detector."""
     detectors = {name if name in DETECTORS else Path(name).stem: name for name in names}
     report = Report(list(detectors))
@@ -85,7 +69,8 @@ def measure(data: Path, names: Iterable[str], settings: Settings) -> Report:
         for name, detector in detectors.items():
             print(f"{title}, {name}", file=sys.stderr, flush=True)
             try:
-                figures = list(check(make_detector(detector), data, settings))
+                config = DetectionConfig(detector=detector)
+                figures = list(check(partial(detect, config=config), data, settings))
             except DefocusError as error:
                 report.left_out.append(f"{title} left out of {name}: {error}")
                 continue
@@ -103,19 +88,17 @@ def table(report: Report) -> str:
         target = next(iter(by_name.values())).target
         cells = [_cell(by_name.get(name)) for name in report.detectors]
         lines.append(tables.row([row, str(target or ""), *cells]))
-    counts = [_count(name, report) for name in report.detectors]
+    counts = []
+    for name in report.detectors:
+        figures = [by_name[name] for by_name in report.rows.values() if name in by_name]
+        met = [figure.target.met(figure.value) for figure in figures if figure.target is not None]
+        counts.append(f"{name} meets {sum(met)} of {len(met)} targets.")
     left_out = [f"- {reason}" for reason in report.left_out]
     parts = [" ".join(counts), "\n".join(lines), "\n".join(left_out), NOTES]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _count(name: str, report: Report) -> str:
-    figures = [by_name[name] for by_name in report.rows.values() if name in by_name]
-    met = [figure.target.met(figure.value) for figure in figures if figure.target is not None]
-    return f"{name} meets {sum(met)} of {len(met)} targets."
-
-
-def _cell(figure: Measured | None) -> str:
+def _cell(figure: checks.Measured | None) -> str:
     if figure is None or math.isnan(figure.value):
         return "-"
     target = figure.target
@@ -126,11 +109,9 @@ def _cell(figure: Measured | None) -> str:
     return f"{cell} {'pass' if target.met(figure.value) else '**fail**'}"
 
 
-def benchmark(
-    data: Path, out: Path, detectors: Iterable[str], settings: Settings | None = None
-) -> Report:
+def benchmark(data: Path, out: Path, detectors: Iterable[str], settings: checks.Settings) -> Report:
     """Measure everything, and write the table."""
-    report = measure(data, detectors, settings or Settings())
+    report = measure(data, detectors, settings)
     with whole_file(out / "robustness.md") as temporary:
         temporary.write_text(table(report), encoding="utf-8")
     return report
@@ -144,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--detectors", nargs="+", default=["metric", "dense"])
     options = parser.parse_args(arguments)
-    benchmark(options.data, options.out, options.detectors)
+    benchmark(options.data, options.out, options.detectors, checks.Settings())
     print((options.out / "robustness.md").read_text(encoding="utf-8"))
 
 

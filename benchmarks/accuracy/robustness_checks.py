@@ -1,8 +1,10 @@
-"""The checks of `robustness.py` but for those on photos: each measures one detector."""
+"""The checks of `robustness.py`: each measures one detector."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import ge, le, lt
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage, stats
 
-from benchmarks.accuracy.photos import images_in
+from benchmarks.accuracy.photos import Photo, images_in, read_photos
 from napari_defocus.detection.api import Detection
+from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.open import read_image
-from napari_defocus.labels.classes import UNLABELLED
+from napari_defocus.labels.classes import BLURRED, UNLABELLED
 from napari_defocus.metric.default_recipe import PICTURES, RecipeConfig, load_picture, random_crop
-from napari_defocus.simulate.optics import GAMMA, Camera, defocus, expose, to_light
+from napari_defocus.simulate.optics import GAMMA, Camera, defocus, expose, through_jpeg, to_light
 
 Array = npt.NDArray[Any]
 Image8 = npt.NDArray[np.uint8]
@@ -34,6 +37,10 @@ TEXTURE = RecipeConfig().texture
 PAIR_SIGMA = 4.0
 PAIR_TEXTURE = 0.03
 PAIR_RATIO = 1.5
+CALIBRATION_BINS = 10
+# Of brightness and contrast.
+FACTORS = (0.25, 0.5, 2)
+CRISP = ("astronaut", "china.jpg", "coffee", "grass", "gravel", "immunohistochemistry")
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,9 @@ class Target:
         return f"{'±' if self.kind == 'within' else self.kind} {self.limit:g}"
 
     def met(self, value: float) -> bool:
-        if self.kind == ">=":
-            return value >= self.limit
-        if self.kind == "<":
-            return value < self.limit
-        return (abs(value) if self.kind == "within" else value) <= self.limit
+        if self.kind == "within":
+            return abs(value) <= self.limit
+        return bool({"<": lt, "<=": le, ">=": ge}[self.kind](value, self.limit))
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,7 @@ class Settings:
     """What is rendered."""
 
     # That are blurred by discs: names that `load_picture` knows.
-    pictures: tuple[str, ...] = (
-        "astronaut",
-        "china.jpg",
-        "coffee",
-        "grass",
-        "gravel",
-        "immunohistochemistry",
-    )
+    pictures: tuple[str, ...] = CRISP
     # Pictures are reduced so many times, which makes them crisp.
     reduction: int = 2
     # Of the discs, in pixels, and standard deviations of the noise on them, of 255.
@@ -88,6 +86,9 @@ class Settings:
     # Their side in pixels: small enough for most pictures to be reduced as often.
     size: int = 192
     seed: int = 0
+
+
+Check = Callable[[Detector, Path, Settings], Iterator[Measured]]
 
 
 def resize(values: Float, size: Sequence[int]) -> Float:
@@ -126,11 +127,8 @@ def focus_series(detector: Detector, data: Path, _: Settings) -> Iterator[Measur
             levels.append(level)
             values.append(value)
     defocus, blur = np.array(levels), np.array(values)
-    for side, chosen in (
-        ("negative side", defocus <= 0),
-        ("positive side", defocus >= 0),
-        ("both sides", np.isfinite(defocus)),
-    ):
+    sides = {"negative side": defocus <= 0, "positive side": defocus >= 0}
+    for side, chosen in {**sides, "both sides": np.isfinite(defocus)}.items():
         distance = np.abs(defocus[chosen])
         # Of fewer than three frames any two orders look alike.
         enough = len(distance) > 2 and np.ptp(distance) > 0 and np.ptp(blur[chosen]) > 0
@@ -156,7 +154,7 @@ def _series_blur(found: Detection) -> tuple[float, str]:
 def discs(detector: Detector, _: Path, settings: Settings) -> Iterator[Measured]:
     """Compare the radius that is detected with that of the disc a crisp picture was blurred by."""
     pictures = [crisp_light(load_picture(name), settings.reduction) for name in settings.pictures]
-    where = [textured(_grey(light ** (1 / GAMMA))) for light in pictures]
+    where = [textured(light ** (1 / GAMMA)) for light in pictures]
     target = Target("<", 0.15)
     for noise in settings.noises:
         errors = []
@@ -188,14 +186,11 @@ def noisy_disc(light: Float, radius: float, noise: float, rng: np.random.Generat
     return add_noise(expose(defocus(light, radius), camera, rng), rng, noise)
 
 
-def textured(grey: Array) -> Mask:
-    """Return where a picture (Y, X) in [0, 1] has texture that shows its blur."""
+def textured(picture: Float) -> Mask:
+    """Return where a picture (Y, X[, 3]) in [0, 1] has texture that shows its blur."""
+    grey = picture @ LUMINANCE if picture.ndim == 3 else picture
     contrast = ndimage.gaussian_gradient_magnitude(grey, 2)
     return np.asarray(ndimage.gaussian_filter(contrast, 8) >= TEXTURE)
-
-
-def _grey(values: Float) -> Float:
-    return values @ LUMINANCE if values.ndim == 3 else values
 
 
 # Pairs of photos focused near and far
@@ -248,9 +243,7 @@ def sharper(a: Array, b: Array) -> tuple[Mask, Mask]:
 def rendered_wholes(detector: Detector, _: Path, settings: Settings) -> Iterator[Measured]:
     """Measure the blur of rendered images that are sharp, and that are blurred, all over."""
     for kind in ("sharp", "blurred"):
-        rendered = [
-            render_whole(index, kind == "sharp", settings) for index in range(settings.rendered)
-        ]
+        rendered = (render_whole(i, kind == "sharp", settings) for i in range(settings.rendered))
         yield from whole_rows("rendered", kind, detector, rendered)
 
 
@@ -292,3 +285,104 @@ def whole_rows(
     nothing = len(decided) - len(blur)
     detail = f"{nothing} undecided" if nothing else ""
     yield Measured(f"{row}, worst", worst(blur, default=np.nan), target, detail)
+
+
+# Photos with masks
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something done to a photo, and how much of the AUC it may cost (or shift)."""
+
+    name: str
+    target: Target
+    apply: Callable[[Photo, np.random.Generator], Photo]
+
+
+def photo_changes() -> list[Change]:
+    """List what is done to photos."""
+    level, scaled = Target("within", 0.005), Target("within", 0.02)
+    return [
+        *(
+            _image_change(f"noise of {sigma}", Target("<", limit), partial(add_noise, sigma=sigma))
+            for sigma, limit in ((5, 0.01), (10, 0.02), (20, 0.05))
+        ),
+        _image_change("JPEG quality 30", Target("<", 0.01), lambda x, _: through_jpeg(x, 30)),
+        *(_image_change(f"brightness x {f:g}", level, partial(_brighten, f)) for f in FACTORS),
+        *(_image_change(f"contrast x {f:g}", level, partial(_contrast, f)) for f in FACTORS),
+        _image_change("as uint16", level, lambda x, _: x.astype(np.uint16) * 257),
+        _image_change("as float32", level, lambda x, _: x / np.float32(255)),
+        *(Change(f"scaled x {f:g}", scaled, partial(_scale, f)) for f in (0.5, 2)),
+    ]
+
+
+def _image_change(
+    name: str, target: Target, change: Callable[[Image8, np.random.Generator], Array]
+) -> Change:
+    return Change(name, target, lambda photo, rng: replace(photo, image=change(photo.image, rng)))
+
+
+def _brighten(factor: float, image: Image8, _: np.random.Generator) -> Float:
+    return np.asarray(image * np.float32(factor))  # not rounded: nothing clips
+
+
+def _contrast(factor: float, image: Image8, _: np.random.Generator) -> Float:
+    mean = np.float32(image.mean())
+    return np.asarray(mean + np.float32(factor) * (image - mean))
+
+
+def _scale(factor: float, photo: Photo, _: np.random.Generator) -> Photo:
+    size = [round(factor * extent) for extent in photo.blurred.shape[::-1]]
+    mask = Image.fromarray(photo.blurred.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    image = eight_bit(resize(photo.image.astype(np.float32), size))
+    return Photo(photo.name, image, np.asarray(mask) > 0)
+
+
+def photo_auc(detector: Detector, data: Path, settings: Settings) -> Iterator[Measured]:
+    """Measure the AUC on photos, and what changes of the photos do to it."""
+    photos = read_photos(data / "photos")
+    base = _mean_auc(detector, photos)
+    yield Measured("photos: AUC", base)
+    for change in photo_changes():
+        changed = [
+            change.apply(photo, np.random.default_rng([settings.seed, index]))
+            for index, photo in enumerate(photos)
+        ]
+        value = _mean_auc(detector, changed) - base
+        falls = change.target.kind == "<"
+        row = f"photos, {change.name}: {'fall' if falls else 'change'} of AUC"
+        yield Measured(row, -value if falls else value, change.target)
+
+
+def _mean_auc(detector: Detector, photos: Iterable[Photo]) -> float:
+    # A photo of one class alone has no AUC.
+    return float(np.nanmean([auc(detector(p.image).blur, p.blurred) for p in photos]))
+
+
+def calibration(detector: Detector, data: Path, _: Settings) -> Iterator[Measured]:
+    """Measure how far the confidence is from the share of pixels that are right."""
+    chances, rights = [], []
+    for photo in read_photos(data / "photos"):
+        found = detector(photo.image)
+        assert found.confidence is not None
+        decided = found.mask > 0
+        chances.append((1 + found.confidence[decided]) / 2)
+        rights.append((found.mask[decided] == BLURRED) == photo.blurred[decided])
+    chance, right = np.concatenate(chances), np.concatenate(rights)
+    detail = ""
+    if len(right):
+        detail = f"right {right.mean():.3f}, predicted {chance.mean(dtype=np.float64):.3f}"
+    row = f"photos: calibration error of the confidence, {CALIBRATION_BINS} bins"
+    yield Measured(row, calibration_error(chance, right), detail=detail)
+
+
+def calibration_error(chance: Array, right: Mask) -> float:
+    """Return the mean over pixels of the gap, within a bin, of accuracy and predicted chance.
+
+    `chance` (N,) is that of being right, in [.5, 1], and `right` (N,) whether it was.
+    """
+    if not len(chance):
+        return np.nan
+    bins = np.clip(((chance - 0.5) * 2 * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    gap = np.bincount(bins, right.astype(float) - chance, CALIBRATION_BINS)
+    return float(np.abs(gap).sum() / len(chance))

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from skimage.morphology import disk
 
 from napari_defocus.labels.classes import BLURRED, SHARP
 
@@ -18,21 +19,9 @@ MARGIN = 10
 def draw_scribbles(
     blurred: npt.NDArray[np.bool_], share: float, seed: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw strokes in the blurred and in the sharp region of a mask.
+    """Draw strokes in the blurred and in the sharp region of a mask (Y, X): an annotation.
 
-    Parameters
-    ----------
-    blurred : ndarray of bool, (Y, X)
-        The true mask.
-    share : float
-        Share of the image that is annotated in all, half of it for each class.
-    seed : int
-        Of the strokes.
-
-    Returns
-    -------
-    ndarray of uint8, (Y, X)
-        0 unlabelled, 1 blurred, 2 sharp.
+    `share` is that of the image that is annotated in all, half of it for each class.
     """
     rng = np.random.default_rng(seed)
     labels = np.zeros(blurred.shape, np.uint8)
@@ -67,13 +56,10 @@ def _stroke(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDAr
             position = after
         else:
             angle += np.pi / 2
-    return np.asarray(ndimage.binary_dilation(line, _pen()), np.bool_)
+    return np.asarray(
+        ndimage.binary_dilation(line, disk(WIDTH // 2, strict_radius=False)), np.bool_
+    )
 
 
 def _within(y: int, x: int, inside: npt.NDArray[np.bool_]) -> bool:
     return bool(0 <= y < inside.shape[0] and 0 <= x < inside.shape[1] and inside[y, x])
-
-
-def _pen() -> npt.NDArray[np.bool_]:
-    y, x = np.indices((WIDTH, WIDTH)) - WIDTH // 2
-    return np.asarray(np.hypot(y, x) <= WIDTH / 2, np.bool_)

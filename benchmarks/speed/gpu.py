@@ -7,24 +7,19 @@ runs the same code on torch's CPU: a check that it runs, and no measure of anyth
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from skimage import data
 
+from benchmarks import tables
+from benchmarks.speed.common import Image, median_seconds, picture
 from napari_defocus.core.devices import choose_device
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.dense.inference import predict_dense
 from napari_defocus.detection.api import DetectionConfig, detect
-
-Row = tuple[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,41 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{name}, torch {torch.__version__}, {options.megapixels:g} megapixels")
-    print("| | Mpx/s |\n| --- | --- |")
     image = picture(options.megapixels)
-    for what, seconds in measure(device, image, options.repeats):
-        print(f"| {what} | {image.size / 1e6 / seconds:.4g} |", flush=True)
+    measured = measure(device, image, options.repeats)
+    tables.show(["", "Mpx/s"], ((what, f"{image.size / 1e6 / s:.4g}") for what, s in measured))
 
 
-def picture(megapixels: float) -> npt.NDArray[np.uint8]:
-    """Tile photos to a square grey picture of so many pixels."""
-    side = round((megapixels * 1e6) ** 0.5)
-    tile = np.concatenate([data.camera(), data.grass()], axis=1)
-    times = (-(-side // tile.shape[0]), -(-side // tile.shape[1]))
-    return np.tile(tile, times)[:side, :side]
-
-
-def measure(device: torch.device, image: npt.NDArray[np.uint8], repeats: int) -> Iterator[Row]:
+def measure(device: torch.device, image: Image, repeats: int) -> Iterator[tuple[str, float]]:
     """Measure the network and the whole detection on the device, and detection on the CPU."""
     colours = np.repeat(np.float32(image)[..., np.newaxis] / 255, 3, axis=2)
     network = partial(predict_dense, colours, cached_dense(), device=device)
     yield "dense network, with transfers", median_seconds(network, repeats)
     for place in (device.type, "cpu"):
-        config = DetectionConfig("dense", device=place)
-        yield (
-            f"whole detect, {place}",
-            median_seconds(partial(detect, image, config=config), repeats),
-        )
-
-
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of a piece of work, its first run left out."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        whole = partial(detect, image, config=DetectionConfig("dense", device=place))
+        yield f"whole detect, {place}", median_seconds(whole, repeats)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 from matplotlib.figure import Figure
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from benchmarks import tables
 from benchmarks.timed import run_timed
-from napari_defocus.io.atomic import whole_file
+from napari_defocus.io.grid import Grid
+from napari_defocus.io.ngff_metadata import describe_image, write_group
 
 CHUNK = 1024
 # Chunks along each side of the pattern, before it repeats.
@@ -82,8 +82,8 @@ def make_pattern(path: Path) -> Path:
     side = CHUNK * PATTERN
     dice = np.random.default_rng(0)
     rough = dice.normal(size=(side, side)).astype(np.float32)
-    sharp = _standard(ndimage.gaussian_filter(rough, 0.7, mode="wrap"))
-    sharp += 2 * _standard(ndimage.gaussian_filter(rough, 40, mode="wrap"))
+    sharp = stats.zscore(ndimage.gaussian_filter(rough, 0.7, mode="wrap"), axis=None)
+    sharp += 2 * stats.zscore(ndimage.gaussian_filter(rough, 40, mode="wrap"), axis=None)
     blurred = ndimage.gaussian_filter(sharp, 4, mode="wrap")
     other = dice.normal(size=(side, side)).astype(np.float32)
     blobs = ndimage.gaussian_filter(other, 150, mode="wrap")
@@ -92,10 +92,6 @@ def make_pattern(path: Path) -> Path:
     image += dice.normal(size=image.shape).astype(np.float32) / 50
     write_array(path, side)[...] = np.clip(12000 + 2500 * image, 0, 2**16 - 1).astype(np.uint16)
     return path
-
-
-def _standard(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.asarray((values - values.mean()) / values.std(), np.float32)
 
 
 def write_array(path: Path, side: int) -> "zarr.Array":
@@ -111,16 +107,12 @@ def write_array(path: Path, side: int) -> "zarr.Array":
 
 def make_image(pattern: Path, path: Path, side: int) -> None:
     """Make an OME-Zarr of `side` x `side` pixels of links to the chunks of the pattern."""
-    group = zarr.create_group(path, zarr_format=3, overwrite=True)
+    write_group(path, describe_image([Grid.square("YX", (side, side), 0.5)], path.name))
     write_array(path / "0", side)
     for i in range(-(-side // CHUNK)):
         (path / f"0/c/{i}").mkdir(parents=True)
         for j in range(-(-side // CHUNK)):
             os.link(pattern / f"c/{i % PATTERN}/{j % PATTERN}", path / f"0/c/{i}/{j}")
-    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
-    scale = {"type": "scale", "scale": [0.5, 0.5]}
-    level = {"path": "0", "coordinateTransformations": [scale]}
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
 
 
 def measure(pattern: Path, folder: Path, side: int, settings: Sequence[str]) -> Measured:
@@ -172,8 +164,7 @@ def draw(found: Sequence[Measured], path: Path) -> None:
         axes.set_xlabel("megapixels")
         axes.grid(color="0.92", which="both")
         axes.legend(frameon=False, fontsize=9)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

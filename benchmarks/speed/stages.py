@@ -7,28 +7,24 @@ All work on the same rendered picture: scikit-image's photos side by side, the l
 focus, light noise. DIR gets ``speed.md`` and ``speed.png``. Peers, where they are installed, and
 the dense detector are timed up to 1 megapixel. One thread means one core for everything
 (`os.sched_setaffinity`, where there is such a thing). ``--plain`` does without compiled loops.
-Start of the command line and peak memory: `speed_processes.py`.
+Start of the command line and peak memory: `targets.py`.
 """
 
 import argparse
 import math
-import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
+from matplotlib.figure import Figure
 from scipy import ndimage
-from skimage import data
 
-from benchmarks.accuracy.peer_methods import methods
+from benchmarks import tables
+from benchmarks.accuracy.peers import methods
+from benchmarks.speed.common import Image, median_seconds, on_cores, picture, pooled_laplacian
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.postprocess import ScoreStatistics, initial_sharpness, postprocess
@@ -43,27 +39,13 @@ from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import filter_response, pool
 from napari_defocus.widgets.detect.preview import postprocess_reduced
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
 LARGEST_FOR_SLOW = 1.0
 CONFIG = DetectionConfig(detector="metric")
 DENSE = DetectionConfig(detector="dense")
-# Scale of the plain Laplacian's pooling.
-LAPLACIAN_SIGMA = 10.0
+# Median seconds by piece of work, megapixels and threads.
+Timings = dict[tuple[str, float, int], float]
 # Parts of others: the table tells them, the picture would be full.
 NOT_DRAWN = ("5 x 5 box filter, scipy", "prepare", "filter", "contrast", "pool", "mask")
-Image = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median seconds of one piece of work."""
-
-    what: str
-    megapixels: float
-    threads: int
-    seconds: float
 
 
 def main() -> None:
@@ -80,41 +62,15 @@ def main() -> None:
     if options.photos:
         time_photos(options.photos, options.repeats)
         return
-    timings: list[Timing] = []
+    timings: Timings = {}
     for threads in options.threads:
         with on_cores(threads):
             for size in options.megapixels:
-                timings += time_all(size, threads, options.repeats)
+                timings |= time_all(size, threads, options.repeats)
     table = as_table(timings)
     (options.out / "speed.md").write_text(table, encoding="utf-8")
     draw(timings, options.out / "speed.png")
     print(table)
-
-
-@contextmanager
-def on_cores(count: int) -> Iterator[None]:
-    """Let this process use so many cores, where the system can be told."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, set(sorted(before)[:count]))
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def picture(megapixels: float) -> Image:
-    """Render a grey picture of 7:5 with so many pixels, uint8."""
-    rows = round((megapixels * 1e6 * 5 / 7) ** 0.5)
-    columns = round(rows * 7 / 5)
-    tile = np.concatenate([data.camera(), data.grass(), data.gravel(), data.brick()], axis=1)
-    image = np.tile(tile, (-(-rows // tile.shape[0]), -(-columns // tile.shape[1])))
-    image = image[:rows, :columns].astype(np.float32)
-    image[rows // 2 :] = ndimage.gaussian_filter(image[rows // 2 :], 4)
-    image += np.random.default_rng(0).normal(0, 2, image.shape).astype(np.float32)
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
 def time_photos(folder: Path, repeats: int) -> None:
@@ -129,25 +85,14 @@ def time_photos(folder: Path, repeats: int) -> None:
     print(f"median {statistics.median(shares):.2f}, {min(shares):.2f} to {max(shares):.2f}")
 
 
-def time_all(megapixels: float, threads: int, repeats: int) -> Iterator[Timing]:
+def time_all(megapixels: float, threads: int, repeats: int) -> Timings:
     """Time every piece of work on one picture."""
-    image = picture(megapixels)
-    for what, work in work_on(image, megapixels):
+    timings = {}
+    for what, work in work_on(picture(megapixels), megapixels):
         seconds = median_seconds(work, repeats)
         print(f"{megapixels:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.3g} ms", flush=True)
-        yield Timing(what, megapixels, threads, seconds)
-
-
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Time a piece of work some times, slow work three times."""
-    work()  # what is loaded or tabulated once is not counted
-    times: list[float] = []
-    begun = time.perf_counter()
-    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < 20):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        timings[what, megapixels, threads] = seconds
+    return timings
 
 
 def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -180,34 +125,32 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
                 yield method.name, partial(method.run, image)
 
 
-def pooled_laplacian(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    pooled = ndimage.gaussian_filter(np.abs(ndimage.laplace(floats)), LAPLACIAN_SIGMA)
-    return np.asarray(pooled, np.float32)
-
-
-def as_table(timings: list[Timing]) -> str:
+def as_table(timings: Timings) -> str:
     """Write milliseconds, and in brackets how many pooled Laplacians that is."""
-    columns = sorted({(t.megapixels, t.threads) for t in timings})
-    known = {(t.what, t.megapixels, t.threads): t.seconds for t in timings}
-    heads = [f"{size:g} Mpx, {threads} thr." for size, threads in columns]
-    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(columns)]
-    for what in dict.fromkeys(t.what for t in timings):
-        cells = []
+    columns = sorted({key[1:] for key in timings})
+    lines = tables.head(["", *(f"{size:g} Mpx, {threads} thr." for size, threads in columns)])
+    for what in dict.fromkeys(what for what, *_ in timings):
+        cells = [what]
         for column in columns:
-            seconds = known.get((what, *column))
-            unit = known["pooled |Laplacian|, scipy", *column]
+            seconds = timings.get((what, *column))
+            unit = timings["pooled |Laplacian|, scipy", *column]
             cells.append("" if seconds is None else f"{1e3 * seconds:.3g} ({seconds / unit:.2f})")
-        lines.append("| " + what.replace("|", "\\|") + " | " + " | ".join(cells) + " |")
+        lines.append(tables.row(cells))
     return "\n".join(lines) + "\n"
 
 
-def draw(timings: list[Timing], path: Path) -> None:
+def draw(timings: Timings, path: Path) -> None:
     """Draw time over size, both logarithmic, on as many threads as there were."""
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    most = max(t.threads for t in timings)
-    names = [name for name in dict.fromkeys(t.what for t in timings) if name not in NOT_DRAWN]
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    most = max(threads for *_, threads in timings)
+    names = [name for name in dict.fromkeys(what for what, *_ in timings) if name not in NOT_DRAWN]
     for index, what in enumerate(names):
-        points = [(t.megapixels, t.seconds) for t in timings if (t.what, t.threads) == (what, most)]
+        points = [
+            (size, seconds)
+            for (name, size, threads), seconds in timings.items()
+            if (name, threads) == (what, most)
+        ]
         ours = what.startswith("whole")
         axes.loglog(
             *zip(*points, strict=True),
@@ -225,7 +168,6 @@ def draw(timings: list[Timing], path: Path) -> None:
     )
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from napari_defocus.simulate.optics import (
 from napari_defocus.stacks.api import analyse_stack
 
 Float = npt.NDArray[np.float32]
+Depth = Callable[[tuple[int, int], int], Float]
 
 SIDE = 256
 SOFTNESS = 0.3
@@ -78,12 +79,7 @@ def render_surface(
 
 
 def _surface(
-    name: str,
-    depth: Callable[[tuple[int, int], int], Float],
-    planes: int,
-    growth: float,
-    electrons: float,
-    side: int,
+    name: str, depth: Depth, planes: int, growth: float, electrons: float, side: int
 ) -> Rendered:
     surface = depth((side, side), planes)
     return render_surface(picture(name, side), surface, planes, growth, electrons)
@@ -207,12 +203,9 @@ def measure(stack: Rendered) -> dict[str, float]:
 
 
 def main() -> None:
-    lines = []
-    for name, render in RENDERED.items():
-        scores = measure(render(SIDE))
-        lines = lines or tables.head(["stack", *scores])
-        lines.append(tables.row([name, *(f"{score:.3f}" for score in scores.values())]))
-    print("\n".join(lines))
+    found = ((name, measure(render(SIDE))) for name, render in RENDERED.items())
+    rows = ((name, *(f"{score:.3f}" for score in scores.values())) for name, scores in found)
+    tables.show(["stack", "error", "far out", "plane", "pyramid", "fused"], rows)
 
 
 if __name__ == "__main__":

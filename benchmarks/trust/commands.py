@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -122,35 +123,30 @@ def run_apart(
     """Run a command line in a fork of this process, which may be killed after some seconds."""
     output = scratch / "output.txt"
     output.write_bytes(b"")
+    fork = get_context("fork").Process(target=_run_in_fork, args=(line, output, before))
     began = time.perf_counter()
-    child = os.fork()
-    if child == 0:
-        _run_in_fork(line, output, before)
-    os.setpgid(child, child)  # here too: whoever comes first
+    fork.start()
+    assert fork.pid is not None
+    with suppress(OSError):  # here too: whoever comes first
+        os.setpgid(fork.pid, fork.pid)
     if kill_after is not None:
         time.sleep(kill_after)
-        os.killpg(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        with suppress(OSError):  # it has ended
+            os.killpg(fork.pid, signal.SIGKILL)
+    fork.join()
     seconds = time.perf_counter() - began
-    return Ended(os.waitstatus_to_exitcode(status), output.read_text(errors="replace"), seconds)
+    assert fork.exitcode is not None
+    return Ended(fork.exitcode, output.read_text(errors="replace"), seconds)
 
 
 def _run_in_fork(line: list[str], output: Path, before: Callable[[], None]) -> NoReturn:
-    status = 70
-    try:
-        os.setpgrp()
-        handle = os.open(output, os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(handle, stream)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        before()
-        status = cli.main(line)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    os.setpgrp()
+    handle = os.open(output, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    before()
+    sys.exit(cli.main(line))
 
 
 def kill_at(out: Path, count: int) -> Callable[[], None]:

@@ -105,13 +105,7 @@ def can_mount(scratch: Path) -> bool:
 
 
 def fill_disk(command: Command, scratch: Path) -> list[str]:
-    """Run a command on disks too small for its results, beside earlier files, and a read-only one.
-
-    Returns
-    -------
-    list of str
-        What went wrong.
-    """
+    """Run a command on disks too small for it, and a read-only one; list what went wrong."""
     whole, disk = scratch / "whole", scratch / "disk"
     run_apart(command.line(whole), scratch)
     needed = sum(p.stat().st_size for p in whole.rglob("*") if p.is_file())

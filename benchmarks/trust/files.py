@@ -37,7 +37,7 @@ from napari_defocus.io.open import read_image, read_labels
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric.local_metric import load_metric, principal_components
 from napari_defocus.metric.nets import load_nets
-from napari_defocus.metric.patches import load_patch_set
+from napari_defocus.metric.patches import PatchSet, load_patch_set
 
 MOST_MEMORY = 500 * 2**20
 MOST_SECONDS = 2.0
@@ -69,16 +69,12 @@ def check_nets(path: Path) -> None:
     assert 0 <= nets.accuracy <= 1
     assert isinstance(nets.complete, bool)
     assert all(type(n.done) is bool and n.best_epoch >= 0 for n in nets.nets)
-    _check_patches(nets.training)
-    _check_patches(nets.validation)
+    check_patches(nets.training)
+    check_patches(nets.validation)
 
 
-def check_patches(path: Path) -> None:
-    """Load a patch set."""
-    _check_patches(load_patch_set(path))
-
-
-def _check_patches(patches: Any) -> None:
+def check_patches(patches: PatchSet) -> None:
+    """Check a patch set."""
     size = patches.config.size
     assert patches.patches.shape == (len(patches), size, size)
     assert patches.patches.dtype == np.float32
@@ -164,7 +160,7 @@ def pictures() -> tuple[bytes, ...]:
 FORMATS = {
     "metric": Format(check_metric, (METRIC,)),
     "nets": Format(check_nets, (NETS_FILE,)),
-    "patch set": Format(check_patches, (PATCHES,)),
+    "patch set": Format(lambda path: check_patches(load_patch_set(path)), (PATCHES,)),
     "dense detector": Format(check_dense, (DENSE,)),
     "run record": Format(check_record, (RECORD,)),
     "image": Format(check_image, ("noise.png", "noise.blur.tif", "noise.mask.tif")),
@@ -250,21 +246,16 @@ def _work(name: str, start: int, stop: int, pipe: Any) -> None:
         for content in FORMATS[name].seeds():  # the warm-up
             outcome = try_file(name, content, place)
             assert outcome == LOADED or name == "image", outcome
-        before = limit_memory(MOST_MEMORY)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + MOST_MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        before = peak_memory()
         for number in range(start, stop):
             content = mutated(name, number)
             began = time.perf_counter()
             outcome = try_file(name, content, place)
             took = time.perf_counter() - began
             pipe.send((outcome, peak_memory() - before, took))
-
-
-def limit_memory(more: int) -> int:
-    """Allow this process `more` bytes beyond those it holds; return the peak so far."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    held = pages * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (held + more, resource.RLIM_INFINITY))
-    return peak_memory()
 
 
 def peak_memory() -> int:

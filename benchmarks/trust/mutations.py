@@ -89,13 +89,8 @@ def _header(content: bytes) -> tuple[dict[str, Any], bytes] | None:
 
 def pack(header: Any, data: bytes) -> bytes:
     """Make a safetensors file of a header and its data."""
-    text = _dump(header)
+    text = json.dumps(header).encode()  # lone surrogates stay escaped
     return len(text).to_bytes(8, "little") + text + data
-
-
-def _dump(value: Any) -> bytes:
-    # Lone surrogates stay escaped, as JSON writes them.
-    return json.dumps(value).encode()
 
 
 def _edit_header(content: bytes, rng: Rng) -> bytes:
@@ -109,12 +104,12 @@ def _edit_card(content: bytes, rng: Rng) -> bytes:
         card = json.loads(header["__metadata__"]["card"])
     except (KeyError, TypeError, ValueError, RecursionError):
         return content
-    return pack({**header, "__metadata__": {"card": _dump(edit(card, rng)).decode()}}, data)
+    return pack({**header, "__metadata__": {"card": json.dumps(edit(card, rng))}}, data)
 
 
 def _edit_json(content: bytes, rng: Rng) -> bytes:
     try:
-        return _dump(edit(json.loads(content), rng))
+        return json.dumps(edit(json.loads(content), rng)).encode()
     except (ValueError, RecursionError):
         return content
 
@@ -122,7 +117,8 @@ def _edit_json(content: bytes, rng: Rng) -> bytes:
 def edit(value: Any, rng: Rng) -> Any:
     """Replace, remove, add, move or rename something in a JSON value."""
     if rng.integers(400) == 0:
-        return _deep(int(rng.integers(10, 400)))
+        depth = 1 + int(rng.integers(10, 400))
+        return json.loads("[" * depth + "]" * depth)
     value = _copy(value)
     places = _places(value)
     if not places:
@@ -156,7 +152,3 @@ def _copy(value: Any) -> Any:
 
 def _nasty(rng: Rng) -> Any:
     return _copy(NASTY[rng.integers(len(NASTY))])
-
-
-def _deep(depth: int) -> Any:
-    return json.loads("[" * (depth + 1) + "]" * (depth + 1))

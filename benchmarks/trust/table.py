@@ -17,15 +17,11 @@ Row = tuple[str, str, str]
 # What makes the rows of each part, of a share of the cases.
 PARTS: Mapping[str, Callable[[float], Iterator[Row]]] = {
     # First: it forks, and nothing of torch may have run before.
-    "kills": lambda share: faults.kill_rows(of(100, share)),
+    "kills": lambda share: faults.kill_rows(max(1, round(share * 100))),
     "disks": lambda share: faults.disk_rows(),
-    "files": lambda share: files.rows(of(20_000, share)),
-    "images": lambda share: images.rows(of(5_000, share)),
+    "files": lambda share: files.rows(max(1, round(share * 20_000))),
+    "images": lambda share: images.rows(max(1, round(share * 5_000))),
 }
-
-
-def of(count: int, share: float) -> int:
-    return max(1, round(share * count))
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.accuracy import peer_methods, peers
+from benchmarks.accuracy import peers
 from napari_defocus.evaluate.baselines import BASELINES
 from napari_defocus.evaluate.report import evaluate_folders
 from napari_defocus.evaluate.scores import TRIVIAL_MAPS, auc
@@ -44,11 +44,11 @@ def folder(tmp_path):
 def packages(monkeypatch, *runs):
     """Let the given functions stand for the packages that install from PyPI."""
     entries = [
-        peer_methods.Package(f"peer-{place}", "json", run, slow=place == 0, remark="of a test")
+        peers.Package(f"peer-{place}", "json", run, slow=place == 0, remark="of a test")
         for place, run in enumerate(runs)
     ]
-    monkeypatch.setattr(peer_methods, "PACKAGES", tuple(entries))
-    monkeypatch.setattr(peer_methods.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(peers, "PACKAGES", tuple(entries))
+    monkeypatch.setattr(peers.metadata, "version", lambda name: "1.0")
 
 
 def failing(module, image):
@@ -58,7 +58,7 @@ def failing(module, image):
 def failing_on_the_first(module, image):
     if np.array_equal(image, blurred_half(0)[0]):
         raise SystemError
-    return peer_methods.Answer(np.full(image.shape[:2], 0.5))
+    return peers.Answer(np.full(image.shape[:2], 0.5))
 
 
 def table_rows(path):
@@ -141,21 +141,21 @@ def test_what_fails_is_in_the_remark(folder, monkeypatch):
 
 def test_unknown_detectors_have_no_scores(folder):
     photos = peers.read_photos(folder)
-    row = peers.score_method(peer_methods.our_detector("no such file"), photos)
+    row = peers.score_method(peers.our_detector("no such file"), photos)
     assert row.scores is None
     assert "failed on 2 of 2" in row.remark
 
 
 def test_packages_that_are_missing_or_slow(monkeypatch):
-    package = peer_methods.Package("no-such-peer", "no_such_peer", failing, True, "")
-    missing = peer_methods.load_package(package)
+    package = peers.Package("no-such-peer", "no_such_peer", failing, True, "")
+    missing = peers.load_package(package)
     assert missing.run is None
     assert missing.remark == "not installed: `pip install no-such-peer`"
-    slow = peer_methods.load_package(package, skip_slow=True)
+    slow = peers.load_package(package, skip_slow=True)
     assert slow.run is None
     assert "--skip-slow" in slow.remark
-    monkeypatch.setattr(peer_methods.metadata, "version", lambda name: "1.0")
-    broken = peer_methods.load_package(package)
+    monkeypatch.setattr(peers.metadata, "version", lambda name: "1.0")
+    broken = peers.load_package(package)
     assert broken.run is None
     assert broken.remark.startswith("cannot be imported: ModuleNotFoundError")
 
@@ -178,20 +178,20 @@ def test_peers_are_called_as_documented():
 
     grey = np.asarray(Image.fromarray(image).convert("L")) / 255
     module = SimpleNamespace(detectBlur=detect_blur)
-    answer = peer_methods.blur_detector(module, image)
+    answer = peers.blur_detector(module, image)
     np.testing.assert_allclose(answer.sharpness, grey)
     module = SimpleNamespace(fuse_rdf_sum=fuse_rdf_sum, kde_on_fused=kde_on_fused)
-    answer = peer_methods.focus_response(module, image)
+    answer = peers.focus_response(module, image)
     np.testing.assert_allclose(answer.sharpness, grey)
 
 
 def test_unit_and_eight_bit():
     values = np.array([[2.0, 4.0], [3.0, 2.0]], np.float32)
-    np.testing.assert_array_equal(peer_methods.unit(values), [[0, 1], [0.5, 0]])
-    np.testing.assert_array_equal(peer_methods.unit(np.full((2, 2), 7)), np.zeros((2, 2)))
+    np.testing.assert_array_equal(peers.unit(values), [[0, 1], [0.5, 0]])
+    np.testing.assert_array_equal(peers.unit(np.full((2, 2), 7)), np.zeros((2, 2)))
     image, _ = blurred_half(0)
     grey = np.asarray(Image.fromarray(image).convert("L"))
-    np.testing.assert_array_equal(peer_methods.eight_bit_grey(image), grey)
-    deep = peer_methods.eight_bit_grey(image[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(peers.eight_bit_grey(image), grey)
+    deep = peers.eight_bit_grey(image[..., 0].astype(np.uint16) * 257)
     assert deep.dtype == np.uint8
     assert (deep.min(), deep.max()) == (0, 255)

@@ -10,14 +10,15 @@ from benchmarks.accuracy.robustness_checks import (
     Measured,
     Settings,
     Target,
+    calibration_error,
     crisp_light,
     defocus_in_name,
     discs,
     focus_series,
+    photo_changes,
     sharper,
     whole_rows,
 )
-from benchmarks.accuracy.robustness_photos import calibration_error, photo_changes
 from napari_defocus.detection.api import Detection
 from napari_defocus.metric.default_recipe import load_picture
 from napari_defocus.simulate.optics import GAMMA
@@ -86,7 +87,7 @@ def test_results_repeat(data, tmp_path):
 
 
 def test_what_is_missing_is_listed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(robustness, "Settings", lambda: QUICK)
+    monkeypatch.setattr(robustness.checks, "Settings", lambda: QUICK)
     (tmp_path / "photos" / "images").mkdir(parents=True)
     folders = [str(tmp_path), "--out", str(tmp_path / "out")]
     robustness.main([*folders, "--detectors", "metric", "none.safetensors"])
