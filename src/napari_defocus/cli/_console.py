@@ -37,23 +37,10 @@ def run_each(
     failed: int = 0,
     noun: str = "",
 ) -> int:
-    """Work on every input, print the outputs, and go on where an input cannot be used.
+    """Work on every input, print the outputs, go on where one cannot be used; return the status.
 
-    Parameters
-    ----------
-    inputs : iterable of str or Path
-        What `work` takes.
-    work : callable
-        Returns the stem of an input's outputs, and an iterable that does the work and yields them.
-    failed : int
-        How many inputs could not be used before.
-    noun : str
-        What inputs are, for a last line that counts them, if any.
-
-    Returns
-    -------
-    int
-        The exit status.
+    `work` returns the stem of the outputs, and an iterable that does the work and yields them.
+    `failed` inputs could not be used before; with a `noun`, a last line counts those that could.
     """
     done: dict[str, Input] = {}
     for given in inputs:

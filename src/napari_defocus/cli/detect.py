@@ -49,20 +49,7 @@ MOST_PIXELS = 2**28
 class Request:
     """What is requested for every input alike.
 
-    Parameters
-    ----------
-    metric : LocalMetric
-        The metric.
-    config : DetectionConfig
-        How.
-    out : Path
-        Folder of the results.
-    names : tuple of str
-        What to write beside blur map and mask: ``confidence``, ``radius``, ``picture``.
-    axes : str or None
-        Of the inputs, where their files do not say.
-    overwrite, resume : bool
-        Whether earlier results may be replaced; whether finished ones are left alone.
+    `names` are what to write beside blur map and mask: ``confidence``, ``radius``, ``picture``.
     """
 
     metric: LocalMetric

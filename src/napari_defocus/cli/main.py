@@ -32,17 +32,9 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, that of the process by default; return the exit status.
 
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Those of the process where not given.
-
-    Returns
-    -------
-    int
-        0, or 2 where an input could not be used, or 130 where it was interrupted.
+    0, or 2 where an input could not be used, or 130 where it was interrupted.
     """
     try:
         try:

@@ -50,31 +50,10 @@ Work = Callable[[Path, OnEvent, ShouldStop], bool]
 
 
 def run_child(module: str, folder: Path, on_event: OnEvent, should_stop: ShouldStop) -> bool:
-    """Run ``python -m module folder`` as a child process, which calls `serve`, until it ends.
+    """Run ``python -m module folder``, which calls `serve`; return whether it wrote a result.
 
-    It ends at the latest half a second after `should_stop` returns True, or as soon as this raises,
-    and it leaves one core to its parent.
-
-    Parameters
-    ----------
-    module : str
-        Full name of the module.
-    folder : Path
-        Holds the inputs, and takes the result.
-    on_event : callable
-        Gets the events of the child.
-    should_stop : callable
-        Whether the child is to stop; what it has by then may be a result.
-
-    Returns
-    -------
-    bool
-        Whether the child wrote a result.
-
-    Raises
-    ------
-    DefocusError
-        Raised by the child; or it could not be started, or died.
+    `folder` holds the inputs, and takes the result. The child ends half a second after
+    `should_stop` returns True, or as soon as this raises, and leaves one core to its parent.
     """
     with (folder / ERRORS).open("wb") as errors:
         process = _start(module, folder, errors)
@@ -214,13 +193,7 @@ def _is_memory(text: str) -> bool:
 
 
 def serve(work: Work) -> NoReturn:
-    """Do the work of a child process in the folder of its command line, and end the process.
-
-    Parameters
-    ----------
-    work : callable
-        Called with the folder, `on_event` and `should_stop`; returns whether it wrote a result.
-    """
+    """Do the work of a child process in the folder of its command line, and end the process."""
     folder = Path(sys.argv[1])
     # Messages have a stream of their own: what libraries print goes to standard error.
     messages = os.fdopen(os.dup(1), "wb", buffering=0)

@@ -18,13 +18,7 @@ class DeviceWarning(UserWarning):
 
 
 def choose_device(name: str = "auto") -> "torch.device":
-    """Return the torch device of a name; ``auto`` prefers CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    DefocusError
-        Where the device is unknown or not there.
-    """
+    """Return the torch device of a name; ``auto`` prefers CUDA, then MPS, then the CPU."""
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
@@ -36,19 +30,9 @@ def choose_device(name: str = "auto") -> "torch.device":
 
 
 def inference_device(name: str, *, dense: bool) -> "torch.device | None":
-    """Return the device of the dense network, None for the CPU.
+    """Return the device of the dense network, None for the CPU, where the metric always runs.
 
-    Parameters
-    ----------
-    name : str
-        One of `DEVICES`. ``auto`` is CUDA where it is there, and else the CPU.
-    dense : bool
-        Whether the dense detector is used at all: the metric runs on the CPU.
-
-    Raises
-    ------
-    DefocusError
-        Where a device that is named is not there, or torch is missing.
+    ``auto`` is CUDA where it is there. DefocusError where a device that is named is not.
     """
     if name == "cpu" or (name == "auto" and not (dense and _has_driver())):
         return None

@@ -12,13 +12,7 @@ class NoDetailError(DefocusError):
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise where the setting `name` is no number from `low` to `high`, both included.
-
-    Raises
-    ------
-    DefocusError
-        Naming the setting and its range.
-    """
+    """Raise where the setting `name` is no number from `low` to `high`, both included."""
     if not low <= value <= high:  # NaN compares as False
         allowed = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
         raise DefocusError(f"{name} is {value}; give {allowed}")

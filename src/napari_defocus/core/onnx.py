@@ -20,19 +20,9 @@ _FLOAT, _INT64 = 1, 7
 
 
 def open_session(model: bytes, threads: int = 1, *, keep: bool = True) -> Any:
-    """Open a model on the CPU, for so many threads at a time.
+    """Open a model as an ONNX Runtime session, on the CPU, for so many threads at a time.
 
-    `keep` is whether it keeps its memory from one run to the next, which is quicker.
-
-    Returns
-    -------
-    onnxruntime.InferenceSession
-        May be run from several threads at once.
-
-    Raises
-    ------
-    ImportError
-        Where ONNX Runtime is missing.
+    It may be run from several threads at once; to `keep` its memory from run to run is quicker.
     """
     import onnxruntime
 

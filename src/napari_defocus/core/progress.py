@@ -44,13 +44,7 @@ def never_stop() -> bool:
 def track(
     stage: str, total: int, on_event: OnEvent = ignore_event, should_stop: ShouldStop = never_stop
 ) -> Iterator[int]:
-    """Count the steps of long work from 0, with an event after each.
-
-    Raises
-    ------
-    Stopped
-        Where `should_stop` answers yes before a step.
-    """
+    """Count the steps of long work from 0, with an event after each; raise Stopped where asked."""
     for step in range(total):
         if should_stop():
             raise Stopped

@@ -40,18 +40,9 @@ def in_threads(
     alone: bool = False,
     at_once: int | None = None,
 ) -> Iterator[tuple[Item, Result]]:
-    """Do `work` on parts, one for each core at a time, and yield results in the parts' order.
+    """Do `work` on parts, `at_once` or one for each core, and yield results in the parts' order.
 
-    Parameters
-    ----------
-    work : callable
-        Without effects on anything else.
-    parts : sequence
-        What to work on.
-    alone : bool
-        One after the other: `work` uses all cores by itself.
-    at_once : int, optional
-        How many parts are worked at once; by default as many as there are cores.
+    `alone` is one after the other, for work that uses all cores by itself.
     """
     if alone or len(parts) == 1:
         for part in parts:

@@ -10,15 +10,7 @@ Region = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of a plane.
-
-    Parameters
-    ----------
-    row, column : int
-        Its place in the grid of tiles.
-    region : tuple of slice
-        Its rows and columns.
-    """
+    """One tile of a plane: its place in the grid of tiles, and its rows and columns."""
 
     row: int
     column: int
@@ -26,10 +18,7 @@ class Tile:
 
 
 def plan_tiles(shape: Sequence[int], side: int) -> list[Tile]:
-    """Cut a plane of `shape` (rows, columns) into tiles of `side` pixels, row by row.
-
-    The last of a row and of a column are as small as what is left.
-    """
+    """Cut a plane into tiles of `side` pixels, row by row; the last may be smaller."""
     rows, columns = shape
     tops, lefts = range(0, rows, side), range(0, columns, side)
     return [
@@ -44,10 +33,7 @@ def whole(shape: Sequence[int]) -> Region:
 
 
 def widen(region: Region, margin: int, shape: Sequence[int], step: int = 1) -> Region:
-    """Add a margin of at least `margin` pixels, as far as the plane of `shape` goes.
-
-    Where it ends inside the plane, it does so at multiples of `step`.
-    """
+    """Add `margin` pixels or more, as far as a plane goes; inside it, up to multiples of `step`."""
     rows, columns = (
         slice(
             max(part.start - margin, 0) // step * step,

@@ -20,10 +20,9 @@ from napari_defocus.core.errors import DefocusError
 
 
 def partial_path(path: Path) -> Path:
-    """Return the name under which `path` is written until it is whole.
+    """Return the hidden name beside `path` under which it is written until it is whole.
 
-    It is the same in each process and each run, so that a run can be resumed, lies in the same
-    folder, and is hidden, so that it is not taken for an input.
+    The same in each run, so that a later one goes on with it.
     """
     return path.with_name(f".partial-{path.name}")
 
@@ -35,13 +34,7 @@ def check_new(path: Path, overwrite: bool) -> None:
 
 
 def finish(path: Path, overwrite: bool) -> None:
-    """Flush what was written under `partial_path(path)`, file or folder, and name it `path`.
-
-    Raises
-    ------
-    DefocusError
-        Where `path` exists and may not be replaced, or cannot be written.
-    """
+    """Flush what lies under `partial_path(path)`, file or folder, and name it `path`."""
     partial = partial_path(path)
     check_new(path, overwrite)
     try:
@@ -80,24 +73,9 @@ def _flush(partial: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that becomes `path` only when the block succeeds.
+    """Yield a free name beside `path`, for the block to write; `path` is there when it succeeds.
 
-    Parameters
-    ----------
-    path : Path
-        The file to be; its folder is made where missing.
-    overwrite : bool
-        Whether an existing `path` may be replaced.
-
-    Yields
-    ------
-    Path
-        A free name in the same folder and with the same suffix, for the block to write.
-
-    Raises
-    ------
-    DefocusError
-        Where `path` exists and may not be replaced, or cannot be written.
+    Its folder is made where missing; DefocusError where `path` cannot or may not be written.
     """
     if not path.name or "\0" in path.name:
         raise DefocusError(f"cannot write {str(path)!r}: it names no file")
@@ -117,23 +95,7 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any, *, overwrite: bool = True) -> None:
-    """Write a value as indented JSON in UTF-8.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be.
-    value : object
-        What JSON knows, and numpy numbers and arrays and paths in it. As JSON has no NaN and no
-        infinity, these become null.
-    overwrite : bool
-        Whether an existing `path` may be replaced.
-
-    Raises
-    ------
-    DefocusError
-        Where `path` cannot be written.
-    """
+    """Write a value as indented JSON: numpy and paths too; what is not finite becomes null."""
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     if not _is_unicode(text):  # names of files may be any bytes
         text = json.dumps(_plain(value), indent=2, allow_nan=False)

@@ -14,14 +14,7 @@ COLOUR_SIZES = (1, 2, 3, 4)
 
 
 def check_axes(axes: str, shape: tuple[int, ...]) -> str:
-    """Check that axes, in any order and case, fit a shape, and return them in upper case.
-
-    Raises
-    ------
-    DefocusError
-        Where the number of letters differs from that of the dimensions, a letter is none or comes
-        twice, Y or X is missing, or S is no colour (1 to 4 samples).
-    """
+    """Return axes of any order in upper case; DefocusError where they do not fit the shape."""
     letters = axes.upper()
     if len(letters) != len(shape):
         raise DefocusError(
@@ -50,13 +43,7 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
 
 
 def guess_axes(shape: tuple[int, ...]) -> str:
-    """Return ``YX``, or ``YXS`` where there are three dimensions and the last has 1 to 4.
-
-    Raises
-    ------
-    DefocusError
-        Where there are other dimensions: they must be named.
-    """
+    """Return ``YX`` or, with 1 to 4 last, ``YXS``; DefocusError where axes must be named."""
     if len(shape) == 2:
         return "YX"
     if len(shape) == 3 and shape[-1] in COLOUR_SIZES:
@@ -68,18 +55,12 @@ def guess_axes(shape: tuple[int, ...]) -> str:
 
 
 def planes_last(axes: str) -> tuple[str, tuple[int, ...]]:
-    """Return checked axes in the standard order, and what `numpy.transpose` needs to make it.
-
-    That is leading axes as they come, then rows and columns, then colours: "CZYX" of "XYCZ".
-    """
+    """Return axes in the standard order, "CZYX" of "XYCZ", and their places for `transpose`."""
     last = "YXS" if "S" in axes else "YX"
     standard = "".join(letter for letter in axes if letter not in last) + last
     return standard, tuple(axes.index(letter) for letter in standard)
 
 
 def plane_name(axes: str, index: tuple[int, ...]) -> str:
-    """Name a plane in messages, counted from 0 as napari's sliders do, such as ``T=0, Z=3``.
-
-    `index` is its place along each leading axis; without any the name is empty.
-    """
+    """Name the plane at `index` along leading axes, from 0: ``T=0, Z=3``, or nothing."""
     return ", ".join(f"{letter}={place}" for letter, place in zip(axes, index, strict=False))

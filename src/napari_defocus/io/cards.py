@@ -35,26 +35,7 @@ PLURAL = ("nets",)
 def save_container(
     path: Path, kind: str, tensors: Tensors, card: Mapping[str, Any], *, overwrite: bool = True
 ) -> None:
-    """Write tensors and their card to one file, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        ``"patch set"``, ``"nets"`` or ``"metric"``.
-    tensors : mapping of str to ndarray
-        The numbers.
-    card : mapping
-        What JSON can hold.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    DefocusError
-        Where the file cannot be written.
-    """
+    """Write tensors and their card, of what JSON can hold, to one file, whole or not at all."""
     from safetensors.numpy import save
 
     head = {"format": FORMAT, "version": VERSION, "kind": kind, **card}
@@ -65,24 +46,9 @@ def save_container(
 
 
 def load_container(path: Path, kind: str | None = None) -> tuple[dict[str, npt.NDArray[Any]], Card]:
-    """Read what `save_container` wrote.
+    """Read the tensors and the card that `save_container` wrote; `kind` is what it must be, if any.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str, optional
-        What it must be; None for any.
-
-    Returns
-    -------
-    tensors : dict of str to ndarray
-    card : dict
-
-    Raises
-    ------
-    DefocusError
-        Where the file is missing, damaged, not ours, of a newer version, or of another kind.
+    DefocusError where the file is missing, damaged, not ours, of a newer version, or another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -144,13 +110,7 @@ def _a(kind: str) -> str:
 
 
 def read_settings(kind: type[Settings], values: Any) -> Settings:
-    """Make a dataclass of numbers and texts from a card; what is not told keeps its default.
-
-    Raises
-    ------
-    TypeError
-        Where a value is of another type than its field, or there is no such field.
-    """
+    """Make a dataclass of a card's entries, others by default; TypeError where one is wrong."""
     if not isinstance(values, dict):
         raise TypeError(f"{reprlib.repr(values)} is no group of settings")
     types: dict[str, Any] = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
@@ -167,15 +127,7 @@ def read_settings(kind: type[Settings], values: Any) -> Settings:
 
 
 def as_floats(tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Give a tensor of numbers as float32, itself where it is.
-
-    Raises
-    ------
-    TypeError
-        Where it holds something else.
-    ValueError
-        Where a number is not finite, or too great.
-    """
+    """Return a tensor of finite numbers as float32; TypeError or ValueError where it is none."""
     if tensor.dtype.kind not in "fiu":
         raise TypeError(f"{tensor.dtype} values")
     with np.errstate(over="ignore"):

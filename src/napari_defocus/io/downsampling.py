@@ -9,10 +9,7 @@ Array = npt.NDArray[Any]
 
 
 def mean(pixels: Array) -> Array:
-    """Halve rows and columns by means of 2 x 2 pixels, of what there is of them at the edges.
-
-    Of (Y, X) or (Y, X, S); NaN counts as no pixel. The type is kept, integers are rounded.
-    """
+    """Halve rows and columns of (Y, X[, S]) by means; NaN is no pixel, integers are rounded."""
     four = _four(pixels)
     if pixels.dtype.kind != "f":
         return np.asarray(np.rint(four.mean(0, dtype=np.float64)), pixels.dtype)

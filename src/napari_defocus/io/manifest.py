@@ -26,13 +26,7 @@ MOST_BYTES = 2**30
 
 
 class RunRecord:
-    """The record of one folder; after the first use only what was appended since is read.
-
-    Parameters
-    ----------
-    folder : Path
-        Where results are written; the record is its file `NAME`.
-    """
+    """The record `NAME` of a folder; after the first use only what was appended since is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,25 +34,7 @@ class RunRecord:
         self._forget()
 
     def finished(self, stem: str, identity: Mapping[str, Any]) -> list[Path]:
-        """List the outputs of an image where they are there, whole, and of the same identity.
-
-        Parameters
-        ----------
-        stem : str
-            The image's, as in the outputs' names.
-        identity : mapping
-            Input, metric and settings.
-
-        Returns
-        -------
-        list of Path
-            Empty where anything changed, is missing or damaged.
-
-        Raises
-        ------
-        DefocusError
-            Where the record cannot be read.
-        """
+        """List an image's outputs where all are there, whole, and of the same identity."""
         self._read()
         made_of, outputs = self._entries.get(stem, ("", {}))
         if made_of != _digest(identity):
@@ -69,10 +45,7 @@ class RunRecord:
     def mine(self, path: Path) -> bool:
         """Check whether an output is as a recorded run wrote it.
 
-        Raises
-        ------
-        DefocusError
-            Where one was changed since: a mask corrected by hand must not be lost.
+        DefocusError where it was changed since: a mask corrected by hand must not be lost.
         """
         self._read()
         seen = self._written.get(path.name, set())
@@ -84,13 +57,7 @@ class RunRecord:
         return bool(seen)
 
     def add(self, stem: str, identity: Mapping[str, Any], outputs: Iterable[Path]) -> None:
-        """Record the outputs of an image; processes that write to one folder wait for each other.
-
-        Raises
-        ------
-        DefocusError
-            Where the record cannot be read or written.
-        """
+        """Record the outputs of an image; processes that write to one folder take turns."""
         entry = {
             "stem": stem,
             "identity": dict(identity),

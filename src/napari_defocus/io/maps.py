@@ -35,20 +35,9 @@ def map_names(wanted: tuple[str, ...], grid: Grid) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """The maps of one image.
+    """The maps of one image: ``OUT.blur.tif``, or ``OUT.blur.ome.zarr`` with the mask as labels.
 
-    Parameters
-    ----------
-    out : Path
-        Folder and stem: ``OUT.blur.tif``, or ``OUT.blur.ome.zarr`` with the mask as its labels.
-    names : tuple of str
-        See `map_names`.
-    image : Grid
-        Of the image; its colours do not matter.
-    format : str
-        ``zarr`` or ``tif``.
-    side : int
-        Rows and columns of the tiles in which maps are written.
+    `out` is folder and stem, `names` are those of `map_names`; maps are written in tiles of `side`.
     """
 
     out: Path
@@ -108,13 +97,7 @@ class MapFiles:
     def save(
         self, maps: Mapping[str, npt.NDArray[Any]], may_replace: Callable[[Path], bool]
     ) -> None:
-        """Write maps that are in memory, by name; lengths are given in pixels.
-
-        Raises
-        ------
-        DefocusError
-            Where one cannot be written, or exists and may not be replaced.
-        """
+        """Write maps that are in memory, by name, lengths in pixels."""
         if self.format == "tif":
             for name, path in zip(self.names, self.outputs(), strict=True):
                 data = self._values(maps, name)

@@ -21,20 +21,7 @@ Colours = dict[int, tuple[int, int, int, int]]
 
 
 def describe_image(grids: Sequence[Grid], name: str) -> dict[str, Any]:
-    """Describe a multiscale image.
-
-    Parameters
-    ----------
-    grids : sequence of Grid
-        Of the levels, see `level_grids`.
-    name : str
-        What viewers call it.
-
-    Returns
-    -------
-    dict
-        The attribute ``ome`` of the group. Axes without a scale have 1.
-    """
+    """Return the attribute ``ome`` of a group of such levels; axes without a scale have 1."""
     axes, units = ome_order(grids[0].axes), grids[0].units
     described = {
         "name": name,
@@ -79,13 +66,7 @@ def _describe_axis(letter: str, units: Mapping[str, str]) -> dict[str, str]:
 
 
 def ome_order(axes: str) -> str:
-    """Return the order in which OME-Zarr wants axes, which are in the standard one.
-
-    Raises
-    ------
-    DefocusError
-        Where it cannot hold them.
-    """
+    """Return the order in which OME-Zarr wants axes; DefocusError where it cannot hold them."""
     others = [letter for letter in axes if letter not in "TZYX"]
     if len(others) > 1:
         raise DefocusError(
@@ -96,13 +77,7 @@ def ome_order(axes: str) -> str:
 
 
 def level_grids(grid: Grid, levels: int | None) -> list[Grid]:
-    """Halve rows and columns, rounded up, for each level; by default until both are <= `TOP`.
-
-    Raises
-    ------
-    DefocusError
-        Where OME-Zarr cannot hold the axes.
-    """
+    """Halve rows and columns, rounded up, for each level; by default until both are <= `TOP`."""
     ome_order(grid.axes)
     grids = [grid]
     while len(grids) < levels if levels else max(grids[-1].plane_shape) > TOP:

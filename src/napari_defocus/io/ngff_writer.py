@@ -48,26 +48,11 @@ class Block:
 class Pyramid:
     """An image or labels with coarser levels, each half as large as the one before.
 
-    Parameters
-    ----------
-    path : Path
-        The folder to be. Labels of an image belong into ``IMAGE/labels/NAME``, where viewers look
-        for them; beside an unfinished image that is below its `partial_path`.
-    grid : Grid
-        Axes, sizes and calibration. OME-Zarr holds at most T, one of C, S or a letter of unknown
-        meaning, Z, Y and X. They are stored in this order; S becomes its channel axis.
-    dtype : dtype
-        Integer, float or bool.
-    chunk : (int, int)
-        Rows and columns of a chunk; each plane has its own chunks, colours share one. Tiles made
-        of whole chunks can be written at once.
-    name : str, optional
-        What viewers call it; by default the file name.
-    levels : int, optional
-        How many; by default as many as bring rows and columns down to `ngff_metadata.TOP`.
-    colours : dict, optional
-        Of labels, by number: red, green, blue and alpha, 0 to 255. Levels of labels are what is
-        most frequent, those of an image, without colours, are means.
+    Labels of an image belong into ``IMAGE/labels/NAME``; beside an unfinished image that is below
+    its `partial_path`. OME-Zarr holds at most T, one of C, S or a letter of unknown meaning, Z, Y
+    and X, in this order. Each plane has chunks of its own, colours share one; tiles of whole chunks
+    can be written at once. Levels of an image are means, those of labels (which have `colours`) are
+    what is most frequent.
     """
 
     path: Path
@@ -101,13 +86,7 @@ class Pyramid:
             raise DefocusError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def level(self, number: int) -> "Level":
-        """Open a level for reading and writing; 0 is the full resolution.
-
-        Raises
-        ------
-        DefocusError
-            Where the pyramid was not begun, or has no such level.
-        """
+        """Open a level for reading and writing; 0 is the full resolution."""
         if not self.begun:
             raise DefocusError(f"{self.path} was not begun; create it first")
         if number >= len(self.grids):
@@ -124,10 +103,7 @@ class Pyramid:
         return self._full.read(plane, rows, columns)
 
     def build_block(self, number: int, block: Block) -> None:
-        """Make a block of a level, from 1 on, from what lies below it in the level before.
-
-        Memory is that of four blocks of this size and a few copies of one.
-        """
+        """Make a block of a level, from 1 on, of four such blocks of the level before."""
         below = self.level(number - 1)
         rows, columns = (
             slice(2 * part.start, 2 * part.stop) for part in (block.rows, block.columns)
@@ -137,10 +113,7 @@ class Pyramid:
         self.level(number).write(block.plane, block.rows, block.columns, shrink(pixels))
 
     def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
-        """Build the coarser levels, check that no chunk is missing, and give the folder its name.
-
-        Labels below an image's ``labels`` folder are added to its list.
-        """
+        """Build the coarser levels, check that no chunk is missing, and name the folder."""
         for number in range(len(self.grids)):
             level = self.level(number)
             missing = [block for block in level.blocks() if not level.has(block)]
@@ -202,8 +175,7 @@ class Level:
     def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
         """Write a piece of the level; see `ImageWriter.write`.
 
-        Pieces made of whole chunks may be written at once by any number of threads, processes and
-        machines; others not, as a chunk is then read, changed and written back.
+        Only pieces of whole chunks may be written at once: others are read and written back.
         """
         if "S" in self.grid.axes:  # stored as channels, before rows
             data = np.moveaxis(data, -1, 0)

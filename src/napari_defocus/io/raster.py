@@ -31,17 +31,7 @@ _FLAT: dict[bytes, type[PillowFile]] = {
 
 
 class RasterSource(ArraySource):
-    """A picture that can only be read whole; its pixels stay in memory.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    axes : str, optional
-        A letter for each dimension.
-    as_stored : bool
-        Whether palettes are left alone, as labels need it.
-    """
+    """A picture that can only be read whole; its pixels stay in memory, as labels `as_stored`."""
 
     def __init__(self, path: Path, axes: str | None = None, as_stored: bool = False) -> None:
         self._path, self._as_stored = path, as_stored

@@ -87,16 +87,7 @@ def _is_regular(series: tifffile.TiffPageSeries) -> bool:
 class TiffSource(ImageSource):
     """The first series of a TIFF at full resolution.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    axes : str or None
-        A letter for each dimension as stored; those of size 1 may be left out.
-    tif : tifffile.TiffFile
-        The file, opened.
-    as_stored : bool
-        Whether palettes and MinIsWhite are left alone, as labels need it.
+    Axes of size 1 may be left out. With `as_stored`, for labels, palettes and MinIsWhite stay.
     """
 
     def __init__(
@@ -255,10 +246,7 @@ def _dtype_in_file(page: Page) -> np.dtype[Any]:
 
 
 def _places(page: Page) -> list[int]:
-    """Return where the dimensions of a page are in the order of its segments.
-
-    That is separate samples, depth, rows, columns, samples.
-    """
+    """Return where a page's dimensions are in its segments: planar samples, Z, Y, X, samples."""
     known = {"Z": 1, "Y": 2, "X": 3}
     axes = _key(page).axes
     return [known.get(letter, 0 if i == 0 else 4) for i, letter in enumerate(axes)]
@@ -276,10 +264,7 @@ def _segment(page: Page) -> tuple[int, int, int, int, int]:
 def mapped(
     path: Path, dtype: np.dtype[Any], start: int, shape: tuple[int, ...], selection: Selection
 ) -> Array:
-    """Copy out of a file whose pixels lie in one piece.
-
-    It is mapped for this copy only: what stays mapped counts as memory in use.
-    """
+    """Copy out of pixels in one piece; what stayed mapped would count as memory in use."""
     if start + math.prod(shape) * dtype.itemsize > path.stat().st_size:
         raise ValueError("pixels are missing, the file is cut short")
     return np.array(np.memmap(path, dtype, "r", start, shape)[selection])

@@ -86,10 +86,7 @@ def is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
 
 
 def channels_named(axes: str, shape: tuple[int, ...], photometric: int) -> str:
-    """Call samples S only where they are a colour.
-
-    Others are channels of a measurement, such as fluorescence saved as a planar TIFF.
-    """
+    """Call samples S only where they are a colour, C where they are channels of a measurement."""
     s = axes.rfind("S")
     is_grey = photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
     if s < 0 or shape[s] in ((2,) if is_grey else (3, 4)):
@@ -116,13 +113,7 @@ def true_colours(
 
 
 def calibration(tif: tifffile.TiffFile) -> dict[str, float]:
-    """Read where OME, ImageJ or the resolution tags give the scale of an axis for certain.
-
-    Returns
-    -------
-    dict
-        By axis letter: micrometres for X, Y and Z, seconds for T.
-    """
+    """Read the scales that OME, ImageJ or tags give for certain, in micrometres and seconds."""
     scale = {}
     for letter in "XYZT":
         # Foreign metadata of any form; the pixels are good without it.

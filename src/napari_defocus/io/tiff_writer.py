@@ -143,18 +143,8 @@ def _resolution(known: Mapping[str, float]) -> dict[str, Any]:
 class BigTiff:
     """An image written as BigTIFF, piece by piece, by several processes of one machine at once.
 
-    An OME-TIFF where OME knows axes and number type. Pixels lie in it in one piece, uncompressed,
-    so that each writer knows where its own go. Which of them are written the file does not tell;
-    whoever writes it keeps account.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be; until it is finished it is written under `partial_path`.
-    grid : Grid
-        Axes, sizes and calibration; scales of unknown unit are left out, as TIFF has none.
-    pixels : dtype
-        Integer or float; bool is stored as uint8.
+    An OME-TIFF where OME knows axes and number type. Pixels lie in one piece, uncompressed, so that
+    each writer knows where its own go; who writes keeps account of them. Bool is stored as uint8.
     """
 
     path: Path
@@ -225,10 +215,7 @@ class BigTiff:
         )
 
     def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
-        """Write a piece of a plane; see `ImageWriter.write`.
-
-        Network file systems may lose pixels where several machines write one file.
-        """
+        """Write a piece of a plane; network file systems may lose pixels of several machines."""
         height, width, *samples = self.grid.shape[len(self.grid.leading) :]
         data = np.ascontiguousarray(data, self.dtype)
         expected = (rows.stop - rows.start, columns.stop - columns.start, *samples)

@@ -18,10 +18,9 @@ def in_turn(work: Callable[[Any], Any], items: Sequence[Any], stage: str) -> Non
 
 
 class ImageWriter(Protocol):
-    """An image that is written region by region, and gets its name when all is there.
+    """An image that is written piece by piece, and gets its name when all is there.
 
-    Writers are small when pickled. Pieces that do not overlap may be written at once by several
-    threads and processes.
+    Small when pickled; pieces that do not overlap may be written at once by threads and processes.
     """
 
     def create(self) -> None:
@@ -32,31 +31,10 @@ class ImageWriter(Protocol):
         """Whether an unfinished one is there."""
 
     def write(self, plane: Plane, rows: slice, columns: slice, data: Array) -> None:
-        """Write a piece of a plane.
-
-        Parameters
-        ----------
-        plane : tuple of int
-            Place along each leading axis.
-        rows, columns : slice
-            Start and stop.
-        data : ndarray, (Y, X) or (Y, X, S)
-            The pixels.
-
-        Raises
-        ------
-        DefocusError
-            Where it cannot be written, as when the disk is full; what is written stays.
-        """
+        """Write a piece (Y, X[, S]) of a plane; what is written stays where that fails."""
 
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
         """Read a piece of a plane, (Y, X) or (Y, X, S); 0 where nothing is written yet."""
 
     def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
-        """Complete it and give it its name; what can be shared out goes through `run`.
-
-        Raises
-        ------
-        DefocusError
-            Where it is not begun or not whole, may not be replaced, or cannot be written.
-        """
+        """Complete it and give it its name; what can be shared out goes through `run`."""

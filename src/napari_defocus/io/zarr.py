@@ -88,23 +88,7 @@ def open_zarr(place: Path | str, axes: str | None, missing: str) -> ImageSource:
 
 
 class ZarrSource(ImageSource):
-    """One array of a Zarr store.
-
-    Parameters
-    ----------
-    place : Path or str
-        Folder or .zip file, or URL.
-    inside : str
-        The array's path in it.
-    array : zarr.Array
-        The array, opened.
-    axes : str
-        A letter for each of its dimensions.
-    missing : str
-        See `open_source`.
-    calibration : dict, optional
-        `scale`, `translate` and `units`.
-    """
+    """The array at the path `inside` of a Zarr store, a folder, .zip file or URL."""
 
     def __init__(
         self,
@@ -189,10 +173,9 @@ def _plane(selection: Selection) -> Plane:
 
 
 def _chunks(array: "zarr.Array[Any]", selection: Selection) -> Iterator[tuple[str, Selection]]:
-    """Yield the key of each stored chunk that a selection touches, and the chunk's region.
+    """Yield key and region of each stored chunk that a selection touches.
 
-    Where chunks lie in shards, a shard is what is stored; a chunk that a shard lacks was left out
-    on purpose.
+    Of shards, which are stored whole; a chunk that a shard lacks was left out on purpose.
     """
     sizes = array.shards or array.chunks
     touched = []

@@ -110,13 +110,7 @@ def trace_regions(
 
 
 def check_mask(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Check that an array is a mask of one plane.
-
-    Raises
-    ------
-    DefocusError
-        Where it is not.
-    """
+    """Return an array that is a mask of one plane; DefocusError where it is none."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise DefocusError(

@@ -26,24 +26,10 @@ def train_in_child(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> TrainedNets | None:
-    """Train nets in a child process.
+    """Train nets in a child process; see `train`.
 
     Stopped, it ends within half a second: with the nets that `train` would return if these come in
-    time, else with None. See `train` for all else.
-
-    Parameters
-    ----------
-    patch_set, config, resume, on_event, should_stop
-        As of `train`.
-
-    Returns
-    -------
-    TrainedNets or None
-
-    Raises
-    ------
-    DefocusError
-        As of `train`; and where the process cannot be started, or dies.
+    time, else with None.
     """
     with tempfile.TemporaryDirectory(prefix="napari-defocus-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

@@ -58,27 +58,11 @@ def calibrate(
     validation: PatchSet,
     base: PatchSet | None = None,
 ) -> LocalMetric:
-    """Fit the calibration of a metric, and record its held-out scores.
+    """Fit the calibration of a metric to patches of both classes; record held-out scores.
 
     Patches of one image overlap and look alike: together they count as `IMAGE_WEIGHT` patches, and
     those of the base as `BASE_WEIGHT`. So a few annotated images shift the calibration and do not
     throw it over.
-
-    Parameters
-    ----------
-    metric : LocalMetric
-        Whose calibration is replaced.
-    training : PatchSet
-        Patches to fit to, with both classes.
-    validation : PatchSet
-        Patches of other images, with both classes, to score on.
-    base : PatchSet, optional
-        Patches that a base was trained with.
-
-    Returns
-    -------
-    LocalMetric
-        Its record has ``held_out``: accuracy, AUC and number of patches.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score

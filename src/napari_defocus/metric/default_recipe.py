@@ -41,36 +41,17 @@ BASE_PATCHES = 500
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How the default metric is made.
-
-    Parameters
-    ----------
-    scenes : int
-        Number of rendered scenes.
-    size : int
-        Their side in pixels.
-    reduction : tuple of float
-        Pictures are reduced by a factor in this range, which makes them crisp.
-    radius : tuple of float
-        Range of the disc radius in pixels, uniform in its logarithm.
-    softness : tuple of float
-        Range of the camera's own Gaussian blur, pixels.
-    texture : float
-        Least contrast (grey values a pixel, at a scale of 2 pixels) of a labelled region.
-    seed : int
-        Of the scenes.
-    patches : PatchConfig
-        How patches are cut.
-    fit : FitConfig
-        How the metric is made of them.
-    """
+    """How the default metric is made."""
 
     scenes: int = 48
-    size: int = 288
-    reduction: tuple[float, float] = (1.5, 2.5)
-    radius: tuple[float, float] = (0.8, 10.0)
-    softness: tuple[float, float] = (0.0, 0.4)
-    texture: float = 0.02
+    size: int = 288  # their side in pixels
+    reduction: tuple[float, float] = (
+        1.5,
+        2.5,
+    )  # of pictures, which makes them crisp
+    radius: tuple[float, float] = (0.8, 10.0)  # of the disc, uniform in its logarithm
+    softness: tuple[float, float] = (0.0, 0.4)  # the camera's own Gaussian blur
+    texture: float = 0.02  # least contrast of a labelled region, see `textured_annotation`
     seed: int = 0
     patches: PatchConfig = field(default_factory=PatchConfig)
     fit: FitConfig = field(
@@ -91,15 +72,7 @@ def load_picture(name: str) -> npt.NDArray[np.uint8]:
 
 
 def render_scenes(config: RecipeConfig | None = None) -> Iterator[tuple[str, Scene]]:
-    """Render scenes of two layers of pictures, one of them out of focus.
-
-    Yields
-    ------
-    name : str
-        The two pictures.
-    scene : Scene
-        Grey.
-    """
+    """Yield grey scenes of two layers of pictures, one of them out of focus, and their names."""
     config = config or RecipeConfig()
     rng = np.random.default_rng(config.seed)
     pictures = {name: load_picture(name) for name in PICTURES}
@@ -150,19 +123,9 @@ def train_default(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[LocalMetric, TrainedNets] | None:
-    """Train the default metric and its nets on nothing but package pictures.
+    """Train the default metric, and nets that others go on from, on nothing but package pictures.
 
-    Parameters
-    ----------
-    config : RecipeConfig, optional
-        The recipe.
-    on_event, should_stop : callable
-        See `train`; also called with each scene.
-
-    Returns
-    -------
-    metric, nets : LocalMetric and TrainedNets, or None
-        None where it was stopped before there was a net. The nets are a base to train others from.
+    None where it was stopped before there was a net.
     """
     config = config or RecipeConfig()
     annotated: list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]] = []

@@ -21,27 +21,13 @@ TIE = 1e-6
 
 @dataclass(frozen=True)
 class KernelPCA:
-    """Principal components of convolution kernels.
-
-    Parameters
-    ----------
-    components : ndarray of float32, (components, size, size)
-        As filters on pixels, in order of explained variance; size^2, or what few kernels give.
-    explained_variance_ratio : ndarray of float32, (components,)
-        Shares, summing to 1.
-    """
+    """Principal components of kernels, (N, size, size) on pixels, and their shares of variance."""
 
     components: Float
     explained_variance_ratio: Float
 
     def filters(self, count: int) -> Float:
-        """Return K1 ... K`count`, their squares summing to 1 over all.
-
-        Raises
-        ------
-        DefocusError
-            Where there are not so many.
-        """
+        """Return K1 ... K`count`, their squares summing to 1 over all."""
         most = len(self.components)
         if not 1 <= count <= most:
             raise DefocusError(f"{count} components are asked for; give 1 to {most}")
@@ -50,22 +36,11 @@ class KernelPCA:
 
 
 def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
-    """Principal components of kernels in whitened space, carried to pixels.
+    """Principal components of kernels (N, size, size) in whitened space, carried to pixels.
 
     A kernel and its negative are the same to CReLU, so the components are taken about 0. Each
     kernel stands in the matrix with its turned and mirrored copies: training turns patches, so any
     of them might as well have been learnt, and the metric should prefer no direction.
-
-    Parameters
-    ----------
-    kernels : ndarray of float32, (N, size, size)
-        In whitened space.
-    whitening : ndarray of float32, (size^2, size^2)
-        See `whitening`.
-
-    Returns
-    -------
-    KernelPCA
     """
     turned = [np.rot90(kernels, turn, (1, 2)) for turn in range(4)]
     every = np.concatenate(turned + [k[:, ::-1] for k in turned])
@@ -79,25 +54,13 @@ def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
 
 
 def fixed_directions(vectors: Double, values: Double) -> Double:
-    """Turn and sign eigenvectors in a fixed way, whatever linear algebra found them.
+    """Turn and sign eigenvectors in columns in a fixed way, whatever linear algebra found them.
 
     Eigenvectors of equal values are defined up to a rotation. Kernels with their turned copies make
     pairs of them: one filter and the same turned by 90 degrees. Such a pair is rotated so that the
     first is symmetric about the diagonal and the second antisymmetric, which is where LAPACK puts
     them on most machines. Larger groups take a coincidence; there, filters of the same symmetry are
-    ordered by where their weight lies.
-
-    Parameters
-    ----------
-    vectors : ndarray of float64, (size^2, N)
-        Eigenvectors in columns.
-    values : ndarray of float64, (N,)
-        Their values, falling.
-
-    Returns
-    -------
-    ndarray of float64, (size^2, N)
-        Of the largest values of each, the leftmost is positive.
+    ordered by where their weight lies. Of the largest values of each, the leftmost is positive.
     """
     pixels, count = vectors.shape
     size = round(pixels**0.5)

@@ -36,46 +36,20 @@ CALIBRATION_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
 
 @dataclass(frozen=True)
 class Pooling:
-    """How filter responses become the score of a pixel.
+    """How filter responses become the score of a pixel; lengths are in pixels."""
 
-    Parameters
-    ----------
-    power : float
-        Responses are pooled after raising them to this power: edges weigh less.
-    sigma : float
-        Standard deviation, in pixels, of the Gaussian that pools.
-    guide_radius : int
-        Radius, in pixels, of the guided filter that makes the map follow outlines.
-    guide_epsilon : float
-        Its regularisation, in squared grey values.
-    noise_factor : float
-        How many times the variance of the noise is taken off squared responses.
-    contrast_sigma : float
-        Standard deviation, in pixels, of the gradient that measures local contrast.
-    contrast_exponent : float
-        0 takes responses as they are, 1 divides them by the local contrast.
-    """
-
-    power: float = 0.5
-    sigma: float = 6.0
-    guide_radius: int = 20
-    guide_epsilon: float = 1e-3
-    noise_factor: float = 2.0
-    contrast_sigma: float = 1.5
-    contrast_exponent: float = 0.4
+    power: float = 0.5  # of responses before the Gaussian: edges weigh less
+    sigma: float = 6.0  # of the Gaussian that pools
+    guide_radius: int = 20  # of the guided filter that makes the map follow outlines
+    guide_epsilon: float = 1e-3  # its regularisation, in squared grey values
+    noise_factor: float = 2.0  # times the noise's variance that is taken off squared responses
+    contrast_sigma: float = 1.5  # of the gradient that measures local contrast
+    contrast_exponent: float = 0.4  # 0 takes responses as they are, 1 divides by the contrast
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From scores to the log odds of being sharp, fitted to annotated patches.
-
-    Parameters
-    ----------
-    threshold : float
-        The score at which sharp and blurred are equally likely.
-    slope : float
-        Change of the log odds by a unit of score.
-    """
+    """From scores to log odds: even at the `threshold`, and their change by a unit of score."""
 
     threshold: float
     slope: float
@@ -132,13 +106,7 @@ def principal_components(metric: LocalMetric) -> KernelPCA:
 
 
 def choose_components(metric: LocalMetric, count: int) -> LocalMetric:
-    """Return the metric of another number of components; its calibration must be fitted anew.
-
-    Raises
-    ------
-    DefocusError
-        Where there are not so many components.
-    """
+    """Return the metric of another number of components; its calibration must be fitted anew."""
     return replace(metric, filters=principal_components(metric).filters(count))
 
 

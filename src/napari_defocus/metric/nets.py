@@ -73,16 +73,9 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """One net: its best weights, and its last ones with the optimiser's state to go on from.
+    """One net: its best weights, and its last ones with Adam's state to go on from.
 
-    Parameters
-    ----------
-    best, last, optimiser : mapping of str to ndarray
-        Weights after the best and the last epoch, and Adam's state.
-    history : tuple of mapping
-        ``train_loss``, ``loss`` and ``accuracy`` (held out) of each epoch.
-    done : bool
-        Whether training ended by itself.
+    `history` has ``train_loss``, ``loss`` and ``accuracy`` (held out) of each epoch.
     """
 
     best: Weights
@@ -99,20 +92,9 @@ class TrainedNet:
 
 @dataclass(frozen=True)
 class TrainedNets:
-    """The outcome of training.
+    """The outcome of training: nets, one or more, and the whitening matrix in front of each.
 
-    Parameters
-    ----------
-    nets : tuple of TrainedNet
-        At least one.
-    whitening : ndarray of float32, (size^2, size^2)
-        The matrix in front of the first layer, see `whitening`.
-    config : TrainingConfig
-        How they were trained.
-    training, validation : PatchSet
-        Some of the patches on either side of the split, to calibrate metrics with.
-    base : PatchSet or None
-        Some of the patches that the base was trained with; None where there was no base.
+    Some of the patches of either side, and of the base, are kept to calibrate metrics with.
     """
 
     nets: tuple[TrainedNet, ...]
@@ -139,13 +121,7 @@ class TrainedNets:
 
 
 def load_base(config: TrainingConfig) -> TrainedNets | None:
-    """Read the nets that a training goes on from.
-
-    Raises
-    ------
-    DefocusError
-        Where they cannot be read, or have another shape than the nets to be.
-    """
+    """Read the nets that a training goes on from; DefocusError where they have another shape."""
     if config.base == NO_BASE:
         return None
     base = load_nets(PACKAGED.get(config.base, Path(config.base)))
@@ -167,13 +143,7 @@ def as_base(nets: TrainedNets, most: int) -> TrainedNets:
 
 
 def save_nets(nets: TrainedNets, path: Path, *, overwrite: bool = True) -> None:
-    """Write nets to one ``.safetensors`` file.
-
-    Raises
-    ------
-    DefocusError
-        Where the file cannot be written.
-    """
+    """Write nets to one ``.safetensors`` file."""
     tensors: dict[str, npt.NDArray[Any]] = {"whitening": nets.whitening}
     sets = {}
     for side in SIDES:
@@ -198,13 +168,7 @@ def save_nets(nets: TrainedNets, path: Path, *, overwrite: bool = True) -> None:
 
 
 def load_nets(path: Path) -> TrainedNets:
-    """Read nets.
-
-    Raises
-    ------
-    DefocusError
-        Where the file holds no nets or is not whole.
-    """
+    """Read nets; DefocusError where the file holds none, or is not whole."""
     tensors, card = load_container(path, KIND)
     parts: dict[str, dict[str, npt.NDArray[Any]]] = {}
     for name, array in tensors.items():

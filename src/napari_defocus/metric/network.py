@@ -34,15 +34,7 @@ class CReLU(nn.Module):
 
 
 class WhitenedConv2d(nn.Module):
-    """A convolution whose kernels live in whitened space: ``W k`` is what meets the pixels.
-
-    Parameters
-    ----------
-    kernels : int
-        Their number.
-    whitening : Tensor, (size^2, size^2)
-        The fixed matrix W.
-    """
+    """A convolution whose kernels live in whitened space: ``W k`` is what meets the pixels."""
 
     whitening: Tensor
 
@@ -60,17 +52,7 @@ class WhitenedConv2d(nn.Module):
 
 
 class PatchNet(nn.Module):
-    """Classify patches as blurred or sharp.
-
-    Parameters
-    ----------
-    kernels : int
-        Kernels of the first layer, the ones that become the metric.
-    whitening : Tensor, (size^2, size^2)
-        Of the training windows.
-    patch : int
-        Side of a patch.
-    """
+    """Classify patches of a side; the kernels of the first layer become the metric."""
 
     def __init__(self, kernels: int, whitening: Tensor, patch: int) -> None:
         super().__init__()
@@ -99,21 +81,7 @@ class PatchNet(nn.Module):
 
 
 class NetTraining:
-    """Training of several nets on the same patches.
-
-    Parameters
-    ----------
-    training, validation : PatchSet
-        To learn from, and to choose the best epoch by.
-    whitening : ndarray of float32, (size^2, size^2)
-        See `WhitenedConv2d`.
-    starts : sequence of mapping
-        Weights that nets start from, in turn; none for a random start.
-    config : TrainingConfig
-        How.
-    on_event, should_stop : callable
-        See `train`.
-    """
+    """Training of several nets on the same patches, in turn from `starts`, if any; see `train`."""
 
     def __init__(
         self,
@@ -141,13 +109,7 @@ class NetTraining:
         return patches.to(self.device), labels.to(self.device)
 
     def train_net(self, index: int, earlier: TrainedNet | None) -> TrainedNet | None:
-        """Train net `index`, from its start or from where `earlier` stopped.
-
-        Raises
-        ------
-        DefocusError
-            Where it diverges.
-        """
+        """Train net `index`, from its start or from where `earlier` stopped."""
         net, optimiser = self._start(index)
         history: list[Mapping[str, float]] = []
         best: Weights = {}

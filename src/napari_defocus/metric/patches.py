@@ -180,13 +180,7 @@ def _windows(plane: npt.NDArray[Any], corner: npt.NDArray[np.int64], size: int) 
 
 
 def merge_patch_sets(parts: Sequence[PatchSet]) -> PatchSet:
-    """Join patch sets that were cut alike.
-
-    Raises
-    ------
-    DefocusError
-        Where the sets were cut with different settings.
-    """
+    """Join patch sets that were cut alike."""
     config = parts[0].config
     for part in parts:
         if part.config != config:
@@ -207,13 +201,7 @@ def merge_patch_sets(parts: Sequence[PatchSet]) -> PatchSet:
 
 
 def require_both_classes(patch_set: PatchSet, least: int = 8) -> None:
-    """Raise, with what to paint, where a class has fewer than `least` patches.
-
-    Raises
-    ------
-    DefocusError
-        Naming the class that lacks patches, and its label.
-    """
+    """Raise DefocusError, with what to paint, where a class has fewer than `least` patches."""
     for label, name in CLASS_NAMES.items():
         count = patch_set.counts()[name]
         if count < least:
@@ -231,19 +219,6 @@ def split_patch_set(
     Whole images are held out as long as both sides keep both classes; else, and where there is one
     image alone, an end of each class's region is held out, and training patches that overlap it
     are dropped.
-
-    Parameters
-    ----------
-    patch_set : PatchSet
-        With both classes.
-    share : float
-        Share of each class to hold out, in (0, 1).
-    seed : int
-        Which images are held out.
-
-    Returns
-    -------
-    training, validation : PatchSet
     """
     held_out = _held_out_images(patch_set, share, seed)
     if held_out is None:
@@ -292,13 +267,7 @@ def _held_out_regions(
 
 
 def save_patch_set(patch_set: PatchSet, path: Path, *, overwrite: bool = True) -> None:
-    """Write a patch set to one ``.safetensors`` file.
-
-    Raises
-    ------
-    DefocusError
-        Where the file cannot be written.
-    """
+    """Write a patch set to one ``.safetensors`` file."""
     tensors, card = pack_patch_set(patch_set)
     save_container(path, KIND, tensors, card, overwrite=overwrite)
 
@@ -314,13 +283,7 @@ def pack_patch_set(patch_set: PatchSet) -> tuple[dict[str, npt.NDArray[Any]], di
 
 
 def load_patch_set(path: Path) -> PatchSet:
-    """Read a patch set.
-
-    Raises
-    ------
-    DefocusError
-        Where the file is no patch set, or its parts do not fit each other.
-    """
+    """Read a patch set; DefocusError where the file is none, or its parts do not fit each other."""
     return unpack_patch_set(path, *load_container(path, KIND))
 
 

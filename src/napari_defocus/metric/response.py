@@ -45,24 +45,9 @@ HALVING_COST = 1.0
 
 
 def filter_response(plane: Plane, metric: LocalMetric) -> Float:
-    """Compute the root of the filters' summed squared responses, less that of the noise.
+    """Return the root of the filters' summed squared responses (Y, X), less that of the noise.
 
-    Parameters
-    ----------
-    plane : Plane
-        The image.
-    metric : LocalMetric
-        Its filters' squares sum to 1, so noise of variance v responds with v.
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-        0 or more.
-
-    Raises
-    ------
-    DefocusError
-        Where the image is smaller than a filter.
+    The filters' squares sum to 1, so noise of variance v responds with v.
     """
     if min(plane.grey.shape) < metric.size:
         raise DefocusError(
@@ -123,39 +108,12 @@ def predict_log_odds(
     should_stop: ShouldStop = never_stop,
     region: Region | None = None,
 ) -> tuple[Float, Bool]:
-    """Compute the log odds of being sharp at each pixel, and where they can be trusted.
+    """Return the log odds of being sharp at each pixel (Y, X), and where they can be trusted.
 
     The finest scale counts at which the surroundings of a pixel, were they sharp, would respond to
-    the filters above the noise; where noise hides that, the image is halved, which halves the
-    noise, and filtered again.
-
-    Parameters
-    ----------
-    plane : Plane
-        The image or, around `region`, at least `halo` pixels of it; its first pixel's row and
-        column in the image are multiples of `alignment`.
-    metric : LocalMetric
-        Filters, pooling and calibration.
-    coarser : int
-        How many times the image may be halved.
-    should_stop : callable
-        Called between the steps.
-    region : tuple of slice, optional
-        Rows and columns to predict; all by default.
-
-    Returns
-    -------
-    log_odds : ndarray of float32, (Y, X)
-        By the metric's calibration, for the region.
-    valid : ndarray of bool, (Y, X)
-        False where no scale shows enough contrast above the noise.
-
-    Raises
-    ------
-    DefocusError
-        Where the image is smaller than a filter.
-    Stopped
-        Where `should_stop` returned True.
+    the filters above the noise; where noise hides that, the image is halved, at most `coarser`
+    times, which halves the noise, and filtered again. A `region` needs `halo` pixels around it, and
+    a plane that begins at multiples of `alignment` in its image.
     """
     region = region or whole(plane.grey.shape)
     log_odds, trust = _at_one_scale(plane, metric, region, should_stop)

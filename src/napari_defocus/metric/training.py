@@ -127,24 +127,12 @@ def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
 
 
 def check_split(config: TrainingConfig) -> None:
-    """Raise where patches cannot be held out by the share or the seed of `config`.
-
-    Raises
-    ------
-    DefocusError
-        Naming the setting.
-    """
+    """Raise where patches cannot be held out by the share or the seed of `config`."""
     check_range("validation", config.validation, 0, 1)
     check_range("seed", config.seed, 0)
 
 
 def check_kernel_size(size: int) -> None:
-    """Raise where kernels of side `size` have no middle, or none but one pixel.
-
-    Raises
-    ------
-    DefocusError
-        Where `size` is even or below 3.
-    """
+    """Raise where kernels of side `size` have no middle, or none but one pixel."""
     if size % 2 == 0 or size < 3:
         raise DefocusError(f"the kernel size is {size}; give an odd one of 3 or more")

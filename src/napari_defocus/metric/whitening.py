@@ -18,20 +18,9 @@ MOST_WINDOWS = 300_000
 
 
 def window_covariance(patches: npt.NDArray[np.float32], size: int, seed: int = 0) -> Float:
-    """Compute the covariance of all `size` x `size` windows of patches, each less its own mean.
+    """Return the covariance of all windows of a size in patches (N, s, s), each less its own mean.
 
-    Parameters
-    ----------
-    patches : ndarray of float32, (N, s, s)
-        With s >= `size`.
-    size : int
-        Side of the window.
-    seed : int
-        Which windows are drawn where there are more than `MOST_WINDOWS`.
-
-    Returns
-    -------
-    ndarray of float64, (size^2, size^2)
+    Of more than `MOST_WINDOWS`, so many are drawn at random.
     """
     windows = np.lib.stride_tricks.sliding_window_view(patches, (size, size), axis=(1, 2))
     count, rows, columns = windows.shape[:3]

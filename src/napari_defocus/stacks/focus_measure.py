@@ -40,10 +40,9 @@ STRIP = 512
 
 @dataclass(frozen=True)
 class StackScale:
-    """The grey range and the noise that all planes of a stack are measured with.
+    """The grey limits that become 0 and 1 in all planes, and (a, b) of the noise, once stretched.
 
-    `limits` are the grey values that become 0 and 1; with (a, b) of `noise`, the variance of the
-    noise is a + b * grey, once stretched.
+    Its variance is a + b * grey.
     """
 
     limits: tuple[float, float]
@@ -68,13 +67,7 @@ def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
 
 
 def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldStop) -> StackScale:
-    """Read every plane once: check that all are alike, and return what they are measured with.
-
-    Raises
-    ------
-    DefocusError
-        Naming the plane that cannot be used.
-    """
+    """Read every plane once: check that all are alike, and return what they are measured with."""
     statistics = []
     first: npt.NDArray[Any] | None = None
     for z in track("reading planes", len(planes), on_event, should_stop):
@@ -90,11 +83,7 @@ def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldSto
 
 @dataclass(frozen=True)
 class Detail:
-    """Detail of a plane, averaged in blocks: (Y / step, X / step) each, float32.
-
-    `energy` is the focus measure less that of the noise, 0 or more, `noise` the noise's, and `grey`
-    the stretched grey values.
-    """
+    """Detail of a plane and of its noise, and grey values, in blocks: (Y / step, X / step)."""
 
     energy: Float
     noise: Float

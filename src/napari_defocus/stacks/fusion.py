@@ -32,15 +32,7 @@ def fuse(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> npt.NDArray[Any]:
-    """Compute the all-in-focus image: each pixel from the planes at its depth.
-
-    Returns an image in the number type of the planes, (Y, X) or (Y, X, S), with holes filled.
-
-    Raises
-    ------
-    DefocusError
-        Where a plane is not of the size of the depth map.
-    """
+    """Compute the all-in-focus image, (Y, X[, S]) in the type of the planes, with holes filled."""
     levels = levels_of(depth_map.shape, LEVELS)
     sums: list[list[Float]] = []
     fused_as: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))

@@ -21,15 +21,7 @@ IDENTITY = "run.json"
 
 @dataclass(frozen=True)
 class TileKey:
-    """A tile of one plane.
-
-    Parameters
-    ----------
-    plane : tuple of int
-        Place along each leading axis.
-    tile : Tile
-        The tile.
-    """
+    """A tile of one plane, by its place along each leading axis."""
 
     plane: tuple[int, ...]
     tile: Tile
@@ -40,13 +32,7 @@ Key = TileKey | tuple[int, ...]
 
 @dataclass(frozen=True)
 class TileStore:
-    """A folder of arrays by round and tile; what is there is whole.
-
-    Parameters
-    ----------
-    folder : Path
-        Seen by all who work on the tiles.
-    """
+    """A folder, seen by all who work, of arrays by round and tile; what is there is whole."""
 
     folder: Path
 
@@ -59,13 +45,7 @@ class TileStore:
         return bool(left == json.loads(json.dumps(identity)))
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Clear away what another run left, and write the identity of this one.
-
-        Parameters
-        ----------
-        identity : mapping
-            All that the arrays depend on.
-        """
+        """Clear away what another run left, and write all that the arrays of this one depend on."""
         self.remove()
         write_json(self.folder / IDENTITY, identity)
 
@@ -78,13 +58,7 @@ class TileStore:
         return self._file(name, key).exists()
 
     def put(self, name: str, key: Key, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write arrays.
-
-        Raises
-        ------
-        DefocusError
-            Where they cannot be written.
-        """
+        """Write arrays."""
         file = self._file(name, key)
         try:
             with whole_file(file) as temporary:
@@ -93,13 +67,7 @@ class TileStore:
             raise DefocusError(f"cannot write {file}: {error}") from error
 
     def get(self, name: str, key: Key, *wanted: str) -> list[npt.NDArray[Any]]:
-        """Read arrays, in the order of `wanted`.
-
-        Raises
-        ------
-        DefocusError
-            Where they are not there or damaged.
-        """
+        """Read arrays, in the order of `wanted`; DefocusError where one is missing or damaged."""
         return [self._read(self._file(name, key), what) for what in wanted]
 
     def part(self, name: str, key: Key, what: str, region: Region) -> npt.NDArray[Any]:

@@ -67,20 +67,8 @@ class MapFile(Protocol):
 class TiledJob:
     """All that a task needs; small when pickled.
 
-    Parameters
-    ----------
-    source : ImageSource
-        The image.
-    maps : mapping of str to MapFile
-        Where results are written, by the names of `MAPS`; ``blur`` and ``mask`` are needed.
-    metric : LocalMetric
-        The metric.
-    config : DetectionConfig
-        How.
-    side : int
-        Of a tile, in pixels; a multiple of `tile_step`.
-    store : TileStore
-        Where rounds leave what the next ones need.
+    `maps` are where results are written, by the names of `MAPS`; the `side` of a tile is a multiple
+    of `tile_step`.
     """
 
     source: ImageSource
@@ -134,30 +122,9 @@ def detect_in_tiles(
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, int]:
-    """Detect defocus tile by tile; tiles that a run before this one finished are not redone.
+    """Detect tile by tile, but for what an earlier run finished; count the tiles of each round.
 
-    Parameters
-    ----------
-    job : TiledJob
-        What to do.
-    tasks : Tasks
-        Who does it.
-    on_event : callable
-        Called after each tile of each round.
-    should_stop : callable
-        Called after each tile.
-
-    Returns
-    -------
-    dict
-        How many tiles were worked in each round.
-
-    Raises
-    ------
-    DefocusError
-        Where a plane or tile cannot be predicted, naming it; those finished stay.
-    Stopped
-        Where `should_stop` returns true; tiles finished stay.
+    `on_event` and `should_stop` are called after each tile; DefocusError names the plane at fault.
     """
     check_config(job.config)
     if job.config.mask.smallest > MOST_SMALLEST:
