@@ -19,7 +19,7 @@ from napari_defocus.widgets.annotate.widget import AnnotateWidget
 from napari_defocus.widgets.detect.widget import DetectWidget
 from napari_defocus.widgets.stacks import jobs as stack_jobs
 from napari_defocus.widgets.stacks.layers import (
-    OnePlane,
+    Series,
     guess_axis,
     is_time,
     labels_at,
@@ -323,13 +323,14 @@ def test_every_stack(viewer, open_widget, click, settle, qtbot, monkeypatch, lar
     assert at == (expected[1].scores.best, 1)
 
 
-def test_temporary_files_go_with_the_array():
+def test_temporary_files_go_with_the_array(monkeypatch):
     made = stack_jobs.blank((2, 5, 7), np.dtype(np.uint8), 1)
     assert isinstance(made, np.ndarray)
-    made = stack_jobs.OnDisk((2, 5, 7), np.dtype(np.uint8), 1)
-    made.zarr[1] = 3
-    shown = made.lazy
-    folder = Path(made.zarr.store.root)
+    monkeypatch.setattr(stack_jobs, "IN_MEMORY", 0)
+    made = stack_jobs.blank((2, 5, 7), np.dtype(np.uint8), 1)
+    made[1] = 3
+    shown = stack_jobs.to_show(made)
+    folder = Path(made.store.root)
     del made
     gc.collect()
     assert np.asarray(shown).sum() == 3 * 35
@@ -661,8 +662,22 @@ def test_objects_of_a_stack(shape):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_one_stack_of_many_is_looked_at_without_reading():
-    data = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)
-    look = OnePlane(data, 1, (1, 2))
+@pytest.mark.parametrize("lazy", [False, True])
+def test_one_stack_of_many_is_looked_at_without_reading(lazy):
+    data, read = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6), []
+
+    class Stored:
+        """As Zarr and h5py are: what is sliced is read."""
+
+        shape, dtype, ndim = data.shape, data.dtype, data.ndim
+
+        def __getitem__(self, index):
+            read.append(data[index].size)
+            return data[index]
+
+    series = Series("stored", Stored() if lazy else data, 1, (2, 3, 4), ("t", "z", "c"))
+    look = series.array((1, 2))
     assert look.shape == (3, 5, 6)
-    np.testing.assert_array_equal(look[2, slice(None), slice(1, 3)], data[1, 2, 2, :, 1:3])
+    assert not any(read)
+    np.testing.assert_array_equal(look[2, :, 1:3], data[1, 2, 2, :, 1:3])
+    assert max(read, default=0) <= 5 * 6

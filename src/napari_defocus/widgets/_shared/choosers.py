@@ -7,9 +7,41 @@ from typing import Any
 from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QComboBox
+from superqt.utils import signals_blocked
 
 from napari_defocus.widgets._shared.layers import owned
 from napari_defocus.widgets._shared.ui import tipped
+
+
+class LayerChooser(ComboBox):
+    """A combo box in step with the layer list; the viewer's events hold its methods weakly."""
+
+    def listen(self, viewer: ViewerModel) -> None:
+        """Follow the layers of a viewer, and their names."""
+        self._layers = viewer.layers
+        events = viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self.reset_choices)
+        events.inserted.connect(self.watch_name)
+        for layer in viewer.layers:
+            layer.events.name.connect(self.reset_choices)
+
+    def reset_choices(self, *_: Any) -> None:
+        """List the layers anew."""
+        # The viewer outlives the box, and Qt may have deleted it before Python has.
+        with suppress(RuntimeError):
+            super().reset_choices()
+
+    def watch_name(self, event: Any) -> None:
+        """Show a name that changes at once, too."""
+        event.value.events.name.connect(self.reset_choices)
+
+    def follow(self, _: Any = None) -> None:
+        """Choose the layer that is selected."""
+        with suppress(RuntimeError):
+            active = self._layers.selection.active
+            if active is not None and active in self.choices:
+                self.value = active
 
 
 def layer_chooser(
@@ -19,24 +51,8 @@ def layer_chooser(
     nullable: bool = False,
     results: bool = False,
     keep: Callable[[Any], bool] | None = None,
-) -> ComboBox:
-    """Make a combo box of the layers of some kinds.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers.
-    kinds : types of layers
-        Which of them.
-    tip : str
-        Its tooltip.
-    nullable : bool
-        Whether none may be chosen.
-    results : bool
-        Whether layers that this plugin made are listed too.
-    keep : callable, optional
-        Whether a layer of these is listed.
-    """
+) -> LayerChooser:
+    """Make a combo box of layers of some kinds that `keep` keeps, this plugin's `results` too."""
 
     def choices(_: Any) -> list[Any]:
         return [
@@ -47,50 +63,16 @@ def layer_chooser(
             and (keep is None or keep(layer))
         ]
 
-    chooser = ComboBox(choices=choices, nullable=nullable)
-    chooser.in_step = _InStep(viewer, chooser)
+    chooser = LayerChooser(choices=choices, nullable=nullable)
+    chooser.listen(viewer)
     tipped(chooser.native, tip)
     return chooser
 
 
-class _InStep:
-    """Keeps a combo box in step with the layer list.
-
-    The viewer outlives the box; its events hold their listeners' methods weakly.
-    """
-
-    def __init__(self, viewer: ViewerModel, chooser: ComboBox) -> None:
-        self._chooser = chooser
-        self._selection = viewer.layers.selection
-        events = viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self.refresh)
-        events.inserted.connect(self.watch_name)
-        for layer in viewer.layers:
-            layer.events.name.connect(self.refresh)
-
-    def refresh(self, _: Any = None) -> None:
-        """List the layers anew."""
-        # Qt may have deleted the box before Python has.
-        with suppress(RuntimeError):
-            self._chooser.reset_choices()
-
-    def watch_name(self, event: Any) -> None:
-        """Show a name that changes at once, too."""
-        event.value.events.name.connect(self.refresh)
-
-    def follow(self, _: Any = None) -> None:
-        """Choose the layer that is selected."""
-        with suppress(RuntimeError):
-            active = self._selection.active
-            if active is not None and active in self._chooser.choices:
-                self._chooser.value = active
-
-
-def follow_selection(viewer: ViewerModel, chooser: ComboBox) -> None:
+def follow_selection(viewer: ViewerModel, chooser: LayerChooser) -> None:
     """Choose the layer that is selected in the layer list, where it may be chosen."""
-    viewer.layers.selection.events.active.connect(chooser.in_step.follow)
-    chooser.in_step.follow()
+    viewer.layers.selection.events.active.connect(chooser.follow)
+    chooser.follow()
 
 
 class MetricChooser(QComboBox):
@@ -104,11 +86,10 @@ class MetricChooser(QComboBox):
     def show_names(self, names: tuple[str, ...], chosen: str = "") -> None:
         """List names and choose one; the present choice stays where none is given."""
         chosen = chosen or self.name
-        self.blockSignals(True)
-        self.clear()
-        for name in names:
-            self.addItem(last_part(name), name)
-        self.blockSignals(False)
+        with signals_blocked(self):
+            self.clear()
+            for name in names:
+                self.addItem(last_part(name), name)
         self.setCurrentIndex(max(self.findData(chosen), 0))
         self.currentIndexChanged.emit(self.currentIndex())
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
+
+from napari_defocus.widgets._shared import ui
 
 Then = Callable[[Path], Any]
 
@@ -25,11 +27,20 @@ def ask_to_save(parent: QWidget, title: str, name: str, kind: str, then: Then) -
         then(Path(path if path.lower().endswith(suffix) else f"{path}{suffix}"))
 
 
+def save_button(
+    parent: QWidget, text: str, tip: str, then: Then, name: str, title: str = "Save", kind: str = ""
+) -> QPushButton:
+    """Make a button that asks for a file to be, see `ask_to_save`; the kind is by the suffix."""
+    kind = kind or Path(name).suffix[1:].upper()
+    return ui.button(text, tip, lambda: ask_to_save(parent, title, name, kind, then))
+
+
+def save_metric_button(parent: QWidget, text: str, tip: str, then: Then) -> QPushButton:
+    """Make a button that asks for a metric file to be."""
+    name, title = "metric.safetensors", "Save the metric"
+    return save_button(parent, text, tip, then, name, title, "Metrics")
+
+
 def ask_metric_to_open(parent: QWidget, then: Then) -> None:
     """Call `then` with a metric file that is there."""
     ask_to_open(parent, "Open a metric", "Metrics (*.safetensors)", then)
-
-
-def ask_metric_to_save(parent: QWidget, then: Then) -> None:
-    """Call `then` with a metric file to be."""
-    ask_to_save(parent, "Save the metric", "metric.safetensors", "Metrics", then)

@@ -1,7 +1,4 @@
-"""What Train and Stacks do in the background: a metric of patches, by either method.
-
-Nets are trained in another process: torch does not come into that of the window.
-"""
+"""What Train and Stacks do in the background: a metric of patches, by either method."""
 
 from importlib import import_module
 from typing import Any
@@ -15,14 +12,17 @@ from napari_defocus.metric.patches import PatchSet, merge_patch_sets
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.session import TRAINED, Session
 
+Fitted = tuple[LocalMetric, TrainedNets | None]
+
 
 def fit_patches(
     patch_sets: list[PatchSet], config: FitConfig, on_event: OnEvent, should_stop: ShouldStop
-) -> tuple[LocalMetric, TrainedNets | None] | None:
+) -> Fitted | None:
     """Make a metric by either method, with its nets; return None where it was stopped."""
     patches = merge_patch_sets(patch_sets)
     if config.method == "instant":
         return instant_metric(patches, config), None
+    # Nets are trained in another process: torch does not come into that of the window.
     on_event(Event("starting the training", 0, 0))
     listeners: Any = {"on_event": on_event, "should_stop": should_stop}
     nets = train_in_child(patches, config.training, **listeners)
@@ -37,9 +37,7 @@ def import_early() -> None:
     import_module("sklearn.linear_model")
 
 
-def offer_trained(
-    session: Session, outcome: tuple[LocalMetric, TrainedNets | None], jobs: JobBar
-) -> None:
+def offer_trained(session: Session, jobs: JobBar, outcome: Fitted) -> None:
     """Offer a trained metric in Detect, and report how well it does."""
     metric, session.nets = outcome
     session.add_metric(TRAINED, metric)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals
@@ -20,14 +21,9 @@ class _Signals(WorkerBaseSignals):
 
 
 class Job(WorkerBase):
-    """A library call on another thread.
+    """A call on another thread, with ``on_event`` and ``should_stop`` beside its arguments.
 
     Not a generator worker: those swallow every RuntimeError, all of torch's with them.
-
-    Parameters
-    ----------
-    function : callable
-        Called with `arguments` and, as keywords, ``on_event`` and ``should_stop``.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -66,13 +62,7 @@ class Jobs(QObject):
         self.current: Job | None = None
 
     def start(self, job: Job, then: Callable[[], None]) -> None:
-        """Start a job; at its end `then` is called, when another may start already.
-
-        Raises
-        ------
-        DefocusError
-            Where another one runs.
-        """
+        """Start a job, if none runs; at its end `then` is called: another may start already."""
         if self.current is not None:
             raise DefocusError("another job of this plugin is running; wait for it, or cancel it")
         self.current = job
@@ -87,21 +77,12 @@ class Jobs(QObject):
 
 
 class JobBar(QWidget):
-    """A Run and a Cancel button, a progress bar and a line of text.
-
-    Parameters
-    ----------
-    jobs : Jobs
-        Shared by all widgets of the plugin.
-    label : str
-        Text of the Run button.
-    tip : str
-        What it does.
-    """
+    """A Run button of this label, a Cancel button, a progress bar and a line of text."""
 
     clicked = Signal()
     progressed = Signal(object)
-    ended = Signal()
+    # Whether it was cancelled.
+    ended = Signal(bool)
 
     def __init__(self, jobs: Jobs, label: str, tip: str) -> None:
         super().__init__()
@@ -134,15 +115,18 @@ class JobBar(QWidget):
 
     def refuse(self, error: Exception) -> None:
         """Show why nothing was started."""
-        self.report(f"⚠ {error}")
+        self.report(ui.warning(error))
+
+    def refusing(self) -> AbstractContextManager[None]:
+        """Show a DefocusError that is raised within as the reason why nothing was started."""
+        return ui.refusing(self.refuse)
 
     @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Show a DefocusError that is raised within as the reason why nothing was started."""
-        try:
+    def saving(self, path: Path) -> Iterator[None]:
+        """Report a file as saved that is written within, or why it cannot be."""
+        with self.refusing():
             yield
-        except DefocusError as error:
-            self.refuse(error)
+            self.report(f"saved to {path}")
 
     def run(
         self, on_done: Callable[[Any], None], function: Callable[..., Any], *arguments: Any
@@ -197,26 +181,24 @@ class JobBar(QWidget):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        advice = "" if isinstance(error, DefocusError) else _advice(error)
-        text = f"{str(error) or type(error).__name__}{advice}"
-        self.report(f"⚠ {text}")
-        show_error(text)
+        text = ui.warning(error) + ("" if isinstance(error, DefocusError) else _advice(error))
+        self.report(text)
+        show_error(text.removeprefix(ui.WARNING))
 
     def _finish(self) -> None:
-        if self._job is not None and self._job.abort_requested:
+        cancelled = self._job is not None and self._job.abort_requested
+        if cancelled:
             self.report("cancelled; nothing was changed")
         self._job = self._on_done = None
         self.bar.hide()
         self._refresh()
-        self.ended.emit()
+        self.ended.emit(cancelled)
 
     def _refresh(self) -> None:
         self.run_button.setEnabled(self._jobs.current is None)
         if self._job is None:
             self.cancel_button.setText("Cancel")
-            self.cancel_button.setEnabled(False)
-        else:
-            self.cancel_button.setEnabled(not self._job.abort_requested)
+        self.cancel_button.setEnabled(self._job is not None and not self._job.abort_requested)
 
 
 def _advice(error: Exception) -> str:

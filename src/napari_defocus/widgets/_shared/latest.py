@@ -9,16 +9,9 @@ from napari_defocus.widgets._shared.jobs import Job
 
 
 class Latest(QObject):
-    """Runs one call at a time; of those requested meanwhile only the last follows.
+    """Runs one call at a time; of those requested meanwhile only the last follows."""
 
-    Signals
-    -------
-    ready : (key, result)
-        What a call returned, with the key of its request.
-    failed : Exception
-        What it raised.
-    """
-
+    # What a call returned, after the key of its request; and what it raised.
     ready = Signal(object, object)
     failed = Signal(object)
 
@@ -35,11 +28,9 @@ class Latest(QObject):
 
     def request(self, key: Any, function: Callable[..., Any], *arguments: Any) -> None:
         """Request a call; see `Job` for the keywords that the function gets."""
-        request = (key, function, *arguments)
-        if self._job is not None:
-            self._waiting = request
-            return
-        self._start(request)
+        self._waiting = (key, function, *arguments)
+        if self._job is None:
+            self._next()
 
     def stop(self) -> None:
         """Drop all requests."""
@@ -47,20 +38,16 @@ class Latest(QObject):
         if self._job is not None:
             self._job.quit()
 
-    def _start(self, request: tuple[Any, ...]) -> None:
-        self._key, *call = request
-        self._job = Job(*call)
-        self._job.returned.connect(self._receive)
-        self._job.errored.connect(self.failed)
-        self._job.finished.connect(self._next)
-        self._job.start()
+    def _next(self) -> None:
+        self._job = None
+        if self._waiting is not None:
+            (self._key, *call), self._waiting = self._waiting, None
+            self._job = Job(*call)
+            self._job.returned.connect(self._receive)
+            self._job.errored.connect(self.failed)
+            self._job.finished.connect(self._next)
+            self._job.start()
 
     def _receive(self, result: Any) -> None:
         if result is not None:
             self.ready.emit(self._key, result)
-
-    def _next(self) -> None:
-        self._job = None
-        if self._waiting is not None:
-            request, self._waiting = self._waiting, None
-            self._start(request)

@@ -1,6 +1,6 @@
 """Napari layers: what an image layer holds, and results that sit on it exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,13 +88,7 @@ def describe(layer: Image) -> str:
 
 
 def check_image(layer: Image | None) -> Image:
-    """Return the layer where it holds an image to detect in.
-
-    Raises
-    ------
-    DefocusError
-        Where there is none, or it is empty.
-    """
+    """Return the layer where it holds an image to detect in; raise where not."""
     if layer is None:
         raise DefocusError("no image layer is chosen; open an image, or a sample of this plugin")
     if 0 in full_resolution(layer).shape:
@@ -111,24 +105,26 @@ def visible_index(viewer: ViewerModel, layer: Image) -> Index:
     return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=True))
 
 
-def geometry(layer: Layer) -> dict[str, Any]:
-    """Return where a layer lies, for another layer of the same axes."""
-    return {name: getattr(layer, name) for name in GEOMETRY}
+def geometry(layer: Layer, axes: Sequence[int] | None = None) -> dict[str, Any]:
+    """Return where a layer lies, for another layer of the same axes, or of some of them."""
+    if axes is None or len(axes) == layer.ndim:
+        return {name: getattr(layer, name) for name in GEOMETRY}
+    linear = ("scale", "translate", "rotate", "shear")
+    part = Affine(**{name: getattr(layer, name) for name in linear}).set_slice(axes)
+    shears = len(axes) * (len(axes) - 1) // 2
+    return {
+        **{name: getattr(part, name) for name in linear},
+        # Without any, napari gives zeros of another number than it takes.
+        "shear": part.shear if len(part.shear) == shears else np.zeros(shears),
+        "affine": layer.affine.set_slice(axes),
+        "units": tuple(layer.units[i] for i in axes),
+        "axis_labels": tuple(layer.axis_labels[i] for i in axes),
+    }
 
 
 def plane_geometry(layer: Layer) -> dict[str, Any]:
     """Return where one plane of a layer lies, for a layer of two axes."""
-    if layer.ndim == 2:
-        return geometry(layer)
-    return {
-        "scale": layer.scale[-2:],
-        "translate": layer.translate[-2:],
-        "rotate": layer.rotate[-2:, -2:],
-        "shear": layer.shear[-1:],
-        "affine": layer.affine.set_slice([layer.ndim - 2, layer.ndim - 1]),
-        "units": layer.units[-2:],
-        "axis_labels": layer.axis_labels[-2:],
-    }
+    return geometry(layer, (layer.ndim - 2, layer.ndim - 1))
 
 
 def owned(layer: Layer) -> Mapping[str, Any]:
@@ -144,12 +140,38 @@ def note_of(source: Layer, role: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 def find_owned(viewer: ViewerModel, source: Layer, role: str, **more: Any) -> Layer | None:
     """Find the layer of a role ("blur map", "mask") that this plugin made for a source."""
-    wanted = {"role": role, "source_id": source.unique_id, **more}
+    return find(viewer, role=role, source_id=source.unique_id, **more)
+
+
+def find(viewer: ViewerModel, **wanted: Any) -> Layer | None:
+    """Find the layer about which this plugin wrote all that is wanted."""
     for layer in viewer.layers:
-        note = owned(layer)
-        if all(note.get(name) == value for name, value in wanted.items()):
+        if owned(layer).items() >= wanted.items():
             return layer
     return None
+
+
+def source_of(viewer: ViewerModel, layer: Layer) -> Layer | None:
+    """Find the layer that one of this plugin's was made of."""
+    wanted = owned(layer).get("source_id")
+    return next((source for source in viewer.layers if source.unique_id == wanted), None)
+
+
+def labels_on(
+    labels: Labels, size: tuple[int, ...], places: Mapping[Index, Index], otherwise: str = ""
+) -> Any:
+    """Return the labels of a plane of an image (Y, X): those of one plane, or a plane of more.
+
+    `places` has its index by the shape of leading axes; in an error, `otherwise` is offered.
+    """
+    data = full_resolution(labels)
+    for leading, index in {(): (), **places}.items():
+        if data.shape == (*leading, *size):
+            return data[index]
+    raise DefocusError(
+        f"labels {labels.name!r} are {tuple(data.shape)}, a plane of the image {size}; "
+        f"choose labels of the image's own size{otherwise}"
+    )
 
 
 def put_image(
@@ -162,7 +184,7 @@ def put_image(
         options: dict[str, Any] = {"colormap": LOOKS[role][0], "visible": False}
         options["contrast_limits"] = _limits(data, role)
         where = _geometry_for(data, source)
-        return viewer.add_image(data, **_described(source, role, note), **where, **options)
+        return viewer.add_image(data, **described(source, role, note), **where, **options)
     # Limits that the user chose stay.
     follows = np.allclose(layer.contrast_limits, _limits(layer.data, role))
     layer.data = data
@@ -183,10 +205,7 @@ def put_labels(
     """Show a result of a source as labels; a later undo brings the earlier result back."""
     layer = _replaceable(viewer, source, role, data.shape)
     if layer is None:
-        where = _geometry_for(data, source)
-        labels = viewer.add_labels(data, **_described(source, role, note), **where, opacity=0.5)
-        labels.colormap = label_colours()
-        return labels
+        return _add_labels(viewer, data, source, role, note, _geometry_for(data, source))
     changed = np.nonzero(layer.data != data)
     if changed[0].size:
         if not layer.visible:
@@ -205,13 +224,18 @@ def put_preview(
     where = _spread(plane_geometry(source), step)
     layer = _replaceable(viewer, source, PREVIEW, data.shape)
     if layer is None:
-        layer = viewer.add_labels(data, **_described(source, PREVIEW, {}), **where, opacity=0.5)
-        layer.colormap = label_colours()
-        return layer
+        return _add_labels(viewer, data, source, PREVIEW, {}, where)
     layer.data[...] = data
     layer.refresh(thumbnail=False, highlight=False, extent=False)
-    _place(layer, where)
+    place(layer, where)
     return layer
+
+
+def _add_labels(
+    viewer: ViewerModel, data: Any, source: Layer, role: str, note: Any, where: Mapping[str, Any]
+) -> Labels:
+    look = {"colormap": label_colours(), "opacity": 0.5}
+    return viewer.add_labels(data, **described(source, role, note), **where, **look)
 
 
 def _spread(where: dict[str, Any], step: int) -> dict[str, Any]:
@@ -232,16 +256,18 @@ def _replaceable(
     return None
 
 
-def _described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, Any]:
+def described(source: Layer, role: str, note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the name and the metadata of a layer that this plugin makes of a source."""
     return {"name": f"{source.name} {role}", "metadata": note_of(source, role, **note)}
 
 
 def _update(layer: Layer, source: Layer, role: str, note: Mapping[str, Any]) -> None:
     layer.metadata = {**layer.metadata, **note_of(source, role, **note)}
-    _place(layer, _geometry_for(layer.data, source))
+    place(layer, _geometry_for(layer.data, source))
 
 
-def _place(layer: Layer, where: Mapping[str, Any]) -> None:
+def place(layer: Layer, where: Mapping[str, Any]) -> None:
+    """Move a layer."""
     for name, value in where.items():
         # Each change redraws the whole canvas.
         if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
@@ -261,13 +287,7 @@ def label_colours(colours: Mapping[int, tuple[float, ...]] | None = None) -> Dir
 
 
 def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return the pixels (Y, X) of an image's planes that a Shapes or Labels layer covers.
-
-    Raises
-    ------
-    DefocusError
-        Where the layer covers nothing, or labels are of another shape.
-    """
+    """Return the pixels (Y, X) of an image's planes that a Shapes or Labels layer covers."""
     if isinstance(region, Shapes):
         mask = _inside_shapes(region, image, shape)
     else:

@@ -7,13 +7,7 @@ from napari_defocus.widgets._shared.session import session
 
 
 class PluginWidget(QWidget):
-    """A widget of the plugin.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Given by napari.
-    """
+    """A widget of the plugin; napari gives it the viewer."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()

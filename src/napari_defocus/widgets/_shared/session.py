@@ -14,16 +14,9 @@ TRAINED = "just trained"
 
 
 class Session(QObject):
-    """Shared state; every change emits a signal.
+    """Shared state; every change emits a signal."""
 
-    Signals
-    -------
-    metrics_changed : str
-        The name of the metric that is new or changed.
-    patches_changed
-        The patch set was changed.
-    """
-
+    # With the name of the metric that is new or changed.
     metrics_changed = Signal(str)
     patches_changed = Signal()
 
@@ -51,16 +44,9 @@ class Session(QObject):
         self._metrics[name] = metric
         self.metrics_changed.emit(name)
 
-    def open_metric(self, path: Path) -> str:
-        """Read a metric file and offer it under its path, which is returned.
-
-        Raises
-        ------
-        DefocusError
-            Where it is no metric.
-        """
+    def open_metric(self, path: Path) -> None:
+        """Read a metric file and offer it under its path."""
         self.add_metric(str(path), load_metric(path))
-        return str(path)
 
     @property
     def patch_sets(self) -> dict[str, PatchSet]:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_defocus.core.errors import DefocusError
 from napari_defocus.widgets._shared import layers
 
 ANNOTATION = "annotation"
@@ -45,22 +44,9 @@ def plane_shape(source: Image) -> tuple[int, ...]:
 
 
 def plane_of(labels: Labels, source: Image, index: layers.Index) -> Plane:
-    """Copy the plane of labels that lies on a plane of an image.
-
-    Raises
-    ------
-    DefocusError
-        Where the labels are of another shape.
-    """
-    data, shape = layers.full_resolution(labels), plane_shape(source)
-    if data.shape == shape:
-        return np.array(data)
-    if data.shape == (*layers.leading_shape(source), *shape):
-        return np.array(data[index])
-    raise DefocusError(
-        f"labels {labels.name!r} are {tuple(data.shape)}, a plane of the image {shape}; "
-        "choose labels of the image's own size, or press New annotation"
-    )
+    """Copy the plane of labels that lies on a plane of an image."""
+    places, otherwise = {layers.leading_shape(source): index}, ", or press New annotation"
+    return np.array(layers.labels_on(labels, plane_shape(source), places, otherwise))
 
 
 def plane_name(name: str, index: layers.Index) -> str:
@@ -97,7 +83,7 @@ def add_painted(
     where: Mapping[str, Any],
 ) -> Labels:
     """Add labels of the two classes, ready to be painted on."""
-    labels = viewer.add_labels(data, name=name, metadata=metadata, opacity=0.6, **where)
-    labels.colormap = layers.label_colours()
+    look = {"colormap": layers.label_colours(), "opacity": 0.6}
+    labels = viewer.add_labels(data, name=name, metadata=metadata, **look, **where)
     labels.brush_size = max(LEAST_BRUSH, min(data.shape[-2:]) // 40)
     return labels

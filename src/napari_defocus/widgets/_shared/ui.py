@@ -1,6 +1,7 @@
 """Small controls, and how they are laid out: what several widgets have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
@@ -23,10 +24,12 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_defocus.core.errors import DefocusError
 from napari_defocus.labels.classes import COLOURS
 
 LEAST_HEIGHT = 300
 FOLDED, UNFOLDED = "▸ More settings", "▾ More settings"
+WARNING = "⚠ "
 
 # A label, which may be empty, and what stands beside it.
 Row = tuple[str, QWidget | QLayout]
@@ -65,6 +68,20 @@ def tipped(control: Control, tip: str) -> Control:
     """Return a control with its tooltip, a paragraph that breaks into lines."""
     control.setToolTip(f"<p>{tip}</p>")
     return control
+
+
+def warning(error: Exception) -> str:
+    """Return the text of an error, or its kind where it has none, behind a warning sign."""
+    return f"{WARNING}{str(error) or type(error).__name__}"
+
+
+@contextmanager
+def refusing(show: Callable[[Exception], None]) -> Iterator[None]:
+    """Show a DefocusError that is raised within."""
+    try:
+        yield
+    except DefocusError as error:
+        show(error)
 
 
 def wrapped_label(tip: str = "") -> QLabel:

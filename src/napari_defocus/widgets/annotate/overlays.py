@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
-from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
@@ -25,16 +24,9 @@ MOST_SHOWN = 3000
 
 
 class Overlays(QObject):
-    """Plugin-owned layers that follow the annotation; worked out in the background.
+    """Plugin-owned layers that follow the annotation; worked out in the background."""
 
-    Signals
-    -------
-    counted : PatchSet
-        The patches that would be taken.
-    failed : Exception
-        Why there are none.
-    """
-
+    # The patches that would be taken, or why there are none.
     counted = Signal(object)
     failed = Signal(object)
 
@@ -48,9 +40,9 @@ class Overlays(QObject):
         self._patches = Latest(self)
         self._outlines = Latest(self)
         self._patches.ready.connect(self._show_patches)
-        self._patches.failed.connect(self.failed)
         self._outlines.ready.connect(self._show_superpixels)
-        self._outlines.failed.connect(self.failed)
+        for worked_out in (self._patches, self._outlines):
+            worked_out.failed.connect(self.failed)
 
     def show_on(self, source: Image | None) -> None:
         """Choose the image; overlays of others are removed."""
@@ -88,16 +80,14 @@ class Overlays(QObject):
             layer.visible = on
 
     def _show_patches(self, source_id: Any, patch_set: PatchSet) -> None:
-        source = self._source
-        if source is None or source.unique_id != source_id:
+        if self._source is None or self._source.unique_id != source_id:
             return
         self.counted.emit(patch_set)
         layer = self._find(PATCHES)
         if layer is None:
             # Not shapes, slow by the thousand, nor points, square in the world, not in pixels.
             add, nothing = self._viewer.add_vectors, np.zeros((0, 2, 2))
-            options = {"vector_style": "line", "opacity": 0.6}
-            layer = self._add_overlay(add, nothing, source, PATCHES, **options)
+            layer = self._add(PATCHES, add, nothing, vector_style="line", opacity=0.6)
         layer.data, colours = _patch_outlines(patch_set.sample(MOST_SHOWN))
         if len(colours):
             layer.edge_color = colours
@@ -128,25 +118,16 @@ class Overlays(QObject):
             return
         layer = self._find(SUPERPIXELS)
         if layer is None:
-            layer = self._add_overlay(self._viewer.add_labels, outlines, source, SUPERPIXELS)
-            colours = {None: "transparent", 0: "transparent", 1: "white"}
-            layer.colormap = DirectLabelColormap(color_dict=colours)
-            layer.opacity = 0.4
+            look = {"colormap": layers.label_colours({1: (1, 1, 1, 1)}), "opacity": 0.4}
+            layer = self._add(SUPERPIXELS, self._viewer.add_labels, outlines, **look)
         else:
             layer.data = outlines
         layer.metadata[layers.KEY]["key"] = key
 
-    def _add_overlay(
-        self, add: Callable[..., Any], data: Plane, source: Image, role: str, **options: Any
-    ) -> Layer:
+    def _add(self, role: str, add: Callable[..., Any], data: Plane, **look: Any) -> Layer:
         active = self._viewer.layers.selection.active
-        layer = add(
-            data,
-            name=f"{source.name} {role}",
-            metadata=layers.note_of(source, role),
-            **layers.plane_geometry(source),
-            **options,
-        )
+        where = layers.plane_geometry(self._source)
+        layer = add(data, **layers.described(self._source, role, {}), **where, **look)
         # The brush stays where it was.
         self._viewer.layers.selection.active = active
         return layer

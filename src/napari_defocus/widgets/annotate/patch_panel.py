@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qtpy.QtWidgets import QLabel, QListWidget, QPushButton, QWidget
+from qtpy.QtWidgets import QLabel, QListWidget, QWidget
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.labels.classes import CLASS_NAMES
@@ -14,7 +14,7 @@ from napari_defocus.metric.patches import (
     save_patch_set,
 )
 from napari_defocus.widgets._shared import ui
-from napari_defocus.widgets._shared.dialogs import ask_to_open, ask_to_save
+from napari_defocus.widgets._shared.dialogs import ask_to_open, save_button
 from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.session import Session
 
@@ -22,15 +22,7 @@ FILES = "Patch sets (*.safetensors)"
 
 
 class PatchPanel(QWidget):
-    """The images of the session's patch set, with their counts.
-
-    Parameters
-    ----------
-    session : Session
-        Whose patch set.
-    jobs : JobBar
-        Where files are read and written, and reported.
-    """
+    """The images of the session's patch set, with their counts; `jobs` reads and writes files."""
 
     def __init__(self, session: Session, jobs: JobBar) -> None:
         super().__init__()
@@ -40,13 +32,9 @@ class PatchPanel(QWidget):
             QListWidget(), "The images and files whose patches Train learns from."
         )
         self.list.setMaximumHeight(110)
-        self.save_button = ui.button(
-            "Save…",
-            "Writes all patches to a file.",
-            lambda: ask_to_save(
-                self, "Save the patch set", "patches.safetensors", "Patch sets", self.save
-            ),
-        )
+        name, title, kind = "patches.safetensors", "Save the patch set", "Patch sets"
+        tip = "Writes all patches to a file."
+        self.save_button = save_button(self, "Save…", tip, self.save, name, title, kind)
         self.open_button = ui.button(
             "Open…",
             "Adds the patches of a file.",
@@ -55,14 +43,11 @@ class PatchPanel(QWidget):
         self.remove_button = ui.button(
             "Remove all", "Empties the patch set; annotations stay.", session.clear_patches
         )
+        self._buttons = (self.save_button, self.open_button, self.remove_button)
         ui.column(self, QLabel("Patch set"), self.list, ui.row(*self._buttons))
         session.patches_changed.connect(self._show)
         session.jobs.changed.connect(self._enable)
         self._show()
-
-    @property
-    def _buttons(self) -> tuple[QPushButton, ...]:
-        return self.save_button, self.open_button, self.remove_button
 
     def _enable(self) -> None:
         for control in self._buttons:
@@ -74,13 +59,7 @@ class PatchPanel(QWidget):
             self.list.addItem(f"{name}: {counts(patch_set)}")
 
     def add(self, name: str, patch_set: PatchSet) -> None:
-        """Add the patches of an image or a file.
-
-        Raises
-        ------
-        DefocusError
-            Where there are none.
-        """
+        """Add the patches of an image or a file, where there are any."""
         if not len(patch_set):
             raise DefocusError(f"{name} gives no patch yet; {shortage(patch_set)}")
         self._session.add_patches(name, patch_set)

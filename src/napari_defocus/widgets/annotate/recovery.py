@@ -41,55 +41,23 @@ PAUSE = 3000
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """An annotated plane, as it is copied to a file.
-
-    Parameters
-    ----------
-    labels : ndarray of int, (Y, X)
-        As painted.
-    source : str
-        Name of the image layer.
-    index : tuple of int
-        Which of its planes.
-    scale, translate : tuple of float
-        Where it lies, (Y, X).
-    """
+    """An annotated plane (Y, X) of an image layer, as it is copied to a file."""
 
     labels: npt.NDArray[Any]
     source: str
     index: tuple[int, ...]
-    scale: tuple[float, float] = (1.0, 1.0)
-    translate: tuple[float, float] = (0.0, 0.0)
-
-    @classmethod
-    def of(cls, layer: Labels, target: Target) -> "Copy":
-        """Take the plane of a layer that is annotated."""
-        scale, translate = (
-            (float(values[-2]), float(values[-1])) for values in (layer.scale, layer.translate)
-        )
-        return cls(target.labels, target.source.name, tuple(target.index), scale, translate)
+    scale: tuple[float, ...] = (1.0, 1.0)
+    translate: tuple[float, ...] = (0.0, 0.0)
 
 
 def save_copy(copy: Copy, path: Path) -> None:
-    """Write a copy to one file, whole or not at all.
-
-    Raises
-    ------
-    DefocusError
-        Where it cannot be written.
-    """
+    """Write a copy to one file, whole or not at all."""
     card = {name: getattr(copy, name) for name in ("source", "index", "scale", "translate")}
     save_container(path, KIND, {"labels": copy.labels}, card)
 
 
 def load_copy(path: Path) -> Copy:
-    """Read a copy.
-
-    Raises
-    ------
-    DefocusError
-        Where the file is none, or damaged.
-    """
+    """Read a copy."""
     tensors, card = load_container(path, KIND)
     try:
         labels, source, index = tensors["labels"], card["source"], card["index"]
@@ -130,14 +98,8 @@ def left_behind() -> list[Path]:
         for folder in all_folders().iterdir():
             if not _is_alive(folder.name):
                 found += [p for p in folder.glob("*.safetensors") if not p.name.startswith(".")]
-    return sorted(found, key=_changed)
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+        found.sort(key=lambda path: path.stat().st_mtime)
+    return found
 
 
 def _is_alive(name: str) -> bool:
@@ -153,11 +115,9 @@ def _is_alive(name: str) -> bool:
 def discard(paths: Iterable[Path]) -> None:
     """Remove copies, and the folders that they leave empty."""
     for path in paths:
-        with suppress(OSError):
-            path.unlink()
-        for partial in path.parent.glob(".partial-*"):
+        for file in (path, *path.parent.glob(".partial-*")):
             with suppress(OSError):
-                partial.unlink()
+                file.unlink()
         with suppress(OSError):  # there are others in it
             path.parent.rmdir()
 
@@ -165,14 +125,8 @@ def discard(paths: Iterable[Path]) -> None:
 class Recovery(QWidget):
     """Copies what is painted to files, and offers those of a session that crashed.
 
-    Hidden unless there is something to offer or to report.
-
-    Parameters
-    ----------
-    jobs : JobBar
-        Where copies are read.
-    restore : callable
-        Given each copy, adds it to the viewer and returns the layer.
+    `jobs` reads them, `restore` adds one to the viewer and returns its layer. Hidden unless there
+    is something to offer or to report.
     """
 
     def __init__(self, jobs: JobBar, restore: Callable[[Copy], Labels]) -> None:
@@ -206,14 +160,13 @@ class Recovery(QWidget):
 
     def keep(self, layer: Labels, target: Target) -> None:
         """Take a copy of an annotated plane, to be written before long."""
-        name = "-".join([str(layer.unique_id), *map(str, target.index)])
-        before = self._kept.get(name)
+        name = _file_name(layer, target.index)
         # An empty annotation is worth a copy only where it takes strokes back.
-        same = not target.labels.any() if before is None else np.array_equal(before, target.labels)
-        if same:
+        if np.array_equal(self._kept.get(name, 0 * target.labels), target.labels):
             self._waiting.pop(name, None)
             return
-        self._waiting[name] = Copy.of(layer, target)
+        place = ((float(of[-2]), float(of[-1])) for of in (layer.scale, layer.translate))
+        self._waiting[name] = Copy(target.labels, target.source.name, tuple(target.index), *place)
         if not self._timer.isActive():
             self._timer.start()
 
@@ -261,19 +214,16 @@ class Recovery(QWidget):
         self._jobs.run(self._restored, plain(_read), tuple(self._offered))
 
     def _restored(self, found: dict[Path, Copy | DefocusError]) -> None:
-        errors = []
+        errors = [copy for copy in found.values() if isinstance(copy, DefocusError)]
         for path, copy in found.items():
-            if isinstance(copy, DefocusError):
-                errors.append(copy)
-                continue
-            layer = self._restore(copy)
-            # From now on it is this session's, under the name that later strokes write to.
-            name = "-".join([str(layer.unique_id), *map(str, copy.index)])
-            with suppress(OSError):
-                own_folder().mkdir(parents=True, exist_ok=True)
-                path.replace(own_folder() / f"{name}.safetensors")
-                self._kept[name] = copy.labels.copy()  # the layer's own are painted on
-            discard([path])
+            if isinstance(copy, Copy):
+                # From now on it is this session's, under the name that later strokes write to.
+                name = _file_name(self._restore(copy), copy.index)
+                with suppress(OSError):
+                    own_folder().mkdir(parents=True, exist_ok=True)
+                    path.replace(own_folder() / name)
+                    self._kept[name] = copy.labels.copy()  # the layer's own are painted on
+                discard([path])
         self.offer()
         if errors:
             raise errors[0]
@@ -284,6 +234,10 @@ class Recovery(QWidget):
         self.offer()
 
 
+def _file_name(layer: Labels, index: layers.Index) -> str:
+    return "-".join([str(layer.unique_id), *map(str, index)]) + ".safetensors"
+
+
 # In the background
 
 
@@ -291,7 +245,7 @@ def _write(folder: Path, copies: dict[str, Copy]) -> dict[str, Copy]:
     with suppress(OSError):  # which saving reports
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, copy in copies.items():
-        save_copy(copy, folder / f"{name}.safetensors")
+        save_copy(copy, folder / name)
     return copies
 
 

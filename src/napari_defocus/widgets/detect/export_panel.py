@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QGroupBox
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.widgets._shared import ui
+from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.dialogs import ask_to_save
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets.detect import exports
@@ -19,14 +19,7 @@ NO_OBJECTS = "no objects are chosen; choose a labels layer as Objects"
 class ExportPanel(QGroupBox):
     """Writes what lies in the viewer, as `napari-defocus export` writes what lies in files.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers.
-    jobs : JobBar
-        Where files are written, and reported.
-    image, region, objects : callable
-        Each returns the layer that is chosen, or None.
+    `jobs` writes; `image`, `region` and `objects` return the layer that is chosen, or None.
     """
 
     def __init__(
@@ -80,36 +73,28 @@ class ExportPanel(QGroupBox):
 
     def save_polygons(self, path: Path) -> None:
         """Write the outlines of the mask's regions, in the background."""
-        options = self.undecided.isChecked(), self.micrometres.isChecked()
-        self._run(path, exports.write_polygons, lambda found: options)
+        with self._jobs.refusing():
+            found = exports.find(self._viewer, self._image())
+            options = self.undecided.isChecked(), self.micrometres.isChecked()
+            self._run(exports.write_polygons, path, found, *options)
 
     def save_shares(self, path: Path) -> None:
         """Write how much of the image and of the region is blurred, in the background."""
-
-        def region(found: exports.Found) -> tuple[Any, ...]:
-            return (exports.region_of(self._region(), self._image(), found),)
-
-        self._run(path, exports.write_shares, region)
+        with self._jobs.refusing():
+            found, region = exports.find(self._viewer, self._image()), self._region()
+            regions = {}
+            if region is not None:
+                size = found.mask.shape[-2:]
+                regions[region.name] = layers.region_mask(region, self._image(), size)
+            self._run(exports.write_shares, path, found, regions)
 
     def save_objects(self, path: Path) -> None:
         """Write the scores of the objects, in the background."""
-
-        def objects(found: exports.Found) -> tuple[Any, ...]:
-            if self._objects() is None:
-                raise DefocusError(NO_OBJECTS)
-            return (exports.labels_reader(self._objects(), found),)
-
-        self._run(path, exports.write_objects, objects)
-
-    def _run(
-        self,
-        path: Path,
-        write: Callable[..., Path],
-        arguments: Callable[[exports.Found], tuple[Any, ...]],
-    ) -> None:
         with self._jobs.refusing():
-            found = exports.find(self._viewer, self._image())
-            more = arguments(found)
-            self._jobs.run(
-                lambda saved: self._jobs.report(f"saved to {saved}"), write, path, found, *more
-            )
+            found, objects = exports.find(self._viewer, self._image()), self._objects()
+            if objects is None:
+                raise DefocusError(NO_OBJECTS)
+            self._run(exports.write_objects, path, found, exports.labels_reader(objects, found))
+
+    def _run(self, write: Callable[..., Path], *arguments: Any) -> None:
+        self._jobs.run(lambda path: self._jobs.report(f"saved to {path}"), write, *arguments)

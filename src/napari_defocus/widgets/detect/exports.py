@@ -1,17 +1,17 @@
 """What a detection in the viewer is written to: polygons, shares and object scores, as `export`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import Event, OnEvent, ShouldStop, Stopped
+from napari_defocus.core.progress import OnEvent, ShouldStop, track
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.tables import write_csv
@@ -27,58 +27,6 @@ Array = npt.NDArray[Any]
 NOTHING_YET = "nothing is detected yet; press Detect first"
 
 
-class Region(NamedTuple):
-    """A part of the planes whose shares are written, beside those of the whole."""
-
-    name: str
-    inside: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A detection as it lies in the viewer, corrected perhaps, and what is known of its image.
-
-    Parameters
-    ----------
-    name : str
-        Of the image.
-    mask : ndarray of integers, (..., Y, X)
-        As the layer is now.
-    blur : ndarray of float32, or None
-        Where its layer is still there.
-    image : array
-        Of the whole image, read plane by plane.
-    letters : str
-        Of the image's leading axes.
-    plane : tuple of int, or None
-        The one plane of the image that the mask is of; None: of all.
-    pixel_size_um : float or None
-        Where it is known.
-    """
-
-    name: str
-    mask: Array
-    blur: Array | None
-    image: Any
-    letters: str
-    plane: Index | None
-    pixel_size_um: float | None
-
-    def planes(
-        self, stage: str, on_event: OnEvent, should_stop: ShouldStop
-    ) -> Iterator["MaskPlane"]:
-        """Go through the planes of the mask."""
-        total = int(np.prod(self.mask.shape[:-2], dtype=int))
-        for done, index in enumerate(np.ndindex(self.mask.shape[:-2])):
-            if should_stop():
-                raise Stopped
-            at = self.plane or index
-            blur = None if self.blur is None else self.blur[index]
-            where = dict(zip(self.letters, at, strict=True))
-            yield MaskPlane(at, where, check_mask(self.mask[index]), blur)
-            on_event(Event(stage, done + 1, total))
-
-
 @dataclass(frozen=True, eq=False)
 class MaskPlane:
     """A plane of a mask, and where it is in the image."""
@@ -89,14 +37,34 @@ class MaskPlane:
     blur: Array | None
 
 
-def find(viewer: ViewerModel, source: Image | None) -> Found:
-    """Look up what was detected in an image.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A detection as it lies in the viewer, corrected perhaps, and what is known of its image."""
 
-    Raises
-    ------
-    DefocusError
-        Where there is no mask.
-    """
+    name: str
+    # As the layers are now, (..., Y, X); that of the blur map may be gone.
+    mask: Array
+    blur: Array | None
+    # The whole image, read plane by plane, and a letter for each of its leading axes.
+    image: Any
+    letters: str
+    # The one plane of the image that the mask is of; None: of all.
+    plane: Index | None
+    pixel_size_um: float | None
+
+    def planes(self, stage: str, on_event: OnEvent, should_stop: ShouldStop) -> Iterator[MaskPlane]:
+        """Go through the planes of the mask."""
+        planes = list(np.ndindex(self.mask.shape[:-2]))
+        for done in track(stage, len(planes), on_event, should_stop):
+            index = planes[done]
+            at = self.plane or index
+            blur = None if self.blur is None else self.blur[index]
+            where = dict(zip(self.letters, at, strict=True))
+            yield MaskPlane(at, where, check_mask(self.mask[index]), blur)
+
+
+def find(viewer: ViewerModel, source: Image | None) -> Found:
+    """Look up what was detected in an image; raise where nothing was."""
     mask = None if source is None else layers.find_owned(viewer, source, MASK)
     if source is None or mask is None:
         raise DefocusError(NOTHING_YET)
@@ -114,52 +82,26 @@ def find(viewer: ViewerModel, source: Image | None) -> Found:
 
 
 def labels_reader(labels: Labels, found: Found) -> Callable[[Index], Array]:
-    """Return a function that reads the objects of a plane; those of one plane count for every.
-
-    Raises
-    ------
-    DefocusError
-        Where they do not fit the image.
-    """
+    """Return a function that reads the objects of a plane; those of one plane count for every."""
     data, plane = layers.full_resolution(labels), found.mask.shape[-2:]
     stack = (*found.image.shape[: len(found.letters)], *plane)
-    if data.shape == plane:
-        return lambda index: np.asarray(data)
-    if data.shape == stack:
-        return lambda index: np.asarray(data[index])
-    raise DefocusError(
-        f"labels {labels.name!r} are {tuple(data.shape)}, the image {stack}; "
-        "choose labels of the image's own size"
-    )
+    if data.shape not in (plane, stack):
+        raise DefocusError(
+            f"labels {labels.name!r} are {tuple(data.shape)}, the image {stack}; "
+            "choose labels of the image's own size"
+        )
+    return lambda index: np.asarray(data[index] if data.shape == stack else data)
 
 
-def region_of(region: Layer | None, source: Image, found: Found) -> Region | None:
-    """Return the region that a layer covers.
-
-    Raises
-    ------
-    DefocusError
-        Where it covers nothing of the image.
-    """
-    if region is None:
-        return None
-    return Region(region.name, layers.region_mask(region, source, found.mask.shape[-2:]))
-
-
-# In the background
+# In the background, with `on_event` and `should_stop` as listeners
 
 
 def write_polygons(
-    path: Path,
-    found: Found,
-    undecided: bool,
-    micrometres: bool,
-    on_event: OnEvent,
-    should_stop: ShouldStop,
+    path: Path, found: Found, undecided: bool, micrometres: bool, **listeners: Any
 ) -> Path:
     """Write the outline of each region of the mask as GeoJSON."""
     features: list[dict[str, Any]] = []
-    for plane in found.planes("tracing outlines", on_event, should_stop):
+    for plane in found.planes("tracing outlines", **listeners):
         features += mask_features(
             plane.mask,
             labels=(BLURRED, SHARP) + (UNLABELLED,) * undecided,
@@ -172,33 +114,24 @@ def write_polygons(
     return path
 
 
-def write_shares(
-    path: Path, found: Found, region: Region | None, on_event: OnEvent, should_stop: ShouldStop
-) -> Path:
-    """Write how much of each plane, and of the region in it, is blurred, sharp and undecided."""
+def write_shares(path: Path, found: Found, regions: Mapping[str, Array], **listeners: Any) -> Path:
+    """Write how much of each plane, and of regions in it, is blurred, sharp and undecided."""
+    parts = {"image": None, **regions}
     rows: list[dict[str, Any]] = []
-    for plane in found.planes("counting pixels", on_event, should_stop):
-        parts: dict[str, Any] = {"": None}
-        if region is not None:
-            parts = {"image": None, region.name: region.inside}
+    for plane in found.planes("counting pixels", **listeners):
         for name, inside in parts.items():
-            region_name = {"region": name} if name else {}
-            shares = share_row(plane.mask, found.pixel_size_um, inside)
-            rows.append(plane.where | region_name | shares)
+            region = {"region": name} if regions else {}
+            rows.append(plane.where | region | share_row(plane.mask, found.pixel_size_um, inside))
     write_csv(path, rows)
     return path
 
 
 def write_objects(
-    path: Path,
-    found: Found,
-    read: Callable[[Index], Array],
-    on_event: OnEvent,
-    should_stop: ShouldStop,
+    path: Path, found: Found, read: Callable[[Index], Array], **listeners: Any
 ) -> Path:
     """Write a row of scores for each object of each plane."""
     rows: list[dict[str, Any]] = []
-    for plane in found.planes("scoring objects", on_event, should_stop):
+    for plane in found.planes("scoring objects", **listeners):
         if plane.blur is None:
             raise DefocusError("the blur map layer is gone; press Detect again")
         rows += object_rows(

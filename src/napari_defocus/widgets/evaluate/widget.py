@@ -23,12 +23,12 @@ from napari_defocus.evaluate.comparison import (
 )
 from napari_defocus.evaluate.report import Report
 from napari_defocus.evaluate.scores import PROTOCOLS
-from napari_defocus.labels.classes import BLURRED, SHARP
+from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP
 from napari_defocus.labels.classes import COLOURS as CLASS_COLOURS
 from napari_defocus.plot.curves import write_report
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import layer_chooser
-from napari_defocus.widgets._shared.dialogs import ask_to_save
+from napari_defocus.widgets._shared.dialogs import save_button
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, DISAGREEMENT, MASK, PREVIEW
 from napari_defocus.widgets._shared.plots import Plot
@@ -73,14 +73,10 @@ class EvaluateWidget(PluginWidget):
             "For every threshold: how much of what is called sharp (or blurred) is so "
             "(precision), and how much of it is found (recall). Dots: the best F.",
         )
-        self.csv_button = ui.button(
-            "Save CSV…", "Writes the scores as a table.", lambda: self._choose_file("csv")
-        )
-        self.png_button = ui.button(
-            "Save PNG…",
-            "Writes the precision-recall plot as a picture.",
-            lambda: self._choose_file("png"),
-        )
+        title, table = "Save the scores", "Writes the scores as a table."
+        self.csv_button = save_button(self, "Save CSV…", table, self.save, "scores.csv", title)
+        picture = "Writes the precision-recall plot as a picture."
+        self.png_button = save_button(self, "Save PNG…", picture, self.save, "scores.png", title)
         self._results = QWidget()
         exports = ui.row(self.csv_button, self.png_button)
         results = ui.column(self._results, self.read_as, self.table, self.plot, exports)
@@ -103,13 +99,12 @@ class EvaluateWidget(PluginWidget):
             lacking = NO_DETECTION if blur is None else NO_LABELS
             self.jobs.refuse(DefocusError(lacking))
             return
-        source = self._source(blur)
+        source = layers.source_of(self._viewer, blur)
         mask = layers.find_owned(self._viewer, source, MASK) if source is not None else None
         classes = None if mask is None or mask.data.shape != blur.data.shape else mask.data
         found = Detection(blur.data, _cut(blur.data) if classes is None else classes)
-        painted = labels.data[0] if labels.multiscale else labels.data
-        reading, name = self.reading.currentText(), labels.name
-        image = blur.name.removesuffix(f" {BLUR}")
+        painted, name = layers.full_resolution(labels), labels.name
+        reading, image = self.reading.currentText(), blur.name.removesuffix(f" {BLUR}")
 
         def call(on_event: Any, should_stop: Any) -> tuple[Comparison, str]:
             annotation, how = read_hand_labels(np.asarray(painted), found.blur.shape, name, reading)
@@ -117,12 +112,7 @@ class EvaluateWidget(PluginWidget):
                 raise Stopped
             return compare(found, annotation, image, mask_is_known=classes is not None), how
 
-        self.jobs.run(lambda found: self._show(found[0], found[1], blur, source), call)
-
-    def _source(self, blur: Layer) -> Layer | None:
-        """Find the image that a blur map is of."""
-        wanted = layers.owned(blur).get("source_id")
-        return next((layer for layer in self._viewer.layers if layer.unique_id == wanted), None)
+        self.jobs.run(lambda made: self._show(made[0], made[1], blur, source), call)
 
     def _show(self, made: Comparison, how: str, blur: Image, source: Layer | None) -> None:
         if blur not in self._viewer.layers:
@@ -132,14 +122,13 @@ class EvaluateWidget(PluginWidget):
         self._fill_table(made.report)
         self.plot.draw(lambda figure: _paint(figure, made.report))
         self._results.show()
-        layer = layers.put_labels(
-            self._viewer, made.disagreement, source or blur, DISAGREEMENT, labels_read=how
-        )
+        differ = made.disagreement
+        of = source or blur
+        layer = layers.put_labels(self._viewer, differ, of, DISAGREEMENT, labels_read=how)
         layer.colormap = layers.label_colours(COLOURS)
         layer.features = {"index": list(DISAGREEMENTS), "meaning": list(DISAGREEMENTS.values())}
-        counts = [np.count_nonzero(made.disagreement == label) for label in DISAGREEMENTS]
-        parts = zip(counts, DISAGREEMENTS.values(), strict=True)
-        self.jobs.report("; ".join(f"{count} pixels {what}" for count, what in parts))
+        counts = {what: np.count_nonzero(differ == label) for label, what in DISAGREEMENTS.items()}
+        self.jobs.report("; ".join(f"{count} pixels {what}" for what, count in counts.items()))
 
     def _fill_table(self, report: Report) -> None:
         columns = {
@@ -156,16 +145,12 @@ class EvaluateWidget(PluginWidget):
 
     # Export
 
-    def _choose_file(self, kind: str) -> None:
-        ask_to_save(self, "Save the scores", f"scores.{kind}", kind.upper(), self.save)
-
     def save(self, path: Path) -> None:
         """Write the last evaluation: its scores as CSV, its precision-recall graph as PNG."""
-        with self.jobs.refusing():
+        with self.jobs.saving(path):
             if self.report is None:
                 raise DefocusError("nothing is scored yet; press Evaluate first")
             write_report(path, self.report)
-            self.jobs.report(f"saved to {path}")
 
 
 def _is_blur_map(layer: Layer) -> bool:
@@ -184,20 +169,13 @@ def _cut(blur: Any) -> Any:
 def _paint(figure: Figure, report: Report) -> None:
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     (scores,) = report.methods.values()
-    trivial = {"sharp": report.trivial["all sharp"].sharp}
-    trivial["blurred"] = report.trivial["all blurred"].blurred
-    for name, curve, label in (
-        ("sharp", scores.sharp, SHARP),
-        ("blurred", scores.blurred, BLURRED),
-    ):
-        drawn, best, colour = curve.recall > 0, int(curve.f.argmax()), CLASS_COLOURS[label]
-        axes.plot(
-            curve.recall[drawn],
-            curve.precision[drawn],
-            color=colour,
-            label=f"{name}, Fmax {curve.f_max:.3f}",
-        )
+    for label in (SHARP, BLURRED):
+        name, colour = CLASS_NAMES[label], CLASS_COLOURS[label]
+        curve, trivial = (getattr(of, name) for of in (scores, report.trivial[f"all {name}"]))
+        drawn, best = curve.recall > 0, int(curve.f.argmax())
+        title = f"{name}, Fmax {curve.f_max:.3f}"
+        axes.plot(curve.recall[drawn], curve.precision[drawn], color=colour, label=title)
         axes.plot(curve.recall[best], curve.precision[best], "o", color=colour, clip_on=False)
-        share = trivial[name].precision[0]
+        share = trivial.precision[0]
         axes.axhline(share, color=colour, linestyle=":", label=f"all called {name}")
     axes.legend(loc="lower left", frameon=False)

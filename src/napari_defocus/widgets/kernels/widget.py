@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from napari.layers import Image
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QSpinBox
+from superqt.utils import signals_blocked
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
@@ -18,7 +18,7 @@ from napari_defocus.metric.local_metric import (
 from napari_defocus.metric.nets import PACKAGED, TrainedNets, load_nets
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import MetricChooser
-from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_metric_to_save
+from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, save_metric_button
 from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.plots import Plot
@@ -26,6 +26,7 @@ from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets.kernels.pictures import paint_metric
 
 ROLE = "components"
+NO_METRIC = "no metric is chosen"
 # Between a metric's name and its number of components.
 VARIANT = ", K = "
 # Wait this long, in milliseconds, for the next step of the spin box.
@@ -65,11 +66,8 @@ class KernelsWidget(PluginWidget):
         self.layer_button = ui.button(
             "As image layer", "Adds all components as a stack of small images.", self.add_layer
         )
-        self.save_button = ui.button(
-            "Save…",
-            "Writes the metric, with this K, to a file.",
-            lambda: ask_metric_to_save(self, self.save),
-        )
+        tip = "Writes the metric, with this K, to a file."
+        self.save_button = save_metric_button(self, "Save…", tip, self.save)
         metric = ui.row(self.metric_chooser, self.open_button)
         metric.setStretch(0, 1)
         settings = ui.form(("Metric", metric), ("Components K", self.components))
@@ -77,7 +75,7 @@ class KernelsWidget(PluginWidget):
         layout = ui.column(self, settings, self.text, self.plot, buttons, margin=True)
         layout.setStretchFactor(self.plot, 1)
         self.metric_chooser.currentIndexChanged.connect(self._choose)
-        self.components.valueChanged.connect(self._request)
+        self.components.valueChanged.connect(lambda: self._timer.start())
         self._latest.ready.connect(self._publish)
         self._latest.failed.connect(self._refuse)
         self._session.metrics_changed.connect(self._show_metrics)
@@ -92,20 +90,18 @@ class KernelsWidget(PluginWidget):
             self.metric_chooser.show_names(names, changed)
 
     def _choose(self, _: int = 0) -> None:
-        try:
+        with ui.refusing(self._refuse):
             metric = self._session.metric(self.metric_chooser.name)
-        except DefocusError as error:
-            self._refuse(error)
-            return
-        if metric is self._chosen:
-            return
+            if metric is not self._chosen:
+                self._look_at(metric)
+
+    def _look_at(self, metric: LocalMetric) -> None:
         self._latest.stop()
         self._timer.stop()
         self._chosen = metric
-        self.components.blockSignals(True)
-        self.components.setRange(1, len(principal_components(metric).components))
-        self.components.setValue(len(metric.filters))
-        self.components.blockSignals(False)
+        with signals_blocked(self.components):
+            self.components.setRange(1, len(principal_components(metric).components))
+            self.components.setValue(len(metric.filters))
         self._show(metric)
 
     def _show(self, metric: LocalMetric, note: str = "") -> None:
@@ -120,12 +116,9 @@ class KernelsWidget(PluginWidget):
         self.plot.draw(lambda figure: paint_metric(figure, metric))
 
     def _refuse(self, error: Exception) -> None:
-        self.text.setText(f"⚠ {error or type(error).__name__}")
+        self.text.setText(ui.warning(error))
 
     # The number of components
-
-    def _request(self, _: int = 0) -> None:
-        self._timer.start()
 
     def _change_components(self) -> None:
         metric, count = self._chosen, self.components.value()
@@ -148,13 +141,14 @@ class KernelsWidget(PluginWidget):
         """Show all components as an image layer; renew the one of this metric, if there."""
         metric = self.shown
         if metric is None:
-            self._refuse(DefocusError("no metric is chosen"))
+            self._refuse(DefocusError(NO_METRIC))
             return
         data = principal_components(metric).components
         largest = float(np.abs(data).max())
         name = f"{self.metric_chooser.currentText()} {ROLE}"
-        note = {"role": ROLE, "metric": self.metric_chooser.name, "metric_digest": metric.digest}
-        layer = self._own_layer()
+        note = {"role": ROLE, "metric": self.metric_chooser.name}
+        layer = layers.find(self._viewer, **note)
+        note["metric_digest"] = metric.digest
         if layer is None:
             layer = self._viewer.add_image(data, name=name, metadata={layers.KEY: note})
         else:
@@ -162,30 +156,18 @@ class KernelsWidget(PluginWidget):
             layer.metadata = {**layer.metadata, layers.KEY: note}
         layer.contrast_limits = (-largest, largest)
 
-    def _own_layer(self) -> Image | None:
-        wanted = (ROLE, self.metric_chooser.name)
-        for layer in self._viewer.layers:
-            note = layers.owned(layer)
-            if (note.get("role"), note.get("metric")) == wanted:
-                return layer
-        return None
-
     def use_metric_file(self, path: Path) -> None:
         """Choose the metric of a file; show why where it cannot be used."""
-        try:
+        with ui.refusing(self._refuse):
             self._session.open_metric(path)
-        except DefocusError as error:
-            self._refuse(error)
 
     def save(self, path: Path) -> None:
         """Write the metric, with the chosen number of components, to a file."""
-        try:
+        with ui.refusing(self._refuse):
             if self.shown is None:
-                raise DefocusError("no metric is chosen")
+                raise DefocusError(NO_METRIC)
             save_metric(self.shown, path)
             self.text.setText(f"saved to {path}")
-        except DefocusError as error:
-            self._refuse(error)
 
 
 def _with_components(

@@ -16,8 +16,6 @@ from skimage.transform import AffineTransform, warp
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop
 from napari_defocus.metric.fitting import FitConfig
-from napari_defocus.metric.local_metric import LocalMetric
-from napari_defocus.metric.nets import TrainedNets
 from napari_defocus.metric.patches import require_both_classes
 from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import LabelScores, score_labels
@@ -25,7 +23,7 @@ from napari_defocus.stacks.plane_scores import PlaneScores
 from napari_defocus.stacks.registration import register_planes
 from napari_defocus.stacks.timelapse import FrameScores, score_frames
 from napari_defocus.stacks.training_labels import patches_from_planes, propose_annotations
-from napari_defocus.widgets._shared.fit_jobs import fit_patches
+from napari_defocus.widgets._shared.fit_jobs import Fitted, fit_patches
 from napari_defocus.widgets.stacks.layers import FUSED, MAPS, Index, Series
 
 # Maps of many stacks that take more than this together are written to a temporary Zarr.
@@ -49,62 +47,42 @@ class OneStack:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """An analysis of one or many stacks: the request, and what is found so far.
-
-    Parameters
-    ----------
-    series : Series
-        The image.
-    config : StackConfig
-        How.
-    place : tuple of int, or None
-        The stack; None: every one.
-    channel : int or None
-        The channel whose focus all others take; None: each its own.
-    others : mapping of layer to Series
-        Other images of the field, that take the focus too.
-    labels : callable or None
-        Returns the objects (Y, X) of the stack at a place.
-    stacks : dict
-        By place, as they are found.
-    maps : dict
-        Arrays by role and place; place is None for those of every stack.
-    fused : dict
-        All-in-focus images of `others`.
-    """
+    """An analysis of one or many stacks: the request, and what is found so far."""
 
     series: Series
     config: StackConfig
+    # The stack; None: every one.
     place: Index | None
+    # The channel whose focus all others take; None: each its own.
     channel: int | None = None
+    # Other images of the field, by layer, that take the focus too.
     others: Mapping[Any, Series] = field(default_factory=dict)
+    # Returns the objects (Y, X) of the stack at a place.
     labels: Callable[[Index], Any] | None = None
     stacks: dict[Index, OneStack] = field(default_factory=dict)
+    # By role and place, which is None for maps of every stack; and by layer of `others` and place.
     maps: dict[tuple[str, Index | None], Any] = field(default_factory=dict)
-    fused: dict[Any, Any] = field(default_factory=dict)
+    fused: dict[tuple[Any, Index | None], Any] = field(default_factory=dict)
 
     @property
     def places(self) -> list[Index]:
         """Stacks that are analysed; other channels may follow them."""
         if self.place is not None:
             return [self.place]
-        every = list(np.ndindex(self.series.others))
         axis = self.series.channel_axis
-        if self.channel is None or axis is None:
-            return every
-        return [place for place in every if place[axis] == self.channel]
+        return [
+            place
+            for place in np.ndindex(self.series.others)
+            if self.channel is None or axis is None or place[axis] == self.channel
+        ]
 
     def followers(self, place: Index) -> list[Index]:
         """Return the other channels, at a place, that take its focus."""
         axis = self.series.channel_axis
         if self.channel is None or axis is None:
             return []
-        count = self.series.others[axis]
-        return [
-            (*place[:axis], channel, *place[axis + 1 :])
-            for channel in range(count)
-            if channel != place[axis]
-        ]
+        channels = range(self.series.others[axis])
+        return [(*place[:axis], c, *place[axis + 1 :]) for c in channels if c != place[axis]]
 
     @property
     def steps(self) -> int:
@@ -170,49 +148,32 @@ def _store(
         return
     if (key, None) not in maps:
         maps[key, None] = blank((*series.others, *data.shape), data.dtype, len(series.others))
-    target = maps[key, None]
-    (target.zarr if isinstance(target, OnDisk) else target)[place] = data
+    maps[key, None][place] = data
 
 
-class OnDisk:
-    """A blank array in a temporary folder, which goes when nobody refers to the array any more."""
-
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="napari-defocus-")
-        sides = [min(size, CHUNK) for size in shape[leading:]]
-        self.zarr = zarr.create_array(
-            folder.name, shape=tuple(shape), chunks=(*(1,) * leading, *sides), dtype=dtype
-        )
-        weakref.finalize(self.zarr, folder.cleanup)
-
-    @property
-    def lazy(self) -> da.Array:
-        """The array, read when shown."""
-        return da.from_zarr(self.zarr)
+def blank(shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> Any:
+    """Make an array to be filled stack by stack; a large one is a Zarr in a temporary folder."""
+    if math.prod(shape) * dtype.itemsize <= IN_MEMORY / len(MAPS):
+        return np.zeros(shape, dtype)
+    folder = tempfile.TemporaryDirectory(prefix="napari-defocus-")
+    chunks = (*(1,) * leading, *(min(size, CHUNK) for size in shape[leading:]))
+    array = zarr.create_array(folder.name, shape=tuple(shape), chunks=chunks, dtype=dtype)
+    # The folder goes when nobody refers to the array any more.
+    weakref.finalize(array, folder.cleanup)
+    return array
 
 
-def blank(shape: Sequence[int], dtype: np.dtype[Any], leading: int) -> Plane | OnDisk:
-    """Make an array to be filled stack by stack, on disk where it is large."""
-    if math.prod(shape) * dtype.itemsize > IN_MEMORY / len(MAPS):
-        return OnDisk(shape, dtype, leading)
-    return np.zeros(shape, dtype)
-
-
-def to_show(data: Plane | OnDisk) -> Any:
+def to_show(data: Any) -> Any:
     """Return what a layer takes: an array, or a lazy one."""
-    return data.lazy if isinstance(data, OnDisk) else data
+    return da.from_zarr(data) if isinstance(data, zarr.Array) else data
 
 
-def frames(series: Series, place: Index, on_event: OnEvent, should_stop: ShouldStop) -> FrameScores:
+def frames(series: Series, place: Index, **listeners: Any) -> FrameScores:
     """Score the frames of a time series."""
-    array: Any = series.array(place)
-    axes = series.axes("T")
-    return score_frames(array, axes=axes, on_event=on_event, should_stop=should_stop)
+    return score_frames(series.array(place), axes=series.axes("T"), **listeners)
 
 
-def annotate_planes(
-    series: Series, place: Index, register: bool, on_event: OnEvent, should_stop: ShouldStop
-) -> Plane:
+def annotate_planes(series: Series, place: Index, register: bool, **listeners: Any) -> Plane:
     """Propose an annotation of every plane of a stack; other stacks of the image stay blank."""
     shape = (*series.leading, *series.frame[:2])
     if math.prod(shape) > MOST_ANNOTATED:
@@ -220,8 +181,7 @@ def annotate_planes(
             f"an annotation of {' x '.join(map(str, shape))} pixels would not fit into memory; "
             "annotate single planes with From stack in Annotate"
         )
-    counting = counted(on_event, (2 + register) * series.count)
-    listeners: dict[str, Any] = {"on_event": counting, "should_stop": should_stop}
+    listeners["on_event"] = counted(listeners["on_event"], (2 + register) * series.count)
     planes = series.planes(place)
     if register:
         planes = planes.registered(register_planes(planes, **listeners))
@@ -241,20 +201,15 @@ def _back(labels: Plane, transform: Plane) -> Plane:
 
 
 def fit_stack(
-    series: Series,
-    place: Index,
-    config: FitConfig,
-    register: bool,
-    on_event: OnEvent,
-    should_stop: ShouldStop,
-) -> tuple[LocalMetric, TrainedNets | None] | None:
+    series: Series, place: Index, config: FitConfig, register: bool, **listeners: Any
+) -> Fitted | None:
     """Fit a metric to a stack without painting; None where it was stopped."""
     patches = patches_from_planes(
         series.planes(place),
         lambda z: f"{series.name}, plane {z}",
         register=register,
-        on_event=counted(on_event, (2 + register) * series.count),
-        should_stop=should_stop,
+        on_event=counted(listeners["on_event"], (2 + register) * series.count),
+        should_stop=listeners["should_stop"],
     )
     require_both_classes(patches)
-    return fit_patches([patches], config, on_event, should_stop)
+    return fit_patches([patches], config, **listeners)

@@ -1,13 +1,12 @@
 """Stacks in napari layers: which axis the planes are along, and maps that lie on the image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.transforms import Affine
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.stacks.planes import StackPlanes, open_stack
@@ -25,30 +24,6 @@ ALTITUDE_OPACITY = 0.6
 ORDER = (CONFIDENCE, PROVENANCE, FUSED, ALTITUDE)
 
 Index = tuple[int, ...]
-
-
-class OnePlane:
-    """The planes of an array along one axis, at one place of its other leading axes.
-
-    Parameters
-    ----------
-    data : array
-        NumPy, Dask, Zarr, h5py or xarray: only what is indexed is read.
-    axis : int
-        Of the leading ones, along which the planes are.
-    place : tuple of int
-        Along the other leading axes.
-    """
-
-    def __init__(self, data: Any, axis: int, place: Index) -> None:
-        self._data, self._axis, self._place = data, axis, place
-        self.shape = (data.shape[axis], *data.shape[len(place) + 1 :])
-        self.dtype = data.dtype
-
-    def __getitem__(self, selection: tuple[Any, ...]) -> Any:
-        along, *inside = selection
-        before, after = self._place[: self._axis], self._place[self._axis :]
-        return self._data[(*before, along, *after, *inside)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +64,17 @@ class Series:
         """Leave out what belongs to the axis of the planes."""
         return (*values[: self.axis], *values[self.axis + 1 :])
 
-    def index(self, place: Index, plane: int) -> Index:
-        """Return the index, along all leading axes, of a plane."""
+    def index(self, place: Index, plane: Any) -> tuple[Any, ...]:
+        """Return the index, along all leading axes, of a plane, or of a slice of planes."""
         return (*place[: self.axis], plane, *place[self.axis :])
 
-    def array(self, place: Index) -> OnePlane:
+    def array(self, place: Index) -> Any:
         """Return the planes at a place, as an array that is read plane by plane."""
-        return OnePlane(self.data, self.axis, place)
+        data = self.data
+        if not isinstance(data, np.ndarray | da.Array):  # Zarr and h5py read what is sliced
+            chunks = (*(1,) * len(self.leading), *self.frame)
+            data = da.from_array(data, chunks, name=False)
+        return data[self.index(place, slice(None))]
 
     def planes(self, place: Index) -> StackPlanes:
         """Return the planes at a place as a focus stack."""
@@ -112,13 +91,7 @@ class Series:
 
 
 def series_of(layer: Image, axis: int) -> Series:
-    """Look at an image layer as planes along one of its leading axes.
-
-    Raises
-    ------
-    DefocusError
-        Where it is a single plane.
-    """
+    """Look at an image layer, no single plane, as planes along one of its leading axes."""
     leading = layers.leading_shape(layer)
     if not leading:
         raise DefocusError(
@@ -132,11 +105,9 @@ def series_of(layer: Image, axis: int) -> Series:
 def guess_axis(layer: Image) -> int:
     """Return the leading axis that planes are along: by its label, else the last of them."""
     count = len(layers.leading_shape(layer))
-    for names in (DEPTH, TIME):
-        for axis in range(count):
-            if words(layer.axis_labels[axis]) & set(names):
-                return axis
-    return max(count - 1, 0)
+    labels = [words(label) for label in layer.axis_labels[:count]]
+    named = [z for names in (DEPTH, TIME) for z in range(count) if labels[z] & set(names)]
+    return named[0] if named else max(count - 1, 0)
 
 
 def is_time(layer: Image, axis: int) -> bool:
@@ -164,30 +135,18 @@ def show_plane(viewer: ViewerModel, layer: Layer, index: Index) -> None:
 def put_map(
     viewer: ViewerModel, data: Any, source: Image, role: str, series: Series, place: Index | None
 ) -> Image:
-    """Show a map of a source, in place of an earlier one of the same role and place.
+    """Show a map (a role of `MAPS`) of a source, in place of an earlier one of the same place.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Where.
-    data : array
-        (Y, X), or with the other leading axes where `place` is None; colours last.
-    source : Image
-        What it was made of.
-    role : str
-        Key of `MAPS`.
-    series : Series
-        How the source was looked at.
-    place : tuple of int, or None
-        Which stack of the source it is of; None: of all.
+    It is of the stack at a place, or of every where that is None: with the other leading axes.
     """
     layer = layers.find_owned(viewer, source, role, place=place)
     colours = len(series.frame) > 2 and role == FUSED
-    where = _geometry(source, series.axis, every=place is None)
+    others = range(len(series.leading)) if place is None else ()
+    axes = [axis for axis in others if axis != series.axis] + [source.ndim - 2, source.ndim - 1]
+    where = layers.geometry(source, axes)
     if layer is not None and _fits(layer, data, series):
         layer.data = data
-        for name, value in where.items():
-            setattr(layer, name, value)
+        layers.place(layer, where)
         return layer
     if layer is not None:
         viewer.layers.remove(layer)
@@ -238,40 +197,8 @@ def _look(source: Image, role: str, planes: int, colours: bool) -> dict[str, Any
     return look | ({"opacity": ALTITUDE_OPACITY} if role == ALTITUDE else {"visible": False})
 
 
-def _geometry(source: Image, axis: int, every: bool) -> Mapping[str, Any]:
-    """Return where a map lies: as its source, without the axis that the planes were along."""
-    others = range(len(layers.leading_shape(source))) if every else ()
-    axes = [i for i in others if i != axis] + [source.ndim - 2, source.ndim - 1]
-    whole = Affine(
-        scale=source.scale, translate=source.translate, rotate=source.rotate, shear=source.shear
-    )
-    part, shears = whole.set_slice(axes), len(axes) * (len(axes) - 1) // 2
-    return {
-        **{name: getattr(part, name) for name in ("scale", "translate", "rotate")},
-        # Without any, napari gives zeros of another number than it takes.
-        "shear": part.shear if len(part.shear) == shears else np.zeros(shears),
-        "affine": source.affine.set_slice(axes),
-        "units": tuple(source.units[i] for i in axes),
-        "axis_labels": tuple(source.axis_labels[i] for i in axes),
-    }
-
-
 def labels_at(labels: Labels, series: Series, place: Index, shown: Index) -> Any:
-    """Return the objects (Y, X) of one stack, to be read on another thread.
-
-    Raises
-    ------
-    DefocusError
-        Where the labels are of another shape.
-    """
-    data, plane = layers.full_resolution(labels), series.frame[:2]
-    if data.shape == plane:
-        return data
-    if data.shape == (*series.others, *plane):
-        return data[place]
-    if data.shape == (*series.leading, *plane):
-        return data[series.index(place, shown[series.axis])]
-    raise DefocusError(
-        f"labels {labels.name!r} are {tuple(data.shape)}, a plane of the image {plane}; "
-        "choose labels of the image's own size, or none"
-    )
+    """Return the objects (Y, X) of one stack, to be read on another thread."""
+    index = series.index(place, shown[series.axis])
+    places = {series.others: place, series.leading: index}
+    return layers.labels_on(labels, series.frame[:2], places, ", or none")

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QAbstractItemView, QWidget
+from superqt.utils import signals_blocked
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import whole_file
@@ -18,7 +19,8 @@ from napari_defocus.plot.curves import BEST, CURVE, draw_curve
 from napari_defocus.stacks.plane_scores import PlaneScores, plane_rows
 from napari_defocus.stacks.timelapse import FrameScores
 from napari_defocus.widgets._shared import ui
-from napari_defocus.widgets._shared.dialogs import ask_to_save
+from napari_defocus.widgets._shared.dialogs import save_button
+from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.plots import Plot
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 from napari_defocus.widgets.stacks.jobs import OneStack
@@ -31,29 +33,14 @@ NOTHING_YET = "nothing is found yet; press Analyse first"
 
 
 class StackResults(QWidget):
-    """The focus curve of a stack, or the scores of frames, with what can be done about them.
+    """The focus curve of a stack, or the scores of frames, with what can be done about them."""
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose theme is followed.
-
-    Signals
-    -------
-    chosen : int
-        The plane or frame that the user clicked on.
-    written : str
-        Which file.
-    failed : Exception
-        Why nothing was.
-    """
-
+    # The plane or frame that the user clicked on.
     chosen = Signal(int)
-    written = Signal(str)
-    failed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, jobs: JobBar) -> None:
         super().__init__()
+        self._jobs = jobs
         self._rows: list[dict[str, Any]] = []
         self._table_rows: list[dict[str, Any]] = []
         self._paint: Callable[[Figure], None] | None = None
@@ -75,21 +62,13 @@ class StackResults(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.verticalHeader().hide()
-        self.table_button = ui.button(
-            "Save table as CSV…",
-            "The table above, as it is.",
-            lambda: self._ask("table.csv", self.save_table),
+        self.table_button = save_button(
+            self, "Save table as CSV…", "The table above, as it is.", self.save_table, "table.csv"
         )
-        self.csv_button = ui.button(
-            "Save CSV…",
-            "The score of each plane or frame, with its error.",
-            lambda: self._ask("curve.csv", self.save_csv),
-        )
-        self.png_button = ui.button(
-            "Save PNG…",
-            "The curve as a picture, dark on white.",
-            lambda: self._ask("curve.png", self.save_png),
-        )
+        scores = "The score of each plane or frame, with its error."
+        self.csv_button = save_button(self, "Save CSV…", scores, self.save_csv, "curve.csv")
+        picture = "The curve as a picture, dark on white."
+        self.png_button = save_button(self, "Save PNG…", picture, self.save_png, "curve.png")
         files = ui.row(self.csv_button, self.png_button)
         layout = ui.column(self, self.summary, self.warning, self.best_button, self.plot, files,
                         self.table, self.table_button)  # fmt: skip
@@ -125,25 +104,15 @@ class StackResults(QWidget):
 
     def show_frames(self, found: FrameScores, where: Mapping[str, int]) -> None:
         """Show the scores of frames, and list those out of focus."""
-        columns = {
-            "frame": np.arange(len(found.score)),
-            "score": found.score,
-            "error": found.error,
-            "out_of_focus": found.out_of_focus.astype(int),
-        }
-        self.best_button.setText("Go to best frame")
-        away = np.flatnonzero(found.out_of_focus)
         count = len(found.score)
-        one = len(away) == 1
-        text = f"{len(away)} of {count} frames {'is' if one else 'are'} out of focus."
-        known = np.isfinite(found.score)
-        best = int(np.nanargmax(found.score)) if known.any() else None
-        rows = column_rows(columns, where)
+        columns = {"frame": np.arange(count), "score": found.score, "error": found.error}
+        away = np.flatnonzero(found.out_of_focus)
+        text = f"{len(away)} of {count} frames {'is' if len(away) == 1 else 'are'} out of focus."
+        best = int(np.nanargmax(found.score)) if np.isfinite(found.score).any() else None
+        rows = column_rows({**columns, "out_of_focus": found.out_of_focus.astype(int)}, where)
+        self.best_button.setText("Go to best frame")
         self._set(text, "", best, rows, lambda figure: _draw_frames(figure, found))
-        if len(away):
-            listed = {name: values[away] for name, values in columns.items()}
-            listed.pop("out_of_focus")
-            self._fill(column_rows(listed))
+        self._fill(column_rows({name: values[away] for name, values in columns.items()}))
 
     def _set(
         self,
@@ -161,19 +130,17 @@ class StackResults(QWidget):
         self.plot.draw(paint or (lambda _: None))
         self._fill([])
         self.best_button.setEnabled(best is not None)
-        seen = "Shows the plane, or frame, that is most in focus."
-        ui.tipped(
-            self.best_button, seen if best is not None else "Nothing is seen above the noise."
-        )
+        nothing = "Nothing is seen above the noise."
+        tip = nothing if best is None else "Shows the plane, or frame, that is most in focus."
+        ui.tipped(self.best_button, tip)
         self.setVisible(paint is not None)
 
     def _fill(self, rows: list[dict[str, Any]]) -> None:
         self._table_rows = rows
-        self.table.blockSignals(True)
-        self.table.clearSelection()
-        names = rows[0] if rows else ()
-        fill_table(self.table, {name: [line[name] for line in rows] for name in names}, digits=2)
-        self.table.blockSignals(False)
+        columns = {name: [line[name] for line in rows] for name in (rows[0] if rows else ())}
+        with signals_blocked(self.table):
+            self.table.clearSelection()
+            fill_table(self.table, columns, digits=2)
         for part in (self.table, self.table_button):
             part.setVisible(bool(rows))
 
@@ -196,37 +163,29 @@ class StackResults(QWidget):
 
     # Files
 
-    def _ask(self, name: str, write: Callable[[Path], None]) -> None:
-        ask_to_save(self, "Save", name, Path(name).suffix[1:].upper(), write)
-
     def save_csv(self, path: Path) -> None:
         """Write the score of each plane or frame."""
-        self._write(path, self._rows, lambda: write_csv(path, self._rows))
+        self._save_rows(path, self._rows)
 
     def save_table(self, path: Path) -> None:
         """Write the table: the best plane of each object, or the frames out of focus."""
-        self._write(path, self._table_rows, lambda: write_csv(path, self._table_rows))
+        self._save_rows(path, self._table_rows)
+
+    def _save_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        with self._jobs.saving(path):
+            if not rows:
+                raise DefocusError(NOTHING_YET)
+            write_csv(path, rows)
 
     def save_png(self, path: Path) -> None:
         """Write the curve as a picture, dark on white."""
-
-        def draw() -> None:
+        with self._jobs.saving(path):
+            if self._paint is None:
+                raise DefocusError(NOTHING_YET)
             figure = Figure(PICTURE_INCHES, layout="constrained")
-            if self._paint is not None:
-                self._paint(figure)
+            self._paint(figure)
             with whole_file(path) as temporary:
                 figure.savefig(temporary, dpi=120)
-
-        self._write(path, self._paint, draw)
-
-    def _write(self, path: Path, content: Any, write: Callable[[], None]) -> None:
-        try:
-            if not content:
-                raise DefocusError(NOTHING_YET)
-            write()
-            self.written.emit(f"saved to {path}")
-        except DefocusError as error:
-            self.failed.emit(error)
 
 
 def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:

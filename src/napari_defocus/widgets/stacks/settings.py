@@ -7,6 +7,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
+from superqt.utils import signals_blocked
 
 from napari_defocus.stacks.api import EXTREMA, StackConfig
 from napari_defocus.widgets._shared import layers, ui
@@ -108,10 +109,14 @@ class StackSettings(QWidget):
         return self.kind.currentText() == TIME
 
     @property
+    def _many(self) -> bool:
+        """Whether the image has several stacks."""
+        return self.is_stack and len(layers.leading_shape(self.image.value)) > 1
+
+    @property
     def every(self) -> bool:
         """Whether all stacks of the image are wanted."""
-        offered = self.is_stack and len(layers.leading_shape(self.image.value)) > 1
-        return offered and self.which.currentText() == EVERY
+        return self._many and self.which.currentText() == EVERY
 
     @property
     def axis_index(self) -> int:
@@ -119,36 +124,25 @@ class StackSettings(QWidget):
         return max(self.axis.currentIndex(), 0)
 
     def series(self) -> Series:
-        """Return the chosen image as planes along the chosen axis.
-
-        Raises
-        ------
-        DefocusError
-            Where there is none.
-        """
+        """Return the chosen image as planes along the chosen axis."""
         return series_of(layers.check_image(self.image.value), self.axis_index)
 
     def followers(self) -> dict[Image, Series]:
         """Return the other images that are fused by the focus of this one."""
-        chosen = self._chosen()
-        return {
-            layer: series_of(layer, self.axis_index)
-            for layer in self._alike()
-            if layer.unique_id in chosen
-        }
+        followers = [layer for layer in self._alike() if str(layer.unique_id) in self._ticked()]
+        return {layer: series_of(layer, self.axis_index) for layer in followers}
 
     # What is offered
 
     def _image_changed(self, _: Any = None) -> None:
         image = self.image.value
         self.contents.setText(layers.describe(image) if image is not None else "no image layer")
-        self.axis.blockSignals(True)
-        self.axis.clear()
-        if image is not None:
-            count = len(layers.leading_shape(image))
-            self.axis.addItems([axis_title(image, axis) for axis in range(count)])
-            self.axis.setCurrentIndex(guess_axis(image) if count else -1)
-        self.axis.blockSignals(False)
+        with signals_blocked(self.axis):
+            self.axis.clear()
+            if self.is_stack:
+                count = len(layers.leading_shape(image))
+                self.axis.addItems([axis_title(image, axis) for axis in range(count)])
+                self.axis.setCurrentIndex(guess_axis(image))
         self._axis_changed()
 
     def _axis_changed(self, _: int = 0) -> None:
@@ -170,55 +164,41 @@ class StackSettings(QWidget):
         """Show the controls that count for the image."""
         self._list_others()
         focus = self.is_stack and not self.is_series
-        many = self.is_stack and len(layers.leading_shape(self.image.value)) > 1
         channels = focus and self.series().channel_axis is not None
         for control, shown in (
-            (self.axis, many),
+            (self.axis, self._many),
             (self.kind, self.is_stack),
-            (self.which, focus and many),
+            (self.which, focus and self._many),
             (self.one_focus, channels),
             (self.others, focus and self.others.count() > 0),
         ):
-            control.setVisible(shown)
-            label = self._form.labelForField(control)
-            if label is not None:
-                label.setVisible(shown)
+            # Qt 5 has no `setRowVisible`.
+            for part in (control, self._form.labelForField(control) or control):
+                part.setVisible(shown)
         for control in (self.extremum, self.registering, self.objects.native):
             control.setEnabled(not self.is_series)
         self.changed.emit()
 
     def _list_others(self) -> None:
-        chosen = self._chosen()
+        ticked = self._ticked()
         self.others.clear()
         for layer in self._alike():
-            item = QListWidgetItem(layer.name)
-            item.setData(Qt.ItemDataRole.UserRole, str(layer.unique_id))
-            on = layer.unique_id in chosen
-            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-            self.others.addItem(item)
+            item = QListWidgetItem(layer.name, self.others)
+            name = str(layer.unique_id)
+            item.setData(Qt.ItemDataRole.UserRole, name)
+            item.setCheckState(Qt.CheckState.Checked if name in ticked else Qt.CheckState.Unchecked)
 
-    def _chosen(self) -> set[Any]:
+    def _ticked(self) -> set[str]:
         items = [self.others.item(i) for i in range(self.others.count())]
-        ticked = {
-            item.data(Qt.ItemDataRole.UserRole)
-            for item in items
-            if item.checkState() == Qt.CheckState.Checked
-        }
-        return {layer.unique_id for layer in self._viewer.layers if str(layer.unique_id) in ticked}
+        on = Qt.CheckState.Checked
+        return {item.data(Qt.ItemDataRole.UserRole) for item in items if item.checkState() == on}
 
     def _alike(self) -> list[Image]:
         """Return the images that show as many planes of the same size as the chosen one."""
         if not self.is_stack:
             return []
-        size = _size(self.image.value)
-        return [
-            layer
-            for layer in self._viewer.layers
-            if type(layer) is Image
-            and layer != self.image.value
-            and not layers.owned(layer)
-            and _size(layer) == size
-        ]
+        others = [layer for layer in self.image.choices if layer != self.image.value]
+        return [layer for layer in others if _size(layer) == _size(self.image.value)]
 
 
 def _size(layer: Image) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from napari.layers import Image
@@ -10,8 +11,7 @@ from qtpy.QtWidgets import QGroupBox
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.metric.fitting import METHODS, FitConfig
-from napari_defocus.metric.local_metric import LocalMetric
-from napari_defocus.metric.nets import TrainedNets, TrainingConfig
+from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.stacks.timelapse import FrameScores
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.fit_jobs import offer_trained
@@ -50,13 +50,12 @@ class StacksWidget(PluginWidget):
         self._maps: list[Image] = []
         self._drawn = 0
         self._shown: Any = None
-        self._stopped = False
         self._timer = ui.debounced(self, 0, self._show_current)
         self.settings = StackSettings(viewer)
         self.jobs = JobBar(
             self._session.jobs, "Analyse", "Finds what is in focus in which plane, or frame."
         )
-        self.results = StackResults(viewer)
+        self.results = StackResults(viewer, self.jobs)
         self.annotate_button = ui.button("Annotate planes", ANNOTATE_TIP, self.annotate)
         self.fit_button = ui.button("Fit a metric", FIT_TIP, self.fit)
         self.method = ui.choice(
@@ -76,11 +75,8 @@ class StacksWidget(PluginWidget):
         self.settings.changed.connect(self._changed)
         self.jobs.clicked.connect(self.analyse)
         self.jobs.progressed.connect(self._follow)
-        self.jobs.cancel_button.clicked.connect(self._stop)
         self.jobs.ended.connect(self._end)
         self.results.chosen.connect(self.go_to)
-        self.results.written.connect(self.jobs.report)
-        self.results.failed.connect(self.jobs.refuse)
         self._session.jobs.changed.connect(self._enable)
         self._viewer.dims.events.current_step.connect(self._moved)
         self._viewer.layers.events.removed.connect(self._removed)
@@ -94,11 +90,9 @@ class StacksWidget(PluginWidget):
         return source, series, layers.visible_index(self._viewer, source)
 
     def _changed(self) -> None:
-        source = self._source
-        if source is not None and not self.jobs.busy:
-            same = source == self.settings.image.value
-            if not same or self._series is None or self.settings.axis_index != self._series.axis:
-                self._forget()
+        chosen, series = (self.settings.image.value, self.settings.axis_index), self._series
+        if series and not self.jobs.busy and chosen != (self._source, series.axis):
+            self._forget()
         self._enable()
 
     def _removed(self, _: Any = None) -> None:
@@ -141,17 +135,13 @@ class StacksWidget(PluginWidget):
 
     def _begin(self, source: Image, series: Series) -> None:
         self._forget()
-        self._source, self._series, self._stopped = source, series, False
+        self._source, self._series = source, series
 
     def _request(self, series: Series, shown: Index) -> Analysis:
         place, axis = series.without(shown), series.channel_axis
-        objects, find = self.settings.objects.value, None
-        if objects is not None:
+        objects = self.settings.objects.value
+        if objects is not None:  # those that do not fit are refused before the job
             labels_at(objects, series, place, shown)
-
-            def find(at: Index) -> Any:
-                return labels_at(objects, series, at, shown)
-
         one_focus = axis is not None and self.settings.one_focus.isChecked()
         return Analysis(
             series,
@@ -159,7 +149,7 @@ class StacksWidget(PluginWidget):
             place=None if self.settings.every else place,
             channel=place[axis] if one_focus else None,
             others=self.settings.followers(),
-            labels=find,
+            labels=None if objects is None else lambda at: labels_at(objects, series, at, shown),
         )
 
     def _follow(self, _: Any) -> None:
@@ -209,15 +199,11 @@ class StacksWidget(PluginWidget):
         self._begin(source, series)
         self.jobs.run(show, stack_jobs.frames, series, place)
 
-    def _stop(self) -> None:
-        self._stopped = True
-
-    def _end(self) -> None:
+    def _end(self, cancelled: bool) -> None:
         work = self._work
-        if self._stopped and work is not None and work.place is None and work.stacks:
+        if cancelled and work is not None and work.place is None and work.stacks:
             total = len(work.places) * (1 + len(work.followers(work.places[0])))
             self.jobs.report(f"cancelled; {len(work.stacks)} of {total} stacks are done, and stay")
-        self._stopped = False
         # The user may have turned to another image meanwhile.
         self._changed()
 
@@ -260,13 +246,9 @@ class StacksWidget(PluginWidget):
         """Propose an annotation of all planes of the stack, in the background."""
         with self.jobs.refusing():
             source, series, shown = self._target()
-            self.jobs.run(
-                lambda found: self._add_annotation(source, found),
-                stack_jobs.annotate_planes,
-                series,
-                series.without(shown),
-                self.settings.config.register,
-            )
+            arguments = (series, series.without(shown), self.settings.config.register)
+            add = partial(self._add_annotation, source)
+            self.jobs.run(add, stack_jobs.annotate_planes, *arguments)
 
     def _add_annotation(self, source: Image, data: stack_jobs.Plane) -> None:
         if source not in self._viewer.layers:
@@ -293,7 +275,5 @@ class StacksWidget(PluginWidget):
             config = FitConfig(method=self.method.currentText(), training=training)
             register = self.settings.config.register
             arguments = (series, series.without(shown), config, register)
-            self.jobs.run(self._keep, stack_jobs.fit_stack, *arguments)
-
-    def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
-        offer_trained(self._session, outcome, self.jobs)
+            offer = partial(offer_trained, self._session, self.jobs)
+            self.jobs.run(offer, stack_jobs.fit_stack, *arguments)

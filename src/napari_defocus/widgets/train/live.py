@@ -27,25 +27,11 @@ DEBOUNCE = 500
 class LiveFit(QObject):
     """Fits a metric again after each stroke, while it is switched on.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose annotations are watched.
-    session : Session
-        Whose patches are used too.
-    config : callable
-        Returns the settings of the fit.
-    parent : QObject
-        Whose life it shares.
-
-    Signals
-    -------
-    fitted : LocalMetric
-        The metric of the last stroke.
-    failed : Exception
-        Why there is none.
+    To the annotations in a viewer and the patches of the session, by the settings that `config`
+    returns.
     """
 
+    # The metric of the last stroke, or why there is none.
     fitted = Signal(object)
     failed = Signal(object)
 
@@ -100,11 +86,9 @@ class LiveFit(QObject):
 
     def _targets(self) -> list[Target]:
         """Copy what is painted now, with the image planes below it."""
-        sources = {layer.unique_id: layer for layer in self._viewer.layers}
         targets = []
         for layer in self._viewer.layers:
-            note = layers.owned(layer)
-            source = sources.get(note.get("source_id"))
+            note, source = layers.owned(layer), layers.source_of(self._viewer, layer)
             if note.get("role") == ANNOTATION and source is not None:
                 index = tuple(note.get("index", ()))
                 targets.append(Target(source, index, np.array(layer.data)))

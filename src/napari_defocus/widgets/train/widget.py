@@ -1,6 +1,7 @@
 """Train a metric on the patch set, watch its loss, save it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from napari.viewer import Viewer
@@ -10,9 +11,8 @@ from napari_defocus.core.progress import Event
 from napari_defocus.labels.classes import CLASS_NAMES
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import LocalMetric, save_metric
-from napari_defocus.metric.nets import TrainedNets
 from napari_defocus.widgets._shared import ui
-from napari_defocus.widgets._shared.dialogs import ask_metric_to_save
+from napari_defocus.widgets._shared.dialogs import save_metric_button
 from napari_defocus.widgets._shared.fit_jobs import (
     fit_patches,
     held_out_text,
@@ -57,11 +57,8 @@ class TrainWidget(PluginWidget):
         )
         self.live_text = ui.wrapped_label(HELD_OUT)
         self.live_text.hide()
-        self.save_button = ui.button(
-            "Save metric…",
-            "Writes the metric to a file, to keep and to share.",
-            lambda: ask_metric_to_save(self, self.save),
-        )
+        tip = "Writes the metric to a file, to keep and to share."
+        self.save_button = save_metric_button(self, "Save metric…", tip, self.save)
         self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
         self._imports = Latest(self)
         self._imports.request(None, plain(import_early))
@@ -73,7 +70,7 @@ class TrainWidget(PluginWidget):
         self.live.toggled.connect(self._toggle_live)
         self.settings.changed.connect(self._refit)
         self._live_fit.fitted.connect(self._show_live)
-        self._live_fit.failed.connect(self._refuse_live)
+        self._live_fit.failed.connect(lambda error: self.live_text.setText(ui.warning(error)))
         self._session.patches_changed.connect(self._show_patches)
         self._session.metrics_changed.connect(self._enable_save)
         self._show_patches()
@@ -108,14 +105,12 @@ class TrainWidget(PluginWidget):
         config = self.settings.config
         self._epochs = config.training.epochs
         self.curves.clear(self._epochs)
-        self.jobs.run(self._keep, fit_patches, patch_sets, config)
+        offer = partial(offer_trained, self._session, self.jobs)
+        self.jobs.run(offer, fit_patches, patch_sets, config)
 
     def _follow(self, event: Event) -> None:
         if event.values:
             self.curves.add((event.done - 1) // self._epochs, event.values)
-
-    def _keep(self, outcome: tuple[LocalMetric, TrainedNets | None]) -> None:
-        offer_trained(self._session, outcome, self.jobs)
 
     # The instant fit
 
@@ -138,9 +133,6 @@ class TrainWidget(PluginWidget):
             self._session.nets = None
             self._session.add_metric(TRAINED, metric)
 
-    def _refuse_live(self, error: Exception) -> None:
-        self.live_text.setText(f"⚠ {error or type(error).__name__}")
-
     # Files
 
     def _has_metric(self) -> bool:
@@ -151,11 +143,10 @@ class TrainWidget(PluginWidget):
 
     def save(self, path: Path) -> None:
         """Write the trained metric to a file; show why where that fails."""
-        with self.jobs.refusing():
+        with self.jobs.saving(path):
             if not self._has_metric():
                 raise DefocusError("there is no trained metric yet; press Train")
             save_metric(self._session.metric(TRAINED), path)
-            self.jobs.report(f"saved to {path}")
 
 
 def _counted(counts: dict[str, int]) -> str:
