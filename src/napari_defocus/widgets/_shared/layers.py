@@ -1,5 +1,6 @@
 """Napari layers: what an image layer holds, and results that sit on it exactly."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,15 +41,10 @@ def full_resolution(layer: Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def plane_axes(layer: Image) -> int:
-    """Return how many trailing axes of the data make one plane: 2, or 3 with colours."""
-    return 3 if layer.rgb else 2
-
-
 def leading_shape(layer: Image) -> tuple[int, ...]:
     """Return the shape of the stack of planes, empty for a single one."""
     shape = full_resolution(layer).shape
-    return tuple(int(size) for size in shape[: len(shape) - plane_axes(layer)])
+    return tuple(int(size) for size in shape[: len(shape) - (3 if layer.rgb else 2)])
 
 
 def axes_of(layer: Image) -> str:
@@ -77,12 +73,10 @@ def pixel_size_um(layer: Layer) -> float | None:
 
 def describe(layer: Image) -> str:
     """Describe what a layer holds: "12 planes of 512 x 512, RGB"."""
-    shape = full_resolution(layer).shape
-    rows, columns = shape[len(leading_shape(layer)) :][:2]
-    planes = int(np.prod(leading_shape(layer), dtype=int))
-    text = f"{rows} x {columns} pixels"
-    if leading_shape(layer):
-        text = f"{planes} planes of {rows} x {columns}"
+    shape, leading = full_resolution(layer).shape, leading_shape(layer)
+    rows, columns = shape[len(leading) :][:2]
+    size = f"{rows} x {columns}"
+    text = f"{math.prod(leading)} planes of {size}" if leading else f"{size} pixels"
     colours = {3: ", RGB", 4: ", RGBA"}.get(shape[-1], "") if layer.rgb else ""
     return text + colours + (", finest level of a pyramid" if layer.multiscale else "")
 
@@ -179,17 +173,17 @@ def put_image(
 ) -> Image:
     """Show a result of a source as an image from 0 up; update this plugin's own, if there."""
     layer = _replaceable(viewer, source, role, data.shape)
+    limits = _limits(data, role)
     if layer is None:
         # Hidden at first: the mask says more, and both at once say little.
-        options: dict[str, Any] = {"colormap": LOOKS[role][0], "visible": False}
-        options["contrast_limits"] = _limits(data, role)
+        look = {"colormap": LOOKS[role][0], "contrast_limits": limits, "visible": False}
         where = _geometry_for(data, source)
-        return viewer.add_image(data, **described(source, role, note), **where, **options)
+        return viewer.add_image(data, **described(source, role, note), **where, **look)
     # Limits that the user chose stay.
     follows = np.allclose(layer.contrast_limits, _limits(layer.data, role))
     layer.data = data
     if follows:
-        layer.contrast_limits = _limits(data, role)
+        layer.contrast_limits = limits
     _update(layer, source, role, note)
     return layer
 

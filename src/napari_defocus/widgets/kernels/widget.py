@@ -131,8 +131,7 @@ class KernelsWidget(PluginWidget):
         if key != (self._chosen, self.components.value()):
             return
         self._show(metric, "" if recalibrated else KEPT_CALIBRATION)
-        own = metric is self._chosen
-        variant = "" if own else f"{VARIANT}{len(metric.filters)}"
+        variant = "" if metric is self._chosen else f"{VARIANT}{len(metric.filters)}"
         self._session.add_metric(f"{self.metric_chooser.name}{variant}", metric)
 
     # Layers and files

@@ -130,8 +130,8 @@ def _analyse_one(work: Analysis, place: Index, on_event: OnEvent, should_stop: S
     for key, series in work.others.items():
         image = apply_focus(focus, series.planes(place), **listeners)
         _store(work.fused, key, image, work, series, place)
-    for at, image in fused.items():
-        for role, name in MAPS.items():
+    for role, name in MAPS.items():
+        for at, image in fused.items():
             if at == place or role == FUSED or work.place is None:
                 data = image if role == FUSED else getattr(focus, name)
                 _store(work.maps, role, data, work, work.series, at)

@@ -18,10 +18,9 @@ FUSED = "all in focus"
 PROVENANCE = "provenance"
 # Not "confidence", which is the layer that Detect makes.
 CONFIDENCE = "altitude confidence"
-MAPS = {ALTITUDE: "depth_map", FUSED: "fused", PROVENANCE: "source_plane", CONFIDENCE: "confidence"}
-ALTITUDE_OPACITY = 0.6
 # From below.
-ORDER = (CONFIDENCE, PROVENANCE, FUSED, ALTITUDE)
+MAPS = {CONFIDENCE: "confidence", PROVENANCE: "source_plane", FUSED: "fused", ALTITUDE: "depth_map"}
+ALTITUDE_OPACITY = 0.6
 
 Index = tuple[int, ...]
 
@@ -126,10 +125,9 @@ def show_plane(viewer: ViewerModel, layer: Layer, index: Index) -> None:
     """Move the viewer's sliders to a plane of a layer."""
     point = np.zeros(layer.ndim)
     point[: len(index)] = index
-    world = layer.data_to_world(point)
-    shift = viewer.dims.ndim - layer.ndim
-    for axis in range(len(index)):
-        viewer.dims.set_point(shift + axis, world[axis])
+    first = viewer.dims.ndim - layer.ndim
+    axes = range(first, first + len(index))
+    viewer.dims.set_point(axes, layer.data_to_world(point)[: len(index)])
 
 
 def put_map(

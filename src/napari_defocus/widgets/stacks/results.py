@@ -194,16 +194,10 @@ def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:
         draw_curve(axes, curves)
         if len(curves) > 1:
             # Above the curves, which leave no corner free.
-            handles, names = axes.get_legend_handles_labels()
-            kept = [i for i, name in enumerate(names) if "best" in name]
-            axes.legend(
-                [handles[i] for i in kept],
-                [names[i] for i in kept],
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                fontsize="small",
-                frameon=False,
-            )
+            labelled = zip(*axes.get_legend_handles_labels(), strict=True)
+            best = {name: line for line, name in labelled if "best" in name}
+            where: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+            axes.legend(best.values(), best, fontsize="small", frameon=False, **where)
 
     return paint
 
@@ -211,15 +205,12 @@ def _curves(curves: Mapping[str, PlaneScores]) -> Callable[[Figure], None]:
 def _draw_frames(figure: Figure, found: FrameScores) -> None:
     axes = figure.subplots()
     frames = np.arange(len(found.score))
-    axes.errorbar(
-        frames, found.score, found.error, color=CURVE, marker="o", markersize=3, linewidth=1
-    )
+    look: dict[str, Any] = {"color": CURVE, "marker": "o", "markersize": 3, "linewidth": 1}
+    axes.errorbar(frames, found.score, found.error, **look)
     away = found.out_of_focus & np.isfinite(found.score)
     if away.any():
-        axes.plot(
-            frames[away], found.score[away], "o", color=BEST, markersize=7, label="out of focus"
-        )
+        look = {"color": BEST, "markersize": 7, "label": "out of focus"}
+        axes.plot(frames[away], found.score[away], "o", **look)
         axes.legend(loc="best", fontsize="small")
-    axes.set_xlabel("frame")
-    axes.set_ylabel("focus, log of squared frequency")
+    axes.set(xlabel="frame", ylabel="focus, log of squared frequency")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

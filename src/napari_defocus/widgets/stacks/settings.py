@@ -26,7 +26,6 @@ class StackSettings(QWidget):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
-        self._viewer = viewer
         default = StackConfig()
         self.image = layer_chooser(
             viewer,
@@ -86,7 +85,7 @@ class StackSettings(QWidget):
         self.axis.currentIndexChanged.connect(self._axis_changed)
         for box in (self.kind, self.which):
             box.currentIndexChanged.connect(self._offer)
-        events = self._viewer.layers.events
+        events = viewer.layers.events
         for event in (events.inserted, events.removed):
             event.connect(self._layers_changed)
         self._image_changed()

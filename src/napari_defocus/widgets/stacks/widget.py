@@ -23,7 +23,6 @@ from napari_defocus.widgets.stacks import jobs as stack_jobs
 from napari_defocus.widgets.stacks.jobs import Analysis
 from napari_defocus.widgets.stacks.layers import (
     FUSED,
-    ORDER,
     Index,
     Series,
     hide_maps,
@@ -177,8 +176,7 @@ class StacksWidget(PluginWidget):
         self._show_current()
 
     def _add_maps(self, work: Analysis) -> None:
-        found = sorted(work.maps.items(), key=lambda item: ORDER.index(item[0][0]))
-        made = [(self._source, work.series, *key, data) for key, data in found]
+        made = [(self._source, work.series, *key, data) for key, data in work.maps.items()]
         made += [
             (layer, work.others[layer], FUSED, place, data)
             for (layer, place), data in work.fused.items()
@@ -217,14 +215,17 @@ class StacksWidget(PluginWidget):
         work, source = self._work, self._source
         if work is None or source not in self._viewer.layers:
             return
-        place = work.place
-        if place is None:
-            index = layers.visible_index(self._viewer, source)
-            place = work.series.without(index)
+        place = self._place(source, work.series)
         found = work.stacks.get(place)
         if found is not None and found is not self._shown:
             self._shown = found
             self.results.show_stack(found, work.series.where(place))
+
+    def _place(self, source: Image, series: Series) -> Index:
+        """Return the place of the one stack that was analysed, else of the one on screen."""
+        if self._work is not None and self._work.place is not None:
+            return self._work.place
+        return series.without(layers.visible_index(self._viewer, source))
 
     def go_to(self, plane: int) -> None:
         """Show a plane of the image that the results are of; maps above it are hidden."""
@@ -233,11 +234,7 @@ class StacksWidget(PluginWidget):
             return
         hide_maps(self._viewer, source)
         source.visible = True
-        index = layers.visible_index(self._viewer, source)
-        place = series.without(index)
-        if self._work is not None and self._work.place is not None:
-            place = self._work.place
-        show_plane(self._viewer, source, series.index(place, plane))
+        show_plane(self._viewer, source, series.index(self._place(source, series), plane))
         self.jobs.report(f"plane {plane} is on screen; the maps are hidden in the layer list")
 
     # Labels without painting

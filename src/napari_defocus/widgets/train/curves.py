@@ -31,14 +31,9 @@ PANELS = (
 
 
 class Curves(QWidget):
-    """Loss and accuracy of each net.
+    """Loss and accuracy of each net, in the colours of the viewer's theme.
 
     Painted by Qt itself, in a few milliseconds: Matplotlib would hold up the window for a hundred.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose theme is followed.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -50,11 +45,11 @@ class Curves(QWidget):
         self._timer = ui.debounced(self, REDRAW, self.update)
         self.setMinimumSize(*LEAST_SIZE)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        tip = (
+        ui.tipped(
+            self,
             "Loss, which training lowers, and the accuracy on patches that it does not see; an "
-            "epoch is one pass over the patches."
+            "epoch is one pass over the patches.",
         )
-        ui.tipped(self, tip)
 
     def clear(self, epochs: int) -> None:
         """Begin anew, with room for so many epochs."""

@@ -1,7 +1,5 @@
 """Controls for the settings of a training."""
 
-from dataclasses import replace
-
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QWidget
 
@@ -83,8 +81,7 @@ class TrainingSettings(QWidget):
     @property
     def config(self) -> FitConfig:
         """The settings; those that were not touched are the library's defaults."""
-        training = replace(
-            TrainingConfig(),
+        training = TrainingConfig(
             **{name: getattr(self, name).currentText() for name in NAMES},
             **{name: getattr(self, name).value() for name in NUMBERS},
             learning_rate=round(self.learning_rate.value(), 5),
