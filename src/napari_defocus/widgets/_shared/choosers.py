@@ -22,7 +22,7 @@ class LayerChooser(ComboBox):
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self.reset_choices)
-        events.inserted.connect(self.watch_name)
+        events.inserted.connect(self._watch_name)
         for layer in viewer.layers:
             layer.events.name.connect(self.reset_choices)
 
@@ -32,8 +32,7 @@ class LayerChooser(ComboBox):
         with suppress(RuntimeError):
             super().reset_choices()
 
-    def watch_name(self, event: Any) -> None:
-        """Show a name that changes at once, too."""
+    def _watch_name(self, event: Any) -> None:
         event.value.events.name.connect(self.reset_choices)
 
     def follow(self, _: Any = None) -> None:

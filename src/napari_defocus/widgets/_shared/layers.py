@@ -92,10 +92,8 @@ def check_image(layer: Image | None) -> Image:
 
 def visible_index(viewer: ViewerModel, layer: Image) -> Index:
     """Return the index, along the leading axes, of the plane that the viewer shows of a layer."""
-    world = np.asarray(viewer.dims.point, float)[-layer.ndim :]
-    world = np.concatenate([np.zeros(layer.ndim - len(world)), world])
     shape = leading_shape(layer)
-    data = np.rint(np.asarray(layer.world_to_data(world)))[: len(shape)].astype(int)
+    data = np.rint(layer.world_to_data(viewer.dims.point))[: len(shape)].astype(int)
     return tuple(int(np.clip(i, 0, size - 1)) for i, size in zip(data, shape, strict=True))
 
 
@@ -304,10 +302,8 @@ def _inside_shapes(shapes: Shapes, image: Image, shape: tuple[int, int]) -> npt.
         if kind in ("line", "path") or len(outline) < 3:
             continue
         # The shapes may lie in the world otherwise than the image.
-        world = np.array([shapes.data_to_world(vertex) for vertex in outline])[:, -2:]
-        padded = np.zeros((len(world), image.ndim))
-        padded[:, -2:] = world
-        inside = np.array([image.world_to_data(point) for point in padded])[:, -2:]
+        world = [shapes.data_to_world(vertex)[-2:] for vertex in outline]
+        inside = np.array([image.world_to_data(point) for point in world])[:, -2:]
         mask[draw.polygon(inside[:, 0], inside[:, 1], shape)] = True
     return mask
 

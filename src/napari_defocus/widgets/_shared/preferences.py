@@ -1,6 +1,6 @@
 """The plugin's page in napari's Preferences: declared in the manifest, read here."""
 
-from typing import Any
+from contextlib import suppress
 
 PLUGIN = "napari-defocus"
 # What holds where napari has no such page (before 0.9).
@@ -9,13 +9,10 @@ DEFAULTS = {"metric": "default", "detector": "auto", "device": "auto"}
 
 def preferred(name: str) -> str:
     """Return a preference: ``metric`` (a name or a file), ``detector`` or ``device``."""
-    return str(getattr(_page(), name, "") or DEFAULTS[name])
-
-
-def _page() -> Any:
-    try:
+    chosen = ""
+    # An older napari; or the plugin is not installed as one.
+    with suppress(ImportError, KeyError):
         from napari.settings import get_plugin_settings
 
-        return get_plugin_settings(PLUGIN).defaults
-    except (ImportError, KeyError):  # an older napari; or the plugin is not installed as one
-        return None
+        chosen = getattr(get_plugin_settings(PLUGIN).defaults, name, "")
+    return str(chosen or DEFAULTS[name])

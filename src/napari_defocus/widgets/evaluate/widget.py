@@ -37,6 +37,8 @@ from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 
 # Unlike the colours of blurred and sharp, and told apart by the colour-blind (Okabe and Ito).
 COLOURS = {MISSED_BLUR: (0.80, 0.47, 0.65), MISSED_SHARP: (0.0, 0.62, 0.45)}
+# Labels layers that no hand made.
+MADE = (MASK, PREVIEW, DISAGREEMENT)
 TABLE_HEIGHT = 230
 NO_DETECTION = "there is no detection yet; run Detect on an image first"
 NO_LABELS = "no labels layer is chosen; paint 1 on blurred and 2 on sharp regions"
@@ -49,11 +51,12 @@ class EvaluateWidget(PluginWidget):
         super().__init__(viewer)
         self.report: Report | None = None
         self.detection = layer_chooser(
-            viewer, Image, tip="A blur map that Detect made.", results=True, keep=_is_blur_map
-        )
+            viewer, Image, tip="A blur map that Detect made.", results=True,
+            keep=lambda layer: layers.owned(layer).get("role") == BLUR,
+        )  # fmt: skip
         self.labels = layer_chooser(
             viewer, Labels, tip="What you painted, or opened, as the truth.", results=True,
-            keep=_is_hand_made,
+            keep=lambda layer: layers.owned(layer).get("role") not in MADE,
         )  # fmt: skip
         self.reading = ui.choice(
             READINGS, READINGS[0],
@@ -100,9 +103,10 @@ class EvaluateWidget(PluginWidget):
             self.jobs.refuse(DefocusError(lacking))
             return
         source = layers.source_of(self._viewer, blur)
-        mask = layers.find_owned(self._viewer, source, MASK) if source is not None else None
-        classes = None if mask is None or mask.data.shape != blur.data.shape else mask.data
-        found = Detection(blur.data, _cut(blur.data) if classes is None else classes)
+        mask: Any = layers.find_owned(self._viewer, source, MASK) if source is not None else None
+        known = mask is not None and mask.data.shape == blur.data.shape
+        classes = mask.data if known else np.where(np.asarray(blur.data) > 0.5, BLURRED, SHARP)
+        found = Detection(blur.data, classes.astype(np.uint8, copy=False))
         painted, name = layers.full_resolution(labels), labels.name
         reading, image = self.reading.currentText(), blur.name.removesuffix(f" {BLUR}")
 
@@ -110,7 +114,7 @@ class EvaluateWidget(PluginWidget):
             annotation, how = read_hand_labels(np.asarray(painted), found.blur.shape, name, reading)
             if should_stop():
                 raise Stopped
-            return compare(found, annotation, image, mask_is_known=classes is not None), how
+            return compare(found, annotation, image, mask_is_known=known), how
 
         self.jobs.run(lambda made: self._show(made[0], made[1], blur, source), call)
 
@@ -151,19 +155,6 @@ class EvaluateWidget(PluginWidget):
             if self.report is None:
                 raise DefocusError("nothing is scored yet; press Evaluate first")
             write_report(path, self.report)
-
-
-def _is_blur_map(layer: Layer) -> bool:
-    return layers.owned(layer).get("role") == BLUR
-
-
-def _is_hand_made(layer: Layer) -> bool:
-    return layers.owned(layer).get("role") not in (MASK, PREVIEW, DISAGREEMENT)
-
-
-def _cut(blur: Any) -> Any:
-    """Return the classes of a blur map whose mask is gone."""
-    return np.where(np.asarray(blur) > 0.5, BLURRED, SHARP).astype(np.uint8)
 
 
 def _paint(figure: Figure, report: Report) -> None:

@@ -49,8 +49,8 @@ def _paint_tiles(axes: Axes, pictures: Float, columns: int) -> None:
 
 def _label_tiles(axes: Axes, shown: int, side: int, count: int) -> None:
     """Write K1, K2, ... below the tiles, those that the metric takes in colour."""
-    axes.set_xticks(np.arange(shown) * (side + 1) + (side - 1) / 2)
-    axes.set_xticklabels([f"K{index + 1}" for index in range(shown)])
+    names = [f"K{index + 1}" for index in range(shown)]
+    axes.set_xticks(np.arange(shown) * (side + 1) + (side - 1) / 2, names)
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

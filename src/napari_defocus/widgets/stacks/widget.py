@@ -101,8 +101,9 @@ class StacksWidget(PluginWidget):
                 self._forget()
             self._enable()
 
-    def _forget(self) -> None:
-        self._source = self._series = self._work = self._shown = None
+    def _forget(self, source: Image | None = None, series: Series | None = None) -> None:
+        """Forget all results; the next are of a source."""
+        self._source, self._series, self._work, self._shown = source, series, None, None
         self._maps, self._drawn = [], 0
         self.results.clear()
 
@@ -128,13 +129,9 @@ class StacksWidget(PluginWidget):
                 self._score_frames(source, series, series.without(shown))
                 return
             work = self._request(series, shown)
-            self._begin(source, series)
+            self._forget(source, series)
             self._work = work
             self.jobs.run(lambda found: self._show(source, found), stack_jobs.analyse, work)
-
-    def _begin(self, source: Image, series: Series) -> None:
-        self._forget()
-        self._source, self._series = source, series
 
     def _request(self, series: Series, shown: Index) -> Analysis:
         place, axis = series.without(shown), series.channel_axis
@@ -194,7 +191,7 @@ class StacksWidget(PluginWidget):
             self.results.show_frames(found, series.where(place))
             self.jobs.report("click on a frame, in the plot or the table, to see it")
 
-        self._begin(source, series)
+        self._forget(source, series)
         self.jobs.run(show, stack_jobs.frames, series, place)
 
     def _end(self, cancelled: bool) -> None:

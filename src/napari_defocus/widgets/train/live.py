@@ -10,7 +10,7 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import OnEvent, ShouldStop, Stopped
+from napari_defocus.core.progress import track
 from napari_defocus.metric.fitting import FitConfig, instant_metric
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set, merge_patch_sets
@@ -100,18 +100,13 @@ class LiveFit(QObject):
 
 
 def _fit(
-    targets: list[Target],
-    patch_sets: dict[str, PatchSet],
-    config: FitConfig,
-    on_event: OnEvent,
-    should_stop: ShouldStop,
+    targets: list[Target], patch_sets: dict[str, PatchSet], config: FitConfig, **listeners: Any
 ) -> LocalMetric:
     """Fit to the patches of what is painted, and to those of images that are not on screen."""
     cut = next(iter(patch_sets.values())).config if patch_sets else PatchConfig()
     parts = dict(patch_sets)
-    for target in targets:
-        if should_stop():
-            raise Stopped
+    for number in track("cutting patches", len(targets), **listeners):
+        target = targets[number]
         if target.labels.any():
             plane = target.read()
             parts[target.name] = build_patch_set([(target.name, plane, target.labels)], cut)

@@ -9,7 +9,6 @@ from napari.viewer import Viewer
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event
 from napari_defocus.labels.classes import CLASS_NAMES
-from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import LocalMetric, save_metric
 from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.dialogs import save_metric_button
@@ -59,7 +58,9 @@ class TrainWidget(PluginWidget):
         self.live_text.hide()
         tip = "Writes the metric to a file, to keep and to share."
         self.save_button = save_metric_button(self, "Save metric…", tip, self.save)
-        self._live_fit = LiveFit(viewer, self._session, self._instant_config, self)
+        self._live_fit = LiveFit(
+            viewer, self._session, lambda: replace(self.settings.config, method="instant"), self
+        )
         self._imports = Latest(self)
         self._imports.request(None, plain(import_early))
         layout = ui.column(self, self.patches, self.settings, self.jobs, self.live, self.live_text,
@@ -113,9 +114,6 @@ class TrainWidget(PluginWidget):
             self.curves.add((event.done - 1) // self._epochs, event.values)
 
     # The instant fit
-
-    def _instant_config(self) -> FitConfig:
-        return replace(self.settings.config, method="instant")
 
     def _toggle_live(self, on: bool) -> None:
         self.live_text.setVisible(on)
