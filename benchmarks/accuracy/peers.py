@@ -222,7 +222,6 @@ def score_stored(folder: Path, masks: Path, photos: list[Photo]) -> Row:
         report = evaluate_folders({folder.name: folder}, masks, sharpness=True)
     except DefocusError as error:
         return Row(folder.name, "stored", remark=one_line(error))
-    assert report is not None
     images = report.methods[folder.name].images
     scores = {photo.name: images[photo.name] for photo in photos if photo.name in images}
     missing = len(photos) - len(scores)

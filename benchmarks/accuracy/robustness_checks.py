@@ -139,7 +139,6 @@ def focus_series(detector: Detector, data: Path, _: Settings) -> Iterator[Measur
 
 def _series_blur(found: Detection) -> tuple[float, str]:
     """Return the blur of a frame, and how it was taken."""
-    assert found.confidence is not None
     decided = found.confidence > 0
     if not decided.any():
         decided = np.ones_like(decided)
@@ -364,7 +363,6 @@ def calibration(detector: Detector, data: Path, _: Settings) -> Iterator[Measure
     chances, rights = [], []
     for photo in read_photos(data / "photos"):
         found = detector(photo.image)
-        assert found.confidence is not None
         decided = found.mask > 0
         chances.append((1 + found.confidence[decided]) / 2)
         rights.append((found.mask[decided] == BLURRED) == photo.blurred[decided])

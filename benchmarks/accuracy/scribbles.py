@@ -26,19 +26,15 @@ def draw_scribbles(
     rng = np.random.default_rng(seed)
     labels = np.zeros(blurred.shape, np.uint8)
     for label, region in ((BLURRED, blurred), (SHARP, ~blurred)):
-        inside = _inner(region)
+        # Off the outline, where there is room.
+        depth = ndimage.distance_transform_edt(region)
+        inside = depth >= min(MARGIN, depth.max() / 2)
         wanted = min(share / 2 * region.size, inside.sum() / 3)
         drawn = np.zeros(region.shape, bool)
         while drawn.sum() < wanted:
             drawn |= _stroke(inside, rng) & region
         labels[drawn] = label
     return labels
-
-
-def _inner(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Keep off the outline, where there is room to."""
-    depth = ndimage.distance_transform_edt(region)
-    return np.asarray(depth >= min(MARGIN, depth.max() / 2), np.bool_)
 
 
 def _stroke(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -87,8 +87,7 @@ def make_pattern(path: Path) -> Path:
     blurred = ndimage.gaussian_filter(sharp, 4, mode="wrap")
     other = dice.normal(size=(side, side)).astype(np.float32)
     blobs = ndimage.gaussian_filter(other, 150, mode="wrap")
-    blobs -= blobs.mean()
-    image = np.where(blobs > 0, sharp, blurred)
+    image = np.where(blobs > blobs.mean(), sharp, blurred)
     image += dice.normal(size=image.shape).astype(np.float32) / 50
     write_array(path, side)[...] = np.clip(12000 + 2500 * image, 0, 2**16 - 1).astype(np.uint16)
     return path

@@ -66,7 +66,9 @@ def main() -> None:
     for threads in options.threads:
         with on_cores(threads):
             for size in options.megapixels:
-                timings |= time_all(size, threads, options.repeats)
+                for what, work in work_on(picture(size), size):
+                    seconds = timings[what, size, threads] = median_seconds(work, options.repeats)
+                    print(f"{size:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.3g} ms")
     table = as_table(timings)
     (options.out / "speed.md").write_text(table, encoding="utf-8")
     draw(timings, options.out / "speed.png")
@@ -83,16 +85,6 @@ def time_photos(folder: Path, repeats: int) -> None:
         shares.append(whole / median_seconds(partial(pooled_laplacian, floats), repeats))
         print(f"{path.name}: {1e3 * whole:.1f} ms, {shares[-1]:.2f} pooled Laplacians", flush=True)
     print(f"median {statistics.median(shares):.2f}, {min(shares):.2f} to {max(shares):.2f}")
-
-
-def time_all(megapixels: float, threads: int, repeats: int) -> Timings:
-    """Time every piece of work on one picture."""
-    timings = {}
-    for what, work in work_on(picture(megapixels), megapixels):
-        seconds = median_seconds(work, repeats)
-        print(f"{megapixels:g} Mpx, {threads} threads, {what}: {1e3 * seconds:.3g} ms", flush=True)
-        timings[what, megapixels, threads] = seconds
-    return timings
 
 
 def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -126,7 +126,6 @@ def run_apart(
     fork = get_context("fork").Process(target=_run_in_fork, args=(line, output, before))
     began = time.perf_counter()
     fork.start()
-    assert fork.pid is not None
     with suppress(OSError):  # here too: whoever comes first
         os.setpgid(fork.pid, fork.pid)
     if kill_after is not None:
@@ -135,7 +134,6 @@ def run_apart(
             os.killpg(fork.pid, signal.SIGKILL)
     fork.join()
     seconds = time.perf_counter() - began
-    assert fork.exitcode is not None
     return Ended(fork.exitcode, output.read_text(errors="replace"), seconds)
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks.trust.fixtures import DENSE, FIXTURES, METRIC, NETS_FILE, PATCHES
 from benchmarks.trust.mutations import mutate
-from benchmarks.trust.outcomes import LOADED, REFUSED, Outcomes, attempt
+from benchmarks.trust.outcomes import LOADED, REFUSED, Outcomes, attempt, print_faults
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import detect
@@ -273,5 +273,5 @@ def rows(count: int) -> Iterator[tuple[str, str, str]]:
             f"{len(found.faults) - slow} faults, {slow} hangs; most memory "
             f"{found.most_memory / 2**20:.0f} MiB, longest {found.most_seconds:.2f} s"
         )
-        found.print_faults(name)
+        print_faults(name, (f"{number}: {fault}" for number, fault in found.faults.items()))
         yield f"{count:,} mutated {name} files", "0 faults, 0 hangs, 500 MiB", text

@@ -67,12 +67,7 @@ def write_fixtures(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def main() -> None:
-    given = sys.argv[1:]
-    folder = Path(given[0]) if given else FIXTURES / f"format-{VERSION}"
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if sys.argv[1:] else FIXTURES / f"format-{VERSION}"
     for path in write_fixtures(folder):
         print(path, path.stat().st_size)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from typing import Any
 import dask.array
 import numpy as np
 
-from benchmarks.trust.outcomes import DETECTED, REFUSED, Outcomes, attempt
+from benchmarks.trust.outcomes import DETECTED, REFUSED, Outcomes, attempt, print_faults
 from napari_defocus.detection.api import Detection, detect
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
@@ -169,8 +169,7 @@ def _broken(found: Detection, shape: tuple[int, ...], axes: str | None) -> str |
 
 def run(count: int) -> Outcomes:
     outcomes = Outcomes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         for number in range(count):
             outcomes.add(number, try_image(number))
     return outcomes
@@ -179,7 +178,7 @@ def run(count: int) -> Outcomes:
 def rows(count: int) -> Iterator[tuple[str, str, str]]:
     """Yield the row of the table."""
     found = run(count)
-    found.print_faults("image")
+    print_faults("image", (f"{number}: {fault}" for number, fault in found.faults.items()))
     detected, refused = found.counts[DETECTED], found.counts[REFUSED]
     text = f"{detected} detected, {refused} refused, {len(found.faults)} faults"
     yield f"{count:,} random images through detect", "0 faults", text

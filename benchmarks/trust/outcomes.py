@@ -25,9 +25,6 @@ class Outcomes:
         else:
             self.faults[number] = outcome
 
-    def print_faults(self, name: str) -> None:
-        print_faults(name, (f"{number}: {fault}" for number, fault in self.faults.items()))
-
 
 def attempt(work: Callable[[], str], name: str = "") -> str:
     """Return what a piece of work returns, `REFUSED`, or what went wrong.

@@ -22,6 +22,7 @@ from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds
 from napari_defocus.stacks.api import StackConfig, analyse_stack
 from napari_defocus.stacks.training_labels import propose_annotation, propose_annotations
+from tests.stacks.phase import render_phase
 
 SIDE = 96
 MAPS = ["altitude.tif", "confidence.tif", "fused.tif", "planes.csv", "provenance.tif"]
@@ -180,7 +181,7 @@ def test_objects_get_their_planes(run, stack, planes, tmp_path):
 
 
 def test_a_minimum_is_warned_of_and_found(run, tmp_path):
-    seen, depth = benchmark.render_phase()
+    seen, depth = render_phase()
     write_tiff(tmp_path / "phase.tif", seen, axes="ZYX")
     _, _, err = run("stack", tmp_path / "phase.tif", "--out", tmp_path / "max")
     assert any("warning" in line and "extremum min" in line for line in err)

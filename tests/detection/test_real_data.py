@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import photos as benchmark
+from benchmarks.accuracy.photos import read_photos, score_detection
+from benchmarks.accuracy.scribbles import draw_scribbles
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.evaluate.report import evaluate_folders
@@ -22,6 +23,7 @@ from napari_defocus.io.folder import find_images
 from napari_defocus.io.open import read_image
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.response import predict_log_odds, probability
+from tests.detection import metrics_on_photos
 from tests.detection.test_refinement import literal
 
 DATA = Path(
@@ -38,7 +40,7 @@ def folder(name):
 
 @pytest.fixture(scope="module")
 def photos():
-    return benchmark.read_photos(folder("photos"))
+    return read_photos(folder("photos"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def metric():
 
 
 def test_default_metric_is_ahead_of_published_detectors_on_photos(metric, photos):
-    mean = benchmark.score_metric(metric, photos).mean
+    mean = metrics_on_photos.score_metric(metric, photos).mean
     # The best of LBP with matting, HiFST, blur-detector, LBP, HistoQC and the Laplacian.
     assert mean["Fmax"] >= 0.845
     assert mean["Fadaptive"] >= 0.80
@@ -60,8 +62,8 @@ def test_default_metric_is_ahead_of_published_detectors_on_photos(metric, photos
 def test_dense_detector_is_ahead_of_the_metric_on_photos(metric, photos):
     pytest.importorskip("torch")
     dense = DetectionConfig(detector="dense")
-    found = {p.name: benchmark.score_detection(detect(p.image, metric, dense), p) for p in photos}
-    ours, before = score_set(found).mean, benchmark.score_metric(metric, photos).mean
+    found = {p.name: score_detection(detect(p.image, metric, dense), p) for p in photos}
+    ours, before = score_set(found).mean, metrics_on_photos.score_metric(metric, photos).mean
     for name in ("Fmax", "Fadaptive", "Fblur@.5", "AUC", "IoU(mask)"):
         assert ours[name] > before[name], name
     assert ours["MAE"] < before["MAE"]
@@ -70,8 +72,8 @@ def test_dense_detector_is_ahead_of_the_metric_on_photos(metric, photos):
 
 def test_two_components_before_refinement_beat_the_laplacian(metric, photos):
     unrefined, laplacian = (
-        benchmark.unrefined_auc(metric, photos),
-        benchmark.laplacian_auc(photos),
+        metrics_on_photos.unrefined_auc(metric, photos),
+        metrics_on_photos.laplacian_auc(photos),
     )
     print(f"AUC of K1 and K2 {unrefined:.4f}, of the plain |Laplacian| {laplacian:.4f}")
     assert unrefined >= 0.95
@@ -113,11 +115,11 @@ def test_a_metric_fitted_to_scribbles_on_three_photos_holds_on_the_others(
 ):
     chosen, others = photos[:3], photos[3:]
     start = time.perf_counter()
-    fitted = benchmark.fit_scribbles(chosen, method)
+    fitted = metrics_on_photos.fit_scribbles(chosen, method)
     seconds = time.perf_counter() - start
     print(f"{method}: {seconds:.1f} s (asked: under {limit} s)")
-    mean = benchmark.score_metric(fitted, others).mean
-    default = benchmark.score_metric(metric, others).mean
+    mean = metrics_on_photos.score_metric(fitted, others).mean
+    default = metrics_on_photos.score_metric(metric, others).mean
     # Ten photos do not tell methods apart that are closer than this.
     assert mean["Fmax"] > default["Fmax"] - 0.02
     assert mean["AUC"] > default["AUC"] - 0.005
@@ -126,7 +128,7 @@ def test_a_metric_fitted_to_scribbles_on_three_photos_holds_on_the_others(
 
 @pytest.mark.parametrize("method", ["nets", "instant"])
 def test_own_scribbles_beat_what_is_trained_in_napari_today(photos, method):
-    mean = benchmark.score_off_scribbles(photos, method).mean
+    mean = metrics_on_photos.score_off_scribbles(photos, method).mean
     # convpaint .69 to .79, random forest .70, APOC .57; AUC .86 to .92, .87, .81.
     assert mean["Fmax"] > 0.82
     assert mean["AUC"] > 0.96
@@ -134,7 +136,7 @@ def test_own_scribbles_beat_what_is_trained_in_napari_today(photos, method):
 
 def test_scribbles_cover_less_than_a_twentieth(photos):
     for seed, photo in enumerate(photos):
-        labels = benchmark.draw_scribbles(photo.blurred, benchmark.SCRIBBLE_SHARE, seed)
+        labels = draw_scribbles(photo.blurred, metrics_on_photos.SCRIBBLE_SHARE, seed)
         assert 0.01 < (labels > 0).mean() < 0.05
         assert photo.blurred[labels == 1].all()
         assert not photo.blurred[labels == 2].any()

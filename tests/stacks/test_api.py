@@ -9,6 +9,7 @@ from napari_defocus.core.progress import Stopped
 from napari_defocus.data.samples import read_sample
 from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus, block_side
 from napari_defocus.stacks.objects import score_labels
+from tests.stacks.phase import render_phase
 
 SIDE = 128
 
@@ -172,7 +173,7 @@ def test_equal_planes_give_themselves_and_no_confidence():
 
 
 def test_phase_objects_are_told_and_found_as_a_minimum():
-    planes, depth = benchmark.render_phase()
+    planes, depth = render_phase()
     plain = analyse_stack(planes)
     assert plain.phase_share > 0.9
     assert len(plain.warnings) == 1
