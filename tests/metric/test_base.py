@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.metric.calibration import BASE_WEIGHT, IMAGE_WEIGHT, calibrate, image_weight
+from napari_defocus.metric.calibration import BASE_WEIGHT, IMAGE_WEIGHT, calibrate, weighted_parts
 from napari_defocus.metric.fitting import FitConfig, fit_metric
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.nets import PACKAGED, TrainingConfig, load_base, load_nets, save_nets
@@ -91,8 +91,9 @@ def test_a_few_patches_move_the_calibration_less_than_they_would_alone(base, pat
 
 def test_an_image_weighs_the_same_however_many_patches_it_gave(patch_set):
     count = len(np.unique(patch_set.source))
-    assert image_weight(patch_set) == IMAGE_WEIGHT * count
-    assert image_weight(patch_set.take(np.arange(0, len(patch_set), 2))) <= IMAGE_WEIGHT * count
+    half = patch_set.take(np.arange(0, len(patch_set), 2))
+    assert weighted_parts(patch_set, half)[0][1] == IMAGE_WEIGHT * count
+    assert weighted_parts(half, patch_set)[0][1] <= IMAGE_WEIGHT * count
     assert BASE_WEIGHT > IMAGE_WEIGHT
 
 

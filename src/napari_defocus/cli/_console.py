@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, check_new, explained
 from napari_defocus.core.progress import Event
 
+Given = TypeVar("Given")
 Input = TypeVar("Input", bound=str | Path)
 
 PROGRAM = "napari-defocus"
@@ -28,6 +29,21 @@ def report_error(error: Exception, source: object = "") -> int:
     named = str(source) in str(error)
     print(f"{PROGRAM}: {line if named else f'{source}: {line}'}", file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def list_inputs(
+    given: Iterable[Given], find: Callable[[Given], Iterable[Input]]
+) -> tuple[list[Input], int]:
+    """List what inputs stand for, each once, and count the inputs that stand for nothing."""
+    found: dict[Input, None] = {}
+    failed = 0
+    for one in given:
+        try:
+            found.update(dict.fromkeys(find(one)))
+        except DefocusError as error:
+            failed += 1
+            report_error(error)
+    return list(found), failed
 
 
 def run_each(
@@ -62,14 +78,11 @@ def run_each(
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Check, before long work, that an output is not in the way and has a place."""
-    try:
-        if path.exists() and not overwrite:
-            raise DefocusError(f"{path} exists already; give --overwrite to replace it")
+    with explained(path):  # such as a name that is too long
+        check_new(path, overwrite)
         if path.is_dir():
             raise DefocusError(f"cannot write {path}: it is a folder; name a file")
         above = next(parent for parent in path.parents if parent.exists())
-    except OSError as error:  # such as a name that is too long
-        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
     if not above.is_dir():
         raise DefocusError(f"cannot write {path}: {above} is no folder; name another place")
 

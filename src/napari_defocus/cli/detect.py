@@ -10,36 +10,31 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-
-import numpy.typing as npt
+from typing import Any
 
 from napari_defocus.cli._console import (
     Progress,
     interruptible,
+    list_inputs,
     refuse_existing,
-    report_error,
     run_each,
 )
 from napari_defocus.cli._detection_options import add_detection_settings, detection_config
-from napari_defocus.cli._options import add_out
+from napari_defocus.cli._options import add_out, config_from
 from napari_defocus.core.devices import DeviceWarning
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import detector_for
-from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
 from napari_defocus.io.folder import find_images
 from napari_defocus.io.manifest import RunRecord
 from napari_defocus.io.maps import SIDE, MapFiles, map_names
 from napari_defocus.io.open import is_zarr, open_source
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
-
-if TYPE_CHECKING:
-    from napari_defocus.tiled.executors import Tasks
+from napari_defocus.tiled.executors import Tasks, tasks_on
 
 # Files of more pixels, in all planes, are worked tile by tile.
 MOST_PIXELS = 2**28
@@ -59,6 +54,10 @@ class Request:
     axes: str | None = None
     overwrite: bool = False
     resume: bool = False
+    tile: int | None = None
+    memory: float | None = None
+    format: str | None = None
+    missing: str = "error"
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -147,12 +146,15 @@ def run(options: argparse.Namespace) -> int:
     request = _request(options)
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
-    sources, failed = _sources(options.inputs)
-    with _notices_in_a_line(), _tasks(options) as tasks:
+    sources, failed = list_inputs(options.inputs, _images)
+    in_tiles = {options.scheduler, request.tile, request.memory} != {None}
+    # Connected to before any work.
+    connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()
+    with _notices_in_a_line(), connected as tasks:
 
         def work(source: str | Path) -> tuple[str, Iterable[Path]]:
             stem = _stem(source)
-            return stem, _detect_input(source, stem, request, options, tasks)
+            return stem, _detect_input(source, stem, request, tasks)
 
         try:
             return run_each(sources, work, failed=failed, noun="images")
@@ -167,18 +169,11 @@ def _notices_in_a_line() -> Iterator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
 
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, DeviceWarning):
                 print(message, file=sys.stderr)
             else:
-                others(message, category, filename, lineno, file, line)
+                others(message, category, *place, **more)
 
         warnings.showwarning = show
         yield
@@ -190,24 +185,14 @@ def _request(options: argparse.Namespace) -> Request:
     if options.radius and detector_for(metric, config) == "metric":
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
-    return Request(
-        metric, config, options.out, names, options.axes, options.overwrite, options.resume
-    )
+    request: Request = config_from(options, Request, metric=metric, config=config, names=names)
+    return request
 
 
-def _sources(inputs: Sequence[str | Path]) -> tuple[list[str | Path], int]:
-    """List the images of the inputs, and count the inputs that have none."""
-    sources: dict[str | Path, None] = {}
-    failed = 0
-    for given in inputs:
-        try:
-            place = location(given)
-            found = [place] if is_zarr(place) else find_images([Path(place)])
-            sources.update(dict.fromkeys(found))
-        except DefocusError as error:
-            failed += 1
-            report_error(error)
-    return list(sources), failed
+def _images(given: str | Path) -> Sequence[str | Path]:
+    """List the images that an input stands for."""
+    place = location(given)
+    return [place] if is_zarr(place) else find_images([Path(place)])
 
 
 def _stem(source: str | Path) -> str:
@@ -218,26 +203,10 @@ def _stem(source: str | Path) -> str:
     return Path(name).stem
 
 
-@contextmanager
-def _tasks(options: argparse.Namespace) -> Iterator["Tasks | None"]:
-    """Connect to the requested scheduler, before any work."""
-    if options.scheduler is None and options.tile is None and options.memory is None:
-        yield None
-        return
-    from napari_defocus.tiled.executors import tasks_on
-
-    with tasks_on(options.scheduler or "threads") as tasks:
-        yield tasks
-
-
 def _detect_input(
-    place: str | Path,
-    stem: str,
-    request: Request,
-    options: argparse.Namespace,
-    tasks: "Tasks | None",
+    place: str | Path, stem: str, request: Request, tasks: Tasks | None
 ) -> Iterator[Path]:
-    form = options.format or ("zarr" if is_zarr(place) else "tif")
+    form = request.format or ("zarr" if is_zarr(place) else "tif")
     if isinstance(place, Path) and tasks is None and not is_zarr(place):
         identity = _identity_whole(place, request, form)
         if request.resume and (finished := request.record.finished(stem, identity)):
@@ -247,7 +216,7 @@ def _detect_input(
         if math.prod(image.shape) <= MOST_PIXELS:
             yield from _detect_whole(image, stem, request, form, identity)
             return
-    yield from _detect_tiled(place, stem, request, form, options, tasks)
+    yield from _detect_tiled(place, stem, request, form, tasks)
 
 
 def detect_file(path: Path, stem: str, request: Request) -> list[Path]:
@@ -257,10 +226,8 @@ def detect_file(path: Path, stem: str, request: Request) -> list[Path]:
 
 
 def _identity_whole(path: Path, request: Request, form: str) -> dict[str, Any]:
-    try:
+    with explained(path, "read"):
         found = request.identity(digest(file_identity(path)))
-    except OSError as error:
-        raise DefocusError(f"cannot read {path}: {error.strerror or error}") from error
     return found if form == "tif" else found | {"format": form}
 
 
@@ -278,49 +245,37 @@ def _detect_whole(
     detection = detect_image(data, request.metric, request.config, axes=image.axes, radius=radius)
     files.save(vars(detection), request.may_replace)
     if overview in outputs:
-        _overview(overview, data, detection, request.may_replace(overview))
+        from napari_defocus.plot.overview import save_overview
+
+        middle = tuple(size // 2 for size in image.leading)
+        shown = data[middle], detection.blur[middle], detection.mask[middle]
+        save_overview(overview, *shown, overwrite=request.may_replace(overview))
     request.record.add(stem, identity, outputs)
     return outputs
 
 
-def _overview(path: Path, image: npt.NDArray[Any], detection: Detection, overwrite: bool) -> None:
-    from napari_defocus.plot.overview import save_overview
-
-    stack = detection.blur.ndim - 2
-    middle = tuple(size // 2 for size in detection.blur.shape[:stack])
-    save_overview(
-        path, image[middle], detection.blur[middle], detection.mask[middle], overwrite=overwrite
-    )
-
-
 def _detect_tiled(
-    place: str | Path,
-    stem: str,
-    request: Request,
-    form: str,
-    options: argparse.Namespace,
-    tasks: "Tasks | None",
+    place: str | Path, stem: str, request: Request, form: str, tasks: Tasks | None
 ) -> list[Path]:
     """Detect defocus in an image of any size, tile by tile."""
     from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles, fit_memory
-    from napari_defocus.tiled.executors import tasks_on
 
     if "picture" in request.names:
         print(f"{place}: no overview of an image worked in tiles", file=sys.stderr)
     # Workers may have another working directory.
     absolute = place.absolute() if isinstance(place, Path) else place
-    image = open_source(absolute, request.axes, missing=options.missing)
-    tiling = TileConfig(options.tile or SIDE, form, request.maps)
+    image = open_source(absolute, request.axes, missing=request.missing)
+    tiling = TileConfig(request.tile or SIDE, form, request.maps)
     identity = request.identity(image.fingerprint())
-    identity |= {"tiles": {"side": tiling.side, "format": form}, "missing": options.missing}
+    identity |= {"tiles": {"side": tiling.side, "format": form}, "missing": request.missing}
     if request.resume and (finished := request.record.finished(stem, identity)):
         return finished
     files = MapFiles(request.out / stem, map_names(request.maps, image.grid), image.grid, form)
     there = [path for path in files.outputs() if path.exists()]
     tiling = replace(tiling, overwrite=all(map(request.may_replace, there)))
     with interruptible() as should_stop, tasks_on() if tasks is None else nullcontext(tasks) as on:
-        if options.memory is not None:
-            tiling = fit_memory(tiling, options.memory, image, request.metric, request.config, on)
+        if request.memory is not None:
+            tiling = fit_memory(tiling, request.memory, image, request.metric, request.config, on)
         run = detect_file_in_tiles(
             image,
             request.out / stem,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.cli._console import refuse_existing, report_error, run_each
+from napari_defocus.cli._console import list_inputs, refuse_existing, run_each
 from napari_defocus.cli._options import add_out
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
@@ -76,7 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the polygons and tables of masks; go on where one cannot be used."""
-    masks, failed = _masks(options.masks)
+    masks, failed = list_inputs(options.masks, _masks)
 
     def work(given: str) -> tuple[str, Iterable[Path]]:
         stem = mask_stem(given)
@@ -85,22 +85,16 @@ def run(options: argparse.Namespace) -> int:
     return run_each(masks, work, failed=failed)
 
 
-def _masks(inputs: Sequence[str]) -> tuple[list[str], int]:
-    """List the masks of the inputs, and count the inputs that have none."""
-    masks: dict[str, None] = {}
-    failed = 0
-    for given in inputs:
-        place = location(given)
-        if isinstance(place, str) or not place.is_dir() or place.suffix == ".zarr":
-            masks[given] = None
-            continue
-        found = [path for path in place.glob("*.mask.*") if path.suffix in IMAGES]
-        found += [path for path in place.glob("*.blur.ome.zarr") if (path / MASK_WITHIN).is_dir()]
-        masks.update(dict.fromkeys(map(str, sorted(found))))
-        if not found:
-            failed += 1
-            report_error(DefocusError(f"{given}: a folder without masks, STEM.mask.tif"))
-    return list(masks), failed
+def _masks(given: str) -> list[str]:
+    """List the masks that an input stands for."""
+    place = location(given)
+    if isinstance(place, str) or not place.is_dir() or place.suffix == ".zarr":
+        return [given]
+    found = [path for path in place.glob("*.mask.*") if path.suffix in IMAGES]
+    found += [path for path in place.glob("*.blur.ome.zarr") if (path / MASK_WITHIN).is_dir()]
+    if not found:
+        raise DefocusError(f"{given}: a folder without masks, STEM.mask.tif")
+    return list(map(str, sorted(found)))
 
 
 def mask_stem(place: str | Path) -> str:
@@ -209,9 +203,7 @@ def _named(place: Path, stem: str) -> Path:
 
 def _check_fit(source: ImageSource, mask: ImageSource, one_plane: bool) -> None:
     """Raise where another image has not the planes or the size of the mask."""
-    y = source.axes.index("Y")
-    rows = mask.axes.index("Y")
-    same = source.shape[y : y + 2] == mask.shape[rows : rows + 2]
+    same = source.grid.plane_shape == mask.grid.plane_shape
     alike = source.leading == mask.leading or (one_plane and not source.leading)
     if not (same and alike):
         raise DefocusError(

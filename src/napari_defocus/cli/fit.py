@@ -1,17 +1,13 @@
 """The command `fit`: annotated images or focus stacks in, a metric out."""
 
 import argparse
-from collections.abc import Iterator
-from functools import partial
 
 from napari_defocus.cli._console import Progress, interruptible, print_event, refuse_existing
 from napari_defocus.cli._options import add_out, add_planes, config_from
 from napari_defocus.cli.metric import add_components, write_metric
 from napari_defocus.cli.patches import add_annotated_images, cut_patches
 from napari_defocus.cli.train import add_training_settings
-from napari_defocus.core.errors import DefocusError
-from napari_defocus.core.progress import ShouldStop
-from napari_defocus.io.base import ImageSource
+from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.metric.fitting import FitConfig, fit_metric
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.patches import (
@@ -54,41 +50,27 @@ def run(options: argparse.Namespace) -> int:
 
 def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
     """Cut patches from focus stacks whose planes are labelled by comparing them."""
-    if options.images:
-        raise DefocusError("give images with their labels, or --from-stack, not both")
-    refuse_existing(options.out, options.overwrite)
-    with interruptible() as should_stop:
-        return merge_patch_sets(
-            [
-                part
-                for place in options.from_stack
-                for part in _patches_of(place, options, should_stop)
-            ]
-        )
-
-
-def _patches_of(
-    place: str, options: argparse.Namespace, should_stop: ShouldStop
-) -> Iterator[PatchSet]:
     from napari_defocus.io.folder import open_stack_source
     from napari_defocus.stacks.planes import stacks_in
     from napari_defocus.stacks.training_labels import patches_from_planes
 
-    source = open_stack_source(place, options.axes)
-    at = source.axes.index("Z")
-    for index, planes in stacks_in(source):
-        try:
-            yield patches_from_planes(
-                planes,
-                partial(_name_of_plane, source, index, at),
-                config_from(options, PatchConfig),
-                register=options.register,
-                on_event=Progress(),
-                should_stop=should_stop,
-            )
-        except DefocusError as error:
-            raise DefocusError(f"{source.name}: {error}") from error
-
-
-def _name_of_plane(source: ImageSource, index: tuple[int, ...], at: int, z: int) -> str:
-    return source.where((*index[:at], z, *index[at:]))
+    if options.images:
+        raise DefocusError("give images with their labels, or --from-stack, not both")
+    refuse_existing(options.out, options.overwrite)
+    parts = []
+    with interruptible() as should_stop:
+        for place in options.from_stack:
+            source = open_stack_source(place, options.axes)
+            z = source.axes.index("Z")
+            for index, planes in stacks_in(source):
+                with about(source.name):
+                    part = patches_from_planes(
+                        planes,
+                        lambda at: source.where((*index[:z], at, *index[z:])),  # noqa: B023
+                        config_from(options, PatchConfig),
+                        register=options.register,
+                        on_event=Progress(),
+                        should_stop=should_stop,
+                    )
+                parts.append(part)
+    return merge_patch_sets(parts)

@@ -1,6 +1,9 @@
 """The one error that users are meant to read."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class DefocusError(ValueError):
@@ -16,6 +19,32 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
     if not low <= value <= high:  # NaN compares as False
         allowed = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
         raise DefocusError(f"{name} is {value}; give {allowed}")
+
+
+@contextmanager
+def about(name: object) -> Iterator[None]:
+    """Put a name before the message of an error that does not begin with it."""
+    try:
+        yield
+    except DefocusError as error:
+        if str(error).startswith(str(name)):
+            raise
+        raise DefocusError(f"{name}: {error}") from error
+
+
+@contextmanager
+def explained(path: object, what: str = "write", so: str = "") -> Iterator[None]:
+    """Turn an error of the system into ``cannot write PATH: its reason``, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise DefocusError(f"cannot {what} {path}: {error.strerror or error}{so}") from error
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raise DefocusError where `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise DefocusError(f"{path} exists already; give --overwrite to replace it")
 
 
 def brief(message: object) -> str:

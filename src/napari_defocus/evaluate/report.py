@@ -3,14 +3,13 @@
 import csv
 import math
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.evaluate.scores import (
     BETA2,
@@ -271,25 +270,16 @@ def _listed(folder: Path, what: str) -> list[Path]:
         ) from error
 
 
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Put the file's name before an error's message."""
-    try:
-        yield
-    except DefocusError as error:
-        raise DefocusError(f"{path}: {error}") from error
-
-
 def _score_file(path: Path, name: str, blurred: Bools, sharpness: bool) -> MapScores:
     """Score a map file, and the mask beside it."""
     values = _read_array(path) if path.suffix == ".npy" else _read_grey(path)
-    with _about(path):
+    with about(path):
         scores = score_map(values, blurred, sharpness=sharpness)
     mask_path = path.with_name(name + ".mask.tif")
     if not mask_path.exists():
         return scores
     mask = read_labels(mask_path)
-    with _about(mask_path):
+    with about(mask_path):
         return replace(scores, values={**scores.values, "IoU(mask)": iou_mask(mask, blurred)})
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, check_new, explained
 
 
 def partial_path(path: Path) -> Path:
@@ -27,18 +27,15 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".partial-{path.name}")
 
 
-def check_new(path: Path, overwrite: bool) -> None:
-    """Raise DefocusError where `path` exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise DefocusError(f"{path} exists already; give --overwrite to replace it")
-
-
 def finish(path: Path, overwrite: bool) -> None:
     """Flush what lies under `partial_path(path)`, file or folder, and name it `path`."""
     partial = partial_path(path)
     check_new(path, overwrite)
-    try:
-        _flush(partial)
+    with explained(path):
+        if partial.is_file():
+            _flush(partial)
+        elif hasattr(os, "sync"):  # not on Windows; one call for what may be a million files
+            os.sync()
         if path.is_dir():  # a folder cannot be renamed over another
             old = path.with_name(f".old-{secrets.token_hex(4)}-{path.name}")
             path.replace(old)
@@ -46,29 +43,22 @@ def finish(path: Path, overwrite: bool) -> None:
             shutil.rmtree(old)
         else:
             partial.replace(path)
-    except OSError as error:
-        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def discard(path: Path) -> None:
     """Remove what lies under `partial_path(path)`, if anything does."""
     partial = partial_path(path)
-    try:
+    with explained(partial, "remove"):
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DefocusError(f"cannot remove {partial}: {error.strerror or error}") from error
 
 
-def _flush(partial: Path) -> None:
-    """Bring it to the disk before it gets its name."""
-    if partial.is_file():
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-    elif hasattr(os, "sync"):  # not on Windows; one call for what may be a million files
-        os.sync()
+def _flush(path: Path) -> None:
+    """Bring a file to the disk before it gets its name."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -81,14 +71,12 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
         raise DefocusError(f"cannot write {str(path)!r}: it names no file")
     temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
-        check_new(path, overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
+        with explained(path):
+            check_new(path, overwrite)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
     finally:
         with suppress(OSError):  # where it could not even be made
             temporary.unlink()
@@ -96,19 +84,13 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any, *, overwrite: bool = True) -> None:
     """Write a value as indented JSON: numpy and paths too; what is not finite becomes null."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    if not _is_unicode(text):  # names of files may be any bytes
-        text = json.dumps(_plain(value), indent=2, allow_nan=False)
-    with whole_file(path, overwrite) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _is_unicode(text: str) -> bool:
+    plain = _plain(value)
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        content = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:  # names of files may be any bytes
+        content = json.dumps(plain, indent=2, allow_nan=False).encode()
+    with whole_file(path, overwrite) as temporary:
+        temporary.write_bytes(content + b"\n")
 
 
 def _plain(value: Any) -> Any:

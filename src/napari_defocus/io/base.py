@@ -7,14 +7,15 @@ import hashlib
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
 from napari_defocus.io.grid import Grid
 
@@ -74,10 +75,8 @@ class ImageSource(ABC):
         units: dict[str, str] | None = None,
     ) -> None:
         self.name = name
-        try:
+        with about(name):
             self._stored_axes = check_axes(axes, shape)
-        except DefocusError as error:
-            raise DefocusError(f"{name}: {error}") from None
         standard, order = planes_last(self._stored_axes)
         self.grid = Grid(
             standard,
@@ -305,6 +304,22 @@ def location(path: str | Path) -> str | Path:
     if url[1] == "file":
         return Path("/" + url[2].lstrip("/"))
     return f"{url[1]}://{url[2]}"
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Say what to do where a file is broken: on such bytes decoders raise nearly anything."""
+    try:
+        yield
+    except DefocusError:
+        raise
+    except MemoryError as error:
+        raise no_room(str(path)) from error
+    except Exception as error:
+        raise DefocusError(
+            f"{path} is damaged, cut short or not supported ({reason(error)}); "
+            "copy it again, or export it as PNG or uncompressed TIFF"
+        ) from error
 
 
 def no_room(name: str) -> DefocusError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.io.base import ImageSource, Selection, file_identity, location
 from napari_defocus.io.open import is_zarr, open_source, read_image
 
@@ -52,10 +52,8 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    try:
+    with explained(folder, "read"):
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    except OSError as error:
-        raise DefocusError(f"cannot read {folder}: {error.strerror or error}") from error
     images = [
         folder / name
         for name in names
@@ -119,9 +117,9 @@ class FolderSource(ImageSource):
         shape, dtype = self._expected
         if (data.shape, data.dtype) != (shape, dtype):
             raise DefocusError(
-                f"{file} is {_said(data.shape, data.dtype)}, {self.files[0].name} "
-                f"{_said(shape, dtype)}; the planes of a stack are all alike: take out or convert "
-                "the odd one"
+                f"{file} is {describe_plane(data.shape, data.dtype)}, {self.files[0].name} "
+                f"{describe_plane(shape, dtype)}; the planes of a stack are all alike: take out or "
+                "convert the odd one"
             )
         return data[tuple(inside)]
 
@@ -136,6 +134,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def _said(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+def describe_plane(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Name size, number type and colours of a plane for messages."""
     size = f"{shape[1]} x {shape[0]} {dtype}"
     return size if len(shape) == 2 else f"{size} of {shape[2]} colours"

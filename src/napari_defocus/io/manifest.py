@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.core.errors import DefocusError, brief, explained
 from napari_defocus.io.atomic import whole_file
 
 NAME = "napari-defocus.json"
@@ -68,17 +68,12 @@ class RunRecord:
             if self._old_entries is not None or not self.file.exists():
                 self._begin(self._old_entries or [])
                 self._read()
-            try:
-                with self.file.open("rb+") as file:
-                    file.seek(self._end)
-                    file.truncate()  # a torn line
-                    file.write(_line(entry))
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise DefocusError(
-                    f"cannot write {self.file}: {error.strerror or error}"
-                ) from error
+            with explained(self.file), self.file.open("rb+") as file:
+                file.seek(self._end)
+                file.truncate()  # a torn line
+                file.write(_line(entry))
+                file.flush()
+                os.fsync(file.fileno())
 
     def _begin(self, entries: list[dict[str, Any]]) -> None:
         """Write a record of this version with these entries."""
@@ -195,11 +190,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    try:
+    with explained(folder / NAME):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise DefocusError(f"cannot write {folder / NAME}: {error.strerror or error}") from error
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)

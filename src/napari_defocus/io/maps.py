@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, check_new
 from napari_defocus.core.tiling import plan_tiles
-from napari_defocus.io.atomic import check_new, partial_path
+from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.grid import Grid
 from napari_defocus.io.ngff_metadata import add_label_image
 from napari_defocus.io.tiff_writer import BigTiff, write_image
@@ -22,6 +22,11 @@ SUFFIXES = {"zarr": ".ome.zarr", "tif": ".tif"}
 SIDE = 2048
 LENGTHS = ("radius", "radius_error")
 """Maps that hold lengths: in pixels, and in micrometres where the pixel size is known."""
+CLASS_COLOURS = {
+    label: (round(255 * red), round(255 * green), round(255 * blue), 255)
+    for label, (red, green, blue) in COLOURS.items()
+}
+"""Red, green, blue and alpha of the classes, for viewers."""
 
 
 def map_names(wanted: tuple[str, ...], grid: Grid) -> tuple[str, ...]:
@@ -72,12 +77,12 @@ class MapFiles:
         """Return the writers of the unfinished ones, by name."""
         return {name: writer for name in self.names if (writer := self.writer(name)).begun}
 
-    def open(self) -> dict[str, Any]:
+    def open(self) -> "dict[str, MapWriter]":
         """Return what unfinished maps are written to; lengths are written in pixels."""
-        found: dict[str, Any] = dict(self.begun())
-        size = self.image.pixel_size_um
+        begun, size = self.begun(), self.image.pixel_size_um
+        found: dict[str, MapWriter] = {**begun}
         for name in LENGTHS:
-            px, um = (found.pop(f"{name}_{unit}", None) for unit in ("px", "um"))
+            px, um = (begun.get(f"{name}_{unit}") for unit in ("px", "um"))
             if px is not None:
                 found[name] = px if um is None or size is None else _InBothUnits(px, um, size)
         return found
@@ -119,8 +124,8 @@ class MapFiles:
             return BigTiff(self._target(name), grid, dtype)
         from napari_defocus.io.ngff_writer import Pyramid
 
-        title, colours = f"{self.out.name} {name}", class_colours() if name == "mask" else None
-        chunk = (self.side, self.side)
+        title, chunk = f"{self.out.name} {name}", (self.side, self.side)
+        colours = CLASS_COLOURS if name == "mask" else None
         return Pyramid(self._target(name), grid, dtype, chunk, title, colours=colours)
 
     def _values(self, maps: Mapping[str, npt.NDArray[Any]], name: str) -> Array:
@@ -155,14 +160,10 @@ class _InBothUnits:
         return self.px.read(plane, rows, columns)
 
 
+MapWriter = ImageWriter | _InBothUnits
+"""What a map of an image is written to, and read from."""
+
+
 def in_um(lengths: Array, pixel_size_um: float) -> Array:
     """Turn lengths in pixels into micrometres."""
     return np.asarray(lengths * np.float32(pixel_size_um))
-
-
-def class_colours() -> dict[int, tuple[int, int, int, int]]:
-    """Return the classes' red, green, blue and alpha, 0 to 255, for viewers."""
-    return {
-        label: (round(255 * red), round(255 * green), round(255 * blue), 255)
-        for label, (red, green, blue) in COLOURS.items()
-    }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.io.atomic import discard, finish, partial_path
 from napari_defocus.io.downsampling import mean, most_frequent
 from napari_defocus.io.grid import Grid
@@ -80,10 +80,8 @@ class Pyramid:
             is_part = self.path.parent.name == "labels"
             described["image-label"] = describe_labels(is_part, self.colours)
         discard(self.path)
-        try:
+        with explained(self.path):
             self._create(described)
-        except OSError as error:
-            raise DefocusError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def level(self, number: int) -> "Level":
         """Open a level for reading and writing; 0 is the full resolution."""
@@ -179,13 +177,8 @@ class Level:
         """
         if "S" in self.grid.axes:  # stored as channels, before rows
             data = np.moveaxis(data, -1, 0)
-        try:
+        with explained(self.folder, so="; what is written stays, resume the run"):
             self._open()[self._selection(plane, rows, columns)] = np.asarray(data, self.dtype)
-        except OSError as error:
-            raise DefocusError(
-                f"cannot write {self.folder}: {error.strerror or error}; "
-                "what is written stays, resume the run"
-            ) from error
 
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
         """Read a piece of the level; see `ImageWriter.read`."""

@@ -12,7 +12,7 @@ from PIL.ImageFile import ImageFile as PillowFile
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.io.base import ArraySource, file_identity, no_room, reason
+from napari_defocus.io.base import ArraySource, decoding, file_identity
 
 Array = NDArray[Any]
 
@@ -54,17 +54,8 @@ class RasterSource(ArraySource):
             raise DefocusError(
                 f"{self._path} is not a PNG, JPEG, BMP or TIFF image; export it as one of these"
             )
-        try:
+        with decoding(self._path):
             return _read(form, self._path, self._as_stored)
-        except DefocusError:
-            raise
-        except MemoryError as error:
-            raise no_room(str(self._path)) from error
-        except Exception as error:  # on broken bytes the decoders raise nearly anything
-            raise DefocusError(
-                f"{self._path} is damaged, cut short or not supported ({reason(error)}); "
-                "copy it again, or export it as PNG or uncompressed TIFF"
-            ) from error
 
 
 def _read(form: type[PillowFile], path: Path, as_stored: bool) -> Array:

@@ -32,10 +32,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, overwrite: bool 
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _said(value) for name, value in row.items()})
+        texts = {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()}
+        writer.writerow(texts)
     with whole_file(path, overwrite) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _said(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value

@@ -9,7 +9,6 @@ import. A compressed file of one strip is decoded whole for each tile, there as 
 import math
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,8 +25,8 @@ from napari_defocus.io.base import (
     ImageSource,
     Plane,
     Selection,
+    decoding,
     file_identity,
-    no_room,
     reason,
 )
 from napari_defocus.io.grid import UNITS
@@ -47,30 +46,13 @@ Page = tifffile.TiffPage | tifffile.TiffFrame
 
 def open_tiff(path: Path, axes: str | None = None, as_stored: bool = False) -> "TiffSource":
     """Open a TIFF; see `napari_defocus.io.open.open_source`."""
-    with _explained(path), tifffile.TiffFile(path) as tif:
+    with decoding(path), quiet_tifffile(), tifffile.TiffFile(path) as tif:
         check_chain(tif)
         series = tif.series[0]  # its first level, the full resolution, is the series itself
         if not series.size:
             raise DefocusError(f"{path} has no pixels (size {series.shape}); export it again")
         check_series(tif, series)
         return TiffSource(path, axes, tif, as_stored)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Tell what to do where a file is broken, and keep tifffile quiet."""
-    try:
-        with quiet_tifffile():
-            yield
-    except DefocusError:
-        raise
-    except MemoryError as error:
-        raise no_room(str(path)) from error
-    except Exception as error:  # on broken bytes tifffile raises nearly anything
-        raise DefocusError(
-            f"{path} is damaged, cut short or not supported ({reason(error)}); "
-            "copy it again, or export it as PNG or uncompressed TIFF"
-        ) from error
 
 
 def _is_regular(series: tifffile.TiffPageSeries) -> bool:
@@ -145,7 +127,7 @@ class TiffSource(ImageSource):
 
     def read_whole(self) -> Array:
         """Read all planes; see `ImageSource.read_whole`."""
-        with _explained(self._path):
+        with decoding(self._path), quiet_tifffile():
             series = self._handle().series[0]
             check_pages(series)
             standard, order = planes_last(self._stored_axes)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.io.atomic import discard, finish, partial_path, whole_file
 from napari_defocus.io.axes import AXES
 from napari_defocus.io.base import Selection
@@ -225,18 +225,15 @@ class BigTiff:
         first = int(np.ravel_multi_index(plane, self.grid.leading)) * height if plane else 0
         if data.shape[1] == width:  # whole rows lie one behind the other
             data = data.reshape(1, -1)
-        try:
+        with (
+            explained(self.file, so="; what is written stays, resume the run"),
             # Not through a map: a full disk would end the process.
-            with self.file.open("rb+", buffering=0) as file:
-                for i, row in enumerate(data, start=rows.start):
-                    place = ((first + i) * width + columns.start) * pixel
-                    file.seek(self._start + place)
-                    _write_all(file, row)
-        except OSError as error:
-            raise DefocusError(
-                f"cannot write {self.file}: {error.strerror or error}; "
-                "what is written stays, resume the run"
-            ) from error
+            self.file.open("rb+", buffering=0) as file,
+        ):
+            for i, row in enumerate(data, start=rows.start):
+                place = ((first + i) * width + columns.start) * pixel
+                file.seek(self._start + place)
+                _write_all(file, row)
 
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
         """Read a piece of a plane; see `ImageWriter.read`."""
@@ -247,11 +244,9 @@ class BigTiff:
 
 def _check_room(path: Path, size: int) -> None:
     """Raise DefocusError where the disk has less than `size` bytes left."""
-    try:
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise DefocusError(f"cannot write {path}: {error.strerror or error}") from error
     if size > free:
         raise DefocusError(
             f"{path} needs {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f}; make room, "

@@ -26,26 +26,11 @@ Array = NDArray[Any]
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # In micrometres and in seconds, by the names that OME-Zarr allows.
-_LENGTHS = {
-    "angstrom": 1e-4,
-    "picometer": 1e-6,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "inch": 25400.0,
-    "meter": 1e6,
-}
-_TIMES = {
-    "nanosecond": 1e-9,
-    "microsecond": 1e-6,
-    "millisecond": 1e-3,
-    "second": 1.0,
-    "minute": 60.0,
-    "hour": 3600.0,
-    "day": 86400.0,
-}
+_METRES = {"pico": 1e-6, "nano": 1e-3, "micro": 1.0, "milli": 1e3, "centi": 1e4, "": 1e6}
+_LENGTHS = {f"{prefix}meter": factor for prefix, factor in _METRES.items()}
+_LENGTHS |= {"angstrom": 1e-4, "micron": 1.0, "inch": 25400.0}
+_TIMES = {"nanosecond": 1e-9, "microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0}
+_TIMES |= {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _AXES_BEFORE_0_3 = ("t", "c", "z", "y", "x")
 
 
@@ -229,22 +214,17 @@ def _find_image(place: Path | str, group: zarr.Group) -> tuple[zarr.Group, str, 
         names = ", ".join(map(str, known["labels"]))
         raise DefocusError(f"{place} lists labels; name one of them: {names}")
     inside = ""
-    if "bioformats2raw.layout" in known and "0" in group:
-        group, inside = _subgroup(group, "0"), "0/"
-        known = _described(group)
+    if "bioformats2raw.layout" in known and isinstance(first := group.get("0"), zarr.Group):
+        group, inside, known = first, "0/", _described(first)
     images = known.get("multiscales")
-    if not isinstance(images, list) or not images or not _has_levels(images[0]):
+    image = images[0] if isinstance(images, list) and images else None
+    if not isinstance(image, dict) or not image.get("datasets"):
         found = ", ".join(sorted(group.keys())[:10]) or "nothing"
         raise DefocusError(
             f"{place} is no OME-Zarr image; name the array in it that you mean, with axes "
             f"(it holds {found})"
         )
-    return group, inside, images[0]
-
-
-def _subgroup(group: zarr.Group, name: str) -> zarr.Group:
-    found = group[name]
-    return found if isinstance(found, zarr.Group) else group
+    return group, inside, image
 
 
 def _described(group: zarr.Group) -> dict[str, Any]:
@@ -252,10 +232,6 @@ def _described(group: zarr.Group) -> dict[str, Any]:
     known = dict(group.attrs.asdict())
     ome = known.get("ome")
     return ome if isinstance(ome, dict) else known
-
-
-def _has_levels(image: Any) -> bool:
-    return isinstance(image, dict) and bool(image.get("datasets"))
 
 
 def _named_axes(array: "zarr.Array[Any]") -> str:

@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, COLOURS, SHARP, UNLABELLED
 
-Rings = tuple[npt.NDArray[np.int64], ...]
 Integers = npt.NDArray[np.int64]
+Rings = tuple[Integers, ...]
 
 NAMES = {UNLABELLED: "undecided", **CLASS_NAMES}
 # As in the overview; grey for what is undecided.
@@ -94,7 +94,7 @@ def trace_regions(
     if not classes:
         return []
     edges = _edges(parts)
-    rings: list[list[npt.NDArray[np.int64]]] = [[] for _ in classes]
+    rings: list[list[Integers]] = [[] for _ in classes]
     for owner, ring in _rings(edges, parts.shape[1] + 1):
         # The outline, whose area is positive, comes first.
         place = 0 if _signed_area(ring) > 0 else len(rings[owner])
@@ -182,7 +182,7 @@ def _next(edges: _Edges) -> Integers:
     return np.asarray(order[np.where(forks & wrong, other, place)], np.int64)
 
 
-def _rings(edges: _Edges, width: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+def _rings(edges: _Edges, width: int) -> Iterator[tuple[int, Integers]]:
     """Yield the number of a region and the corners (x, y) of one of its rings, for each ring."""
     following = _next(edges)
     count = len(following)
@@ -205,7 +205,7 @@ def _rings(edges: _Edges, width: int) -> Iterator[tuple[int, npt.NDArray[np.int6
         yield int(edges.owner[first]), np.stack([numbers % width, numbers // width], axis=1)
 
 
-def _signed_area(ring: npt.NDArray[np.int64]) -> float:
+def _signed_area(ring: Integers) -> float:
     """Compute the area of a closed ring, positive where it is counter-clockwise for y upwards."""
     x, y = ring.T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2

@@ -41,9 +41,10 @@ def patch_scores(patch_set: PatchSet, metric: LocalMetric) -> Float:
     return combine(pooled(response), pooled(contrast), pooling)
 
 
-def image_weight(patch_set: PatchSet) -> float:
-    """Return the weight of a patch set beside a base, by the number of its images."""
-    return IMAGE_WEIGHT * len(np.unique(patch_set.source))
+def weighted_parts(training: PatchSet, base: PatchSet | None) -> list[tuple[PatchSet, float]]:
+    """Return the patches to learn from, and the weight of each set: see `calibrate`."""
+    parts = [(training, IMAGE_WEIGHT * len(np.unique(training.source)))]
+    return parts if base is None else [*parts, (base, BASE_WEIGHT)]
 
 
 def _window(size: int, sigma: float) -> Float:
@@ -67,9 +68,7 @@ def calibrate(
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    parts = [(training, image_weight(training))]
-    if base is not None:
-        parts.append((base, BASE_WEIGHT))
+    parts = weighted_parts(training, base)
     scores = np.concatenate([patch_scores(part, metric) for part, _ in parts])
     labels = np.concatenate([part.labels for part, _ in parts])
     weights = np.concatenate([np.full(len(part), weight / len(part)) for part, weight in parts])

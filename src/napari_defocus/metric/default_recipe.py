@@ -45,10 +45,7 @@ class RecipeConfig:
 
     scenes: int = 48
     size: int = 288  # their side in pixels
-    reduction: tuple[float, float] = (
-        1.5,
-        2.5,
-    )  # of pictures, which makes them crisp
+    reduction: tuple[float, float] = (1.5, 2.5)  # of pictures, which makes them crisp
     radius: tuple[float, float] = (0.8, 10.0)  # of the disc, uniform in its logarithm
     softness: tuple[float, float] = (0.0, 0.4)  # the camera's own Gaussian blur
     texture: float = 0.02  # least contrast of a labelled region, see `textured_annotation`

@@ -11,7 +11,7 @@ from scipy import linalg
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.labels.classes import BLURRED, SHARP
-from napari_defocus.metric.calibration import BASE_WEIGHT, calibrate, image_weight
+from napari_defocus.metric.calibration import calibrate, weighted_parts
 from napari_defocus.metric.kernel_pca import KernelPCA, fixed_directions, kernel_pca
 from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
@@ -165,9 +165,7 @@ def _class_covariance(
 ) -> npt.NDArray[np.float64]:
     """Covariance of a class's windows, those of the base mixed in."""
     size, seed = config.training.kernel_size, config.training.seed
-    parts = [(training, image_weight(training))]
-    if base is not None:
-        parts.append((base, BASE_WEIGHT))
+    parts = weighted_parts(training, base)
     covariances = [
         window_covariance(part.patches[part.labels == label], size, seed) for part, _ in parts
     ]

@@ -17,6 +17,7 @@ from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca
 Float = npt.NDArray[np.float32]
 
 KIND = "metric"
+TENSORS = ("filters", "explained_variance_ratio", "kernels", "whitening")
 # Calls by name: metrics that come with the package.
 PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.safetensors"}
 LARGEST_KERNEL = 63
@@ -129,10 +130,7 @@ def save_metric(metric: LocalMetric, path: Path, *, overwrite: bool = True) -> N
         "calibration": asdict(metric.calibration),
         "record": dict(metric.record),
     }
-    tensors = {
-        name: getattr(metric, name)
-        for name in ("filters", "explained_variance_ratio", "kernels", "whitening")
-    }
+    tensors = {name: getattr(metric, name) for name in TENSORS}
     save_container(path, KIND, tensors, card, overwrite=overwrite)
 
 
@@ -164,11 +162,8 @@ def load_metric(source: str | Path = "default") -> LocalMetric:
 def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> LocalMetric:
     try:
         return LocalMetric(
-            filters=as_floats(tensors["filters"]),
-            explained_variance_ratio=as_floats(tensors["explained_variance_ratio"]),
+            **{name: as_floats(tensors[name]) for name in TENSORS},
             calibration=read_settings(Calibration, card["calibration"]),
-            kernels=as_floats(tensors["kernels"]),
-            whitening=as_floats(tensors["whitening"]),
             pooling=read_settings(Pooling, card["pooling"]),
             record=dict(card["record"]),
         )

@@ -135,7 +135,9 @@ class NetTraining:
             last, moments = _to_numpy(net.state_dict()), _save_optimiser(optimiser)
             if loss <= min(h["loss"] for h in history):
                 best = last
-            self._report(index, history)
+            epochs, nets = self.config.epochs, self.config.nets
+            steps = index * epochs + len(history), nets * epochs
+            self.on_event(Event(f"training net {index + 1} of {nets}", *steps, history[-1]))
         return (
             TrainedNet(best, last, moments, tuple(history), self._ended(history)) if best else None
         )
@@ -187,11 +189,6 @@ class NetTraining:
             logits = torch.cat([net(part) for part in torch.split(patches, 512)])
         accuracy = (logits.argmax(1) == labels).float().mean()
         return float(functional.cross_entropy(logits, labels)), float(accuracy)
-
-    def _report(self, index: int, history: Sequence[Mapping[str, float]]) -> None:
-        epochs, nets = self.config.epochs, self.config.nets
-        stage = f"training net {index + 1} of {nets}"
-        self.on_event(Event(stage, index * epochs + len(history), nets * epochs, history[-1]))
 
 
 def _turn(patches: Tensor, chance: torch.Generator) -> Tensor:

@@ -23,7 +23,6 @@ from napari_defocus.metric.local_metric import LocalMetric, Pooling
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-LogOddsAndValid = tuple[Float, Bool]
 
 # Sides of the blocks that pooling works on.
 BLOCKS = (1, 2, 4)
@@ -80,9 +79,9 @@ def block_side(pooling: Pooling) -> int:
     return max(side for side in BLOCKS if side == 1 or 1.5 * side <= pooling.sigma)
 
 
-def alignment(metric: LocalMetric, coarser: int = COARSER) -> int:
+def alignment(metric: LocalMetric) -> int:
     """Return what rows and columns of windows begin at multiples of, so that no block is cut."""
-    return int(2**coarser) * block_side(metric.pooling)
+    return int(2**COARSER) * block_side(metric.pooling)
 
 
 def halo_at_one_scale(metric: LocalMetric) -> int:
@@ -133,7 +132,7 @@ def predict_log_odds(
 
 def _blend(
     log_odds: Float, trust: Float, coarse: tuple[Float, Bool], inside: Region
-) -> LogOddsAndValid:
+) -> tuple[Float, Bool]:
     """Blend log odds with coarser ones, of twice the pixels, by trust.
 
     Works in place, band by band: large planes fill the memory.

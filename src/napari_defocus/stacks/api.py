@@ -20,7 +20,7 @@ from napari_defocus.stacks.focus_measure import (
     measure_scale,
 )
 from napari_defocus.stacks.fusion import fuse, source_plane
-from napari_defocus.stacks.plane_scores import PlaneScores, phase_share, score_planes
+from napari_defocus.stacks.plane_scores import PlaneScores, blocks_of, phase_share, score_samples
 from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
 from napari_defocus.stacks.registration import register_planes
 
@@ -133,7 +133,7 @@ def analyse_stack(
     shape = planes[0].shape[:2]
     step = block_side(len(planes), shape)
     energy, noise = _details(planes, shape, scale, step, on_event, should_stop)
-    scores = score_planes(energy, config.extremum)
+    scores = score_samples(blocks_of(energy), config.extremum)
     share = _phase_share(energy, noise, step)
     depth = estimate_depth(energy, noise, config.extremum, scores.best)
     del energy
@@ -182,9 +182,9 @@ def _details(
     energy = np.empty((len(planes), *sides), np.float32)
     noise = np.zeros(sides, np.float32)
     for z in track("measuring detail", len(planes), on_event, should_stop):
-        detail = measure_detail(planes[z], scale, step)
-        energy[z] = detail.energy * planes.in_view(z, shape, step)
-        noise += detail.noise / np.float32(len(planes))
+        detail, own_noise = measure_detail(planes[z], scale, step)
+        energy[z] = detail * planes.in_view(z, shape, step)
+        noise += own_noise / np.float32(len(planes))
     return energy, noise
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import about
 from napari_defocus.core.progress import OnEvent, ShouldStop, track
 from napari_defocus.core.threads import in_threads
 from napari_defocus.filters.luminance import fill_holes, grey_and_holes, stretch
@@ -74,24 +74,16 @@ def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldSto
         plane = planes[z]
         first = plane if first is None else first
         check_same(z, plane, first)
-        try:
+        with about(f"plane {z}"):
             statistics.append(measure_plane(plane))
-        except DefocusError as error:
-            raise DefocusError(f"plane {z}: {error}") from error
     return common_scale(statistics)
 
 
-@dataclass(frozen=True)
-class Detail:
-    """Detail of a plane and of its noise, and grey values, in blocks: (Y / step, X / step)."""
+def measure_detail(plane: npt.NDArray[Any], scale: StackScale, step: int) -> tuple[Float, Float]:
+    """Return the detail of a plane (Y, X[, C]), and of its noise, in blocks of `step` pixels.
 
-    energy: Float
-    noise: Float
-    grey: Float
-
-
-def measure_detail(plane: npt.NDArray[Any], scale: StackScale, step: int) -> Detail:
-    """Compute the detail of a plane (Y, X) or (Y, X, C), averaged in blocks of `step` pixels."""
+    The detail is that less the noise's, 0 or more.
+    """
     starts = range(0, plane.shape[0], _strip_height(step))
     strips = in_threads(lambda start: _measure_strip(plane, scale, step, start), starts)
     fine, grey = map(np.concatenate, zip(*(strip for _, strip in strips), strict=True))
@@ -106,7 +98,7 @@ def measure_detail(plane: npt.NDArray[Any], scale: StackScale, step: int) -> Det
         _pooled(fine - NOISE_GAIN * variance) * _pooled(coarse - coarse_gain * variance)
     )
     noise = np.asarray(np.sqrt(NOISE_GAIN * coarse_gain) * variance, np.float32)
-    return Detail(energy, noise, grey)
+    return energy, noise
 
 
 def _strip_height(step: int) -> int:

@@ -85,7 +85,7 @@ def score_labels(
     inside, owner, part = _parts(labels, index)
     pixels = np.bincount(part).astype(np.float64)
     sums = [
-        np.bincount(part, measure_detail(planes[z], scale, 1).energy[inside])
+        np.bincount(part, measure_detail(planes[z], scale, 1)[0][inside])
         for z in track("measuring detail", len(planes), on_event, should_stop)
     ]
     detail = np.stack(sums) / pixels

@@ -67,13 +67,6 @@ def plane_rows(scores: PlaneScores, where: Mapping[str, int] | None = None) -> l
     ]
 
 
-def score_planes(
-    energy: npt.NDArray[np.float32], extremum: str = "max", seed: int = 0
-) -> PlaneScores:
-    """Compute the scores of planes from their detail (Z, Y, X), less the noise's."""
-    return score_samples(blocks_of(energy), extremum, seed)
-
-
 def blocks_of(energy: npt.NDArray[np.float32]) -> Values:
     """Return the mean detail in each block of a field: (Z, Y, X) to (Z, blocks)."""
     rows, columns = (
@@ -89,15 +82,14 @@ def blocks_of(energy: npt.NDArray[np.float32]) -> Values:
 
 
 def score_samples(
-    samples: Values, extremum: str = "max", seed: int = 0, weights: Values | None = None
+    samples: Values, extremum: str = "max", weights: Values | None = None
 ) -> PlaneScores:
     """Compute the scores of planes from their mean detail at N places, (Z, N).
 
-    `weights` are the pixels of each place (N,), all alike where not given; `seed` is that of the
-    bootstrap.
+    `weights` are the pixels of each place (N,), all alike where not given.
     """
     weights = np.ones(samples.shape[1]) if weights is None else weights
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     count = samples.shape[1]
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLINGS) * weights
     means = (drawn @ samples.T) / np.maximum(drawn.sum(axis=1), 1e-300)[:, np.newaxis]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.base import ImageSource, array_source
+from napari_defocus.io.folder import describe_plane
 
 # Cubic: what is between pixels stays as sharp as it was.
 WARP_ORDER = 3
@@ -130,15 +131,11 @@ def check_same(z: int, plane: npt.NDArray[Any], first: npt.NDArray[Any]) -> None
     if plane.dtype.kind not in "buif":
         raise DefocusError(f"plane {z} holds {plane.dtype} values; give numbers")
     if plane.shape != first.shape or plane.dtype != first.dtype:
+        own, other = (describe_plane(each.shape, each.dtype) for each in (plane, first))
         raise DefocusError(
-            f"plane {z} is {_described(plane)}, plane 0 is {_described(first)}; "
+            f"plane {z} is {own}, plane 0 is {other}; "
             "the planes of a stack are all alike: take out or convert the odd one"
         )
-
-
-def _described(plane: npt.NDArray[Any]) -> str:
-    size = f"{plane.shape[1]} x {plane.shape[0]} {plane.dtype}"
-    return size if plane.ndim == 2 else f"{size} of {plane.shape[2]} colours"
 
 
 def _warped(plane: npt.NDArray[Any], transform: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -68,34 +68,13 @@ class TileStore:
 
     def get(self, name: str, key: Key, *wanted: str) -> list[npt.NDArray[Any]]:
         """Read arrays, in the order of `wanted`; DefocusError where one is missing or damaged."""
-        return [self._read(self._file(name, key), what) for what in wanted]
+        return [self.part(name, key, what) for what in wanted]
 
-    def part(self, name: str, key: Key, what: str, region: Region) -> npt.NDArray[Any]:
-        """Read rows and columns of an array."""
-        return self._read(self._file(name, key), what, region)
-
-    def window(
-        self, name: str, plane: tuple[int, ...], tiles: Sequence[Tile], what: str, window: Region
+    def part(
+        self, name: str, key: Key, what: str, region: Region | None = None
     ) -> npt.NDArray[Any]:
-        """Put rows and columns of a plane together from tiles, all that they touch among them."""
-        parts = [(tile, overlap(tile.region, window)) for tile in tiles]
-        shape = [s.stop - s.start for s in window]
-        joined: npt.NDArray[Any] | None = None
-        for tile, shared in parts:
-            if shared is not None:
-                found = self.part(name, TileKey(plane, tile), what, within(shared, tile.region))
-                if joined is None:
-                    joined = np.empty(shape, found.dtype)
-                joined[within(shared, window)] = found
-        assert joined is not None, "a window touches a tile"
-        return joined
-
-    def _file(self, name: str, key: Key) -> Path:
-        plane, tile = (key.plane, key.tile) if isinstance(key, TileKey) else (key, None)
-        parts = [*map(str, plane)] + ([f"{tile.row}_{tile.column}"] if tile else [])
-        return self.folder / name / ("-".join(parts or ["plane"]) + ".safetensors")
-
-    def _read(self, file: Path, what: str, region: Region | None = None) -> npt.NDArray[Any]:
+        """Read rows and columns of an array; see `get`."""
+        file = self._file(name, key)
         try:
             with safe_open(file, "np") as arrays:
                 found: npt.NDArray[Any] = arrays.get_slice(what)[region or ...]
@@ -104,3 +83,22 @@ class TileStore:
             raise DefocusError(
                 f"{file} is missing or damaged ({error}); delete {self.folder} and start again"
             ) from error
+
+    def window(
+        self, name: str, plane: tuple[int, ...], tiles: Sequence[Tile], what: str, window: Region
+    ) -> npt.NDArray[Any]:
+        """Put rows and columns of a plane together from tiles, all that they touch among them."""
+        joined: npt.NDArray[Any] | None = None
+        for tile in tiles:
+            if shared := overlap(tile.region, window):
+                found = self.part(name, TileKey(plane, tile), what, within(shared, tile.region))
+                if joined is None:
+                    joined = np.empty([s.stop - s.start for s in window], found.dtype)
+                joined[within(shared, window)] = found
+        assert joined is not None, "a window touches a tile"
+        return joined
+
+    def _file(self, name: str, key: Key) -> Path:
+        plane, tile = (key.plane, key.tile) if isinstance(key, TileKey) else (key, None)
+        parts = [*map(str, plane)] + ([f"{tile.row}_{tile.column}"] if tile else [])
+        return self.folder / name / ("-".join(parts or ["plane"]) + ".safetensors")

@@ -8,18 +8,18 @@ folder.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial, reduce
 from itertools import product
 from operator import add
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, NoDetailError
+from napari_defocus.core.errors import DefocusError, NoDetailError, about
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, widen, within
 from napari_defocus.detection import refinement
@@ -41,6 +41,7 @@ from napari_defocus.filters.histogram import Histogram
 from napari_defocus.filters.noise import PlaneStatistics, measure
 from napari_defocus.io.axes import plane_name
 from napari_defocus.io.base import ImageSource
+from napari_defocus.io.maps import MapWriter
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.tiled.checkpoint import TileKey, TileStore
 from napari_defocus.tiled.executors import Tasks
@@ -53,16 +54,6 @@ MAPS = ("blur", "mask", "confidence", "radius", "radius_error")
 MOST_SMALLEST = 1000
 
 
-class MapFile(Protocol):
-    """A map on disk that tiles are written to and read from; small when pickled."""
-
-    def write(self, plane: Plane, rows: slice, columns: slice, data: Any) -> None:
-        """Write a tile."""
-
-    def read(self, plane: Plane, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read what was written."""
-
-
 @dataclass(frozen=True, eq=False)
 class TiledJob:
     """All that a task needs; small when pickled.
@@ -72,7 +63,7 @@ class TiledJob:
     """
 
     source: ImageSource
-    maps: dict[str, MapFile]
+    maps: dict[str, MapWriter]
     metric: LocalMetric
     config: DetectionConfig
     side: int
@@ -81,8 +72,7 @@ class TiledJob:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a plane."""
-        rows, columns = self.source.shape[len(self.source.leading) :][:2]
-        return rows, columns
+        return self.source.grid.plane_shape
 
     @property
     def detector(self) -> str:
@@ -158,16 +148,9 @@ def detect_in_tiles(
     return worked
 
 
-@contextmanager
-def _naming(job: TiledJob, plane: Plane) -> Iterator[None]:
+def _naming(job: TiledJob, plane: Plane) -> AbstractContextManager[None]:
     """Name image and plane in an error that does not name them yet."""
-    try:
-        yield
-    except DefocusError as error:
-        where = ", ".join(filter(None, [job.source.name, plane_name(job.source.axes, plane)]))
-        if str(error).startswith(where):
-            raise
-        raise DefocusError(f"{where}: {error}") from error
+    return about(", ".join(filter(None, [job.source.name, plane_name(job.source.axes, plane)])))
 
 
 def _measure(job: TiledJob, plane: Plane) -> None:
@@ -278,10 +261,8 @@ def _spread(job: TiledJob, plane: Plane) -> None:
         names = "counts", "total", "sharpness", "valid"
         counts, total, sums, valid = job.store.get("refine", TileKey(plane, tile), *names)
         sharpness += replace(sharpness, counts=counts, total=float(total[0]))
-        shape = (
-            tile.region[0].stop - tile.region[0].start,
-            tile.region[1].stop - tile.region[1].start,
-        )
+        rows, columns = tile.region
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
         surroundings.put(Surroundings(sums, valid, shape), tile.region)
     threshold = np.array([mask_threshold(sharpness, job.config.mask)])
     job.store.put("spread", plane, {"cells": surroundings.spread(), "threshold": threshold})
