@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_defocus.filters import linear
-from napari_defocus.filters.linear import squared_gradient, summed_squares
+from napari_defocus.filters.linear import box_mean, squared_gradient, summed_squares
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -30,6 +30,16 @@ def test_squared_gradient(image, sigma):
     np.testing.assert_allclose(squared_gradient(image, sigma), expected, rtol=1e-4, atol=1e-6)
 
 
+@given(images, st.sampled_from([1, 3, 5, 13]), st.sampled_from([np.float32, np.float64]))
+def test_box_mean(image, size, kind):
+    values = image.astype(kind)
+    for border, mode in (("symmetric", "reflect"), ("edge", "nearest")):
+        found = box_mean(values, size, border)
+        assert found.dtype == kind
+        expected = ndimage.uniform_filter(values.astype(float), size, mode=mode)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_without_the_runtime_scipy_filters(monkeypatch):
     def missing(*_, **__):
         raise ImportError
@@ -47,7 +57,7 @@ def test_without_the_runtime_scipy_filters(monkeypatch):
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("work", ["filters", "gradient"])
+@pytest.mark.parametrize("work", ["filters", "gradient", "box"])
 def test_the_same_bytes_wherever_a_window_begins(work):
     rng = np.random.default_rng(2)
     image = rng.random((200, 210), np.float32)
@@ -56,6 +66,8 @@ def test_the_same_bytes_wherever_a_window_begins(work):
     def respond(values):
         if work == "filters":
             return summed_squares(values, kernels)
+        if work == "box":
+            return box_mean(values, 13)
         return squared_gradient(values, 1.5)
 
     whole, inner = respond(image), np.s_[6:-6, 6:-6]

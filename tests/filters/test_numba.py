@@ -14,7 +14,7 @@ from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.refinement import RefinementConfig, refine
 from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.histogram import Histogram
-from napari_defocus.filters.linear import box_mean, second_difference
+from napari_defocus.filters.linear import second_difference
 from napari_defocus.filters.resampling import enlarge
 
 METRIC = DetectionConfig(detector="metric")
@@ -37,11 +37,6 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 images = st.builds(
     lambda seed, shape: np.random.default_rng(seed).random(shape, np.float32), seeds, shapes
 )
-
-
-@given(images, st.sampled_from([1, 3, 5]))
-def test_box_mean(image, size):
-    assert_same_both_ways(box_mean, image, size)
 
 
 @given(images)

@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.filters import _numba as compiled
+from napari_defocus.filters.linear import box_mean
 
 Float = npt.NDArray[np.float32]
 
-# A mean this much below the threshold, relatively, is still equal to it: rounding of running sums.
+# A mean this much below the threshold, relatively, is still equal to it: rounding of sums.
 TIE = 1e-6
+# Means in single precision are off by less, relatively.
+ROUNDING = 1e-5
 # At this distance from 1 every further iteration changes less than rounding does.
 SETTLED = 1e-8
 TANH_1 = np.tanh(1.0)
@@ -184,12 +186,6 @@ class _Update:
         self.alive = self.values > 0
         self.marked = np.zeros(self.values.size, np.bool_)
         self.now = 0
-        # Of each pixel of the map with the border repeated, the pixel that it repeats.
-        half = side // 2
-        pixels = np.arange(self.values.size, dtype=np.int32).reshape(self.shape)
-        self.source = np.pad(pixels, half, mode="edge").ravel()
-        across = np.arange(side)
-        self.around = (across[:, np.newaxis] * (self.shape[1] + 2 * half) + across).ravel()
 
     def iterations_lived(self, most: int) -> npt.NDArray[np.int16]:
         """Iterate, and count for each pixel the iterations that it lives through, (Y, X)."""
@@ -206,22 +202,31 @@ class _Update:
     def _die_next(self, died: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return living pixels whose neighbourhoods fell below the threshold."""
         # Values that were not updated are too small: what is not below them is above for certain.
-        many = died.size > FRONTIER * self.values.size
-        suspects = self._below() if many else self._living(self._windows(died))
+        if died.size > FRONTIER * self.values.size:
+            suspects = self._below()
+        else:
+            suspects = self._living(self._windows(died))
         windows = self._windows(suspects)
+        unsure = np.flatnonzero(self.values[windows].mean(axis=0) < self.limit)
+        suspects, windows = suspects[unsure], windows[:, unsure]
         # No value is above 1: with so few that live, it is below for certain.
-        dark = self.alive[windows].mean(axis=1) < self.limit
-        unsure = np.flatnonzero(~dark & (self.values[windows].mean(axis=1) < self.limit))
-        if unsure.size:
-            windows = windows[unsure]
-            self._catch_up(self._living(windows))
-            dark[unsure] = self.values[windows].mean(axis=1) < self.limit
+        dark = self.alive[windows].mean(axis=0) < self.limit
+        unsure = np.flatnonzero(~dark)
+        windows = windows[:, unsure]
+        self._catch_up(self._living(windows))
+        dark[unsure] = self.values[windows].mean(axis=0) < self.limit
         return np.asarray(suspects[dark])
 
     def _below(self) -> npt.NDArray[np.intp]:
-        """Return living pixels whose neighbourhoods are below the threshold without an update."""
-        means = ndimage.uniform_filter(self.values.reshape(self.shape), self.side, mode="nearest")
-        return np.flatnonzero(self.alive & (means.ravel() < self.limit))
+        """Return living pixels whose neighbourhoods may be below the threshold."""
+        values: Float = self.values.reshape(self.shape).astype(np.float32)
+        limit = self.limit
+        if self.now:  # each value is due for an iteration at least
+            np.tanh(values, out=values)
+            values /= np.float32(TANH_1)
+            limit *= 1 + ROUNDING
+        means = box_mean(values, self.side, "edge").ravel()
+        return np.flatnonzero(self.alive & (means < np.float32(limit)))
 
     def _catch_up(self, pixels: npt.NDArray[np.intp]) -> None:
         """Update the values of living pixels to the present iteration."""
@@ -249,6 +254,9 @@ class _Update:
         return once
 
     def _windows(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return the neighbourhood of each pixel, the border repeated, (N, side^2)."""
-        corners = pixels + pixels // self.shape[1] * (self.side - 1)
-        return np.asarray(self.source[corners[:, np.newaxis] + self.around])
+        """Return the neighbourhood of each pixel, the border repeated, (side^2, N)."""
+        rows, columns = np.divmod(pixels, self.shape[1])
+        shifts = np.arange(self.side)[:, np.newaxis] - self.side // 2
+        rows = np.clip(rows + shifts, 0, self.shape[0] - 1) * self.shape[1]
+        columns = np.clip(columns + shifts, 0, self.shape[1] - 1)
+        return np.asarray(rows[:, np.newaxis] + columns).reshape(self.side**2, -1)

@@ -15,42 +15,6 @@ TANH_1 = np.tanh(1.0)
 
 
 @njit(nogil=True, cache=True)
-def box_mean(padded: Float, size: int) -> Float:
-    """Average over squares, by running sums as SciPy's.
-
-    Parameters
-    ----------
-    padded : ndarray of float32, (Y + size - 1, X + size - 1)
-        The image with its border.
-    size : int
-
-    Returns
-    -------
-    ndarray of float32, (Y, X)
-    """
-    rows, columns = padded.shape[0] - size + 1, padded.shape[1] - size + 1
-    means = np.empty((rows, columns), np.float32)
-    down = np.zeros(padded.shape[1])
-    rounded = np.empty(padded.shape[1], np.float32)
-    for i in range(size):
-        down += padded[i]
-    for y in range(rows):
-        if y:
-            enters, leaves = padded[y + size - 1], padded[y - 1]
-            for x in range(down.size):
-                down[x] += np.float64(enters[x]) - np.float64(leaves[x])
-        rounded[:] = down / size
-        across = 0.0
-        for j in range(size):
-            across += rounded[j]
-        means[y, 0] = across / size
-        for x in range(1, columns):
-            across += np.float64(rounded[x + size - 1]) - np.float64(rounded[x - 1])
-            means[y, x] = across / size
-    return means
-
-
-@njit(nogil=True, cache=True)
 def second_difference(padded: Float) -> Float:
     """Differ twice along both axes, divided by 6.
 

@@ -4,7 +4,8 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+
+from napari_defocus.filters.linear import box_mean
 
 Float = npt.NDArray[np.float32]
 Real = TypeVar("Real", npt.NDArray[np.float32], npt.NDArray[np.float64])
@@ -34,7 +35,7 @@ def guided_coefficients(
     values: Float, guide: Float, radius: int, epsilon: float
 ) -> tuple[Float, Float]:
     """Return the gain and offset by which the guide becomes its guided filter."""
-    # In double precision: differences of running sums must not depend on where a window begins.
+    # In double precision: what cancels may be large beside what is left.
     gain, offset = _coefficients(
         values.astype(np.float64), guide.astype(np.float64), radius, epsilon
     )
@@ -45,7 +46,7 @@ def _coefficients(values: Real, guide: Real, radius: int, epsilon: float) -> tup
     """Return gain and offset in the precision of the arguments."""
 
     def mean(x: Real) -> Real:
-        return ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect")
+        return box_mean(x, 2 * radius + 1)
 
     guide_mean, values_mean = mean(guide), mean(values)
     gain = mean(guide * values)

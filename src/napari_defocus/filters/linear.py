@@ -1,7 +1,7 @@
 """The linear filters of detection, by ONNX Runtime where it is installed, else by SciPy."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,14 @@ from napari_defocus.core.onnx import Graph, open_session
 from napari_defocus.filters import _numba as compiled
 
 Float = npt.NDArray[np.float32]
+Real = TypeVar("Real", npt.NDArray[np.float32], npt.NDArray[np.float64])
+Border = Literal["symmetric", "edge"]
 # Gaussians end at so many standard deviations, as SciPy's.
 TRUNCATE = 4.0
 # Rows that lie side by side as channels: the runtime works on eight channels at once.
 ROWS = 4
+# Rows that are averaged at once.
+BAND = 64
 
 
 def summed_squares(values: Float, kernels: npt.NDArray[np.float32]) -> Float:
@@ -65,13 +69,33 @@ def squared_gradient(values: Float, sigma: float) -> Float:
     return np.asarray(down * down + across * across, np.float32)
 
 
-def box_mean(values: Float, size: int) -> Float:
-    """Average over squares of an odd `size`; the border is mirrored; (Y, X) float32."""
-    loops = compiled.loops()
-    if loops is not None:
-        padded = np.pad(values, size // 2, mode="symmetric")
-        return np.asarray(loops.box_mean(padded, size), np.float32)
-    return np.asarray(ndimage.uniform_filter(values, size), np.float32)
+def box_mean(values: Real, size: int, border: Border = "symmetric") -> Real:
+    """Average over squares of an odd `size`, (Y, X).
+
+    Each mean is summed by itself, in an order that does not depend on where an image is cut.
+    """
+    padded = np.pad(values, size // 2, mode=border)
+    means, share = np.empty_like(values), values.dtype.type(1 / size**2)
+    # Band by band, which stay in the processor's cache.
+    for start in range(0, len(values), BAND):
+        down = _sliding_sums(padded[start : start + BAND + size - 1], size)
+        across = _sliding_sums(down.T, size).T
+        np.multiply(across, share, out=means[start : start + BAND])
+    return means
+
+
+def _sliding_sums(values: Real, size: int) -> Real:
+    """Sum `size` rows, an odd number, from each on, by sums of 2, 4, 8, ... rows."""
+    count = len(values) - size + 1
+    sums, width, summed = values, 1, 1
+    total = values[:count]
+    while summed < size:
+        sums = sums[:-width] + sums[width:]
+        width *= 2
+        if size & width:
+            total = total + sums[summed : summed + count]
+            summed += width
+    return total
 
 
 def second_difference(values: Float) -> Float:
