@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.dense.detector import PACKAGED
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.io.manifest import NAME, RunRecord, checksum
@@ -264,3 +265,8 @@ class TestIdentity:
             path.write_bytes(content)
             told.append(result_identity("abc", load_metric(), config))
         assert told[0] != told[1]
+
+    def test_names_the_content_of_the_packaged_detector(self):
+        identity = result_identity("abc", load_metric(), DetectionConfig(detector="dense"))
+        assert identity["detector"] == f"dense {checksum(PACKAGED['dense'])}"
+        assert "None" not in identity["detector"]

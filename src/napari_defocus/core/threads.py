@@ -16,6 +16,7 @@ Other = TypeVar("Other")
 # Planes of more pixels are worked in parts of this side or the next that fits.
 MOST_PIXELS = 2**21
 SIDE = 1024
+FEW_CORES = 4
 
 # Off in threads that were started for parts or tiles: they have the cores already.
 _cores_are_free: ContextVar[bool] = ContextVar("cores_are_free", default=False)
@@ -29,8 +30,11 @@ def plan_parts(shape: Sequence[int], step: int, side: int = SIDE) -> list[Tile]:
 
 
 def side_in_proportion(shape: Sequence[int]) -> int:
-    """Return the side of parts that need a wide margin: larger for larger planes."""
-    return max(SIDE, max(shape) // 4)
+    """Return the side of parts that need a wide margin: larger for larger planes.
+
+    With few cores they may be larger: few are in memory at once.
+    """
+    return max(SIDE if cores() > FEW_CORES else 2 * SIDE, max(shape) // 4)
 
 
 def in_threads(

@@ -15,7 +15,7 @@ from napari_defocus.io.cards import load_container, save_container
 Float = npt.NDArray[np.float32]
 
 KIND = "dense detector"
-PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.dense.safetensors"}
+PACKAGED = {"dense": Path(__file__).parents[1] / "weights" / "default.dense.safetensors"}
 # What the logarithm of the radius is taken of: radius + this.
 RADIUS_OFFSET = 0.5
 
@@ -48,7 +48,7 @@ def save_dense(detector: DenseDetector, path: Path, *, overwrite: bool = True) -
     save_container(path, KIND, halves, {"record": dict(detector.record)}, overwrite=overwrite)
 
 
-def cached_dense(source: str | Path = "default") -> DenseDetector:
+def cached_dense(source: str | Path = "dense") -> DenseDetector:
     """Load a detector, or return the last one loaded if its file is the same; see `load_dense`."""
     path = PACKAGED.get(str(source), Path(source))
     try:
@@ -63,7 +63,7 @@ def _load_once(path: Path, changed: int) -> DenseDetector:
     return load_dense(path)
 
 
-def load_dense(source: str | Path = "default") -> DenseDetector:
+def load_dense(source: str | Path = "dense") -> DenseDetector:
     """Read a detector from a file, or by the name of one that comes with the package.
 
     Raises

@@ -6,7 +6,7 @@ change a bit of the result: tiles share out the cores or, where there is one, it
 
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.onnx import open_session
 from napari_defocus.core.progress import ShouldStop, Stopped, never_stop
-from napari_defocus.core.threads import cores, cores_are_free, in_threads
+from napari_defocus.core.threads import cores, cores_are_free, in_threads, side_by_side
 from napari_defocus.core.tiling import Region, Tile, plan_tiles, shifted, whole, widen, within
 from napari_defocus.dense.detector import RADIUS_OFFSET, DenseDetector, true_radius
 from napari_defocus.dense.graph import WIDTHS, dense_graph
@@ -36,7 +36,8 @@ STRIDE = 32
 # The network would see some 600 pixels, but the rest matters little.
 TILE = 1024
 HALO = 96
-# So many tiles at once at most: each takes some 280 MB.
+# So many tiles at once at most, of which every second is in the network: that takes some 280 MB,
+# and leaves cores for what comes before and after.
 TILES_AT_ONCE = 4
 # The map of log odds follows the outlines of the image within so many pixels, where their variance
 # is far above the second figure.
@@ -89,8 +90,9 @@ def standardise(colours: npt.NDArray[Any], mean: float, spread: float) -> Float:
     mean, spread : float
         Mean and standard deviation of the whole image's colours.
     """
-    values = np.asarray(colours, np.float32)
-    return np.asarray((values - np.float32(mean)) / np.float32(spread + LEAST_CONTRAST))
+    values = np.asarray(colours, np.float32) - np.float32(mean)
+    values /= np.float32(spread + LEAST_CONTRAST)
+    return values
 
 
 def predict_dense(
@@ -146,7 +148,9 @@ def predict_dense(
     tiles = plan_tiles((rows, columns), TILE)
     free = cores_are_free()
     at_once = min(len(tiles), TILES_AT_ONCE, cores()) if free else 1
-    threads = max(cores() // at_once, 1) if free else 1
+    networks = max(at_once // 2, 1)
+    threads = max(cores() // networks, 1) if free else 1
+    gate = Semaphore(networks)
 
     def predict(tile: Tile) -> None:
         if should_stop():
@@ -157,11 +161,12 @@ def predict_dense(
         image = _standardised_window(colours[window], mean, spread)
         found = predict_on_device(detector, image, device, features=features) if device else None
         if found is None:
-            found = _predict_on_cpu(detector, image, threads, features)
+            with gate:
+                found = _predict_on_cpu(detector, image, threads, features)
         values = found[0][:, : window[0].stop - window[0].start, : window[1].stop - window[1].start]
-        if guide is not None:
-            values[0] = guided_filter(values[0], guide[window], OUTLINE_RADIUS, OUTLINE_EPSILON)
-        predicted[:, *tile.region] = values[: len(predicted), *inside]
+        around = None if guide is None else guide[window]
+        for place, part_found in enumerate(_at_pixels(values, inside, around, detector, radius)):
+            predicted[place, *tile.region] = part_found
         if features:
             found_features[:, *_halved(tile.region)] = found[1][:, *_halved(inside)]
 
@@ -171,11 +176,27 @@ def predict_dense(
         free_memory(device)
     if len(tiles) > at_once > 1:
         network_session.cache_clear()  # with 300 MB a tile, which what follows may need
-    extra = found_features if features else None
-    if not radius:
-        return DensePrediction(predicted[0], features=extra)
-    in_pixels, error = _in_pixels(predicted[1], predicted[2], detector)
-    return DensePrediction(predicted[0], in_pixels, error, extra)
+    log_odds, in_pixels, error = (*predicted, None, None)[:3]
+    return DensePrediction(log_odds, in_pixels, error, found_features if features else None)
+
+
+def _at_pixels(
+    values: Float, inside: Region, guide: Float | None, detector: DenseDetector, radius: bool
+) -> tuple[Float, ...]:
+    """Return log odds, and radius and error where requested, from the network's values."""
+    log_odds: Float
+    log_odds, log_radius, log_error = values
+
+    def along_outlines() -> Float:
+        if guide is None:
+            return log_odds
+        return guided_filter(log_odds, guide, OUTLINE_RADIUS, OUTLINE_EPSILON)
+
+    def in_pixels() -> tuple[Float, ...]:
+        return _in_pixels(log_radius[inside], log_error[inside], detector) if radius else ()
+
+    smooth, radii = side_by_side(along_outlines, in_pixels)
+    return smooth[inside], *radii
 
 
 def _halved(region: Region) -> Region:

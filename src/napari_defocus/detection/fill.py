@@ -86,8 +86,11 @@ def at_pixels(cells: Float, region: Region, around: Region | None = None) -> Flo
 
 def _cell_means(values: npt.NDArray[np.float32 | np.bool_]) -> Float:
     """Average over cells; those at the lower and right border may have fewer pixels."""
+    floats = values.astype(np.float32, copy=False)
+    if all(size % CELL == 0 for size in values.shape):
+        return block_mean(floats, CELL)
     shares = [np.ones(-(-size // CELL), np.float32) for size in values.shape]
     for share, size in zip(shares, values.shape, strict=True):
         share[-1] -= (-size % CELL) / CELL
-    padded = np.pad(values.astype(np.float32), [(0, -size % CELL) for size in values.shape])
+    padded = np.pad(floats, [(0, -size % CELL) for size in values.shape])
     return np.asarray(block_mean(padded, CELL) / np.multiply.outer(*shares), np.float32)

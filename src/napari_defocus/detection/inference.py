@@ -134,7 +134,7 @@ def predict_region(
         by_network = partial(
             predict_dense,
             PlaneColours(image, plane),
-            cached_dense("default" if detector == "dense" else detector),
+            cached_dense(detector),
             should_stop,
             region=inside,
             colours_are=statistics.colours,

@@ -94,7 +94,7 @@ class RefinedStatistics:
     def of(cls, blur: Float, valid: Bool) -> "RefinedStatistics":
         """Count those of a plane or a part of it."""
         sharpness = np.float32(1) - blur
-        counted = count_sharpness(sharpness[valid])
+        counted = count_sharpness(sharpness if valid.all() else sharpness[valid])
         sharpness *= valid
         return cls(counted, Surroundings.of(sharpness, valid))
 
