@@ -9,6 +9,7 @@ import pytest
 from skimage import data
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.onnx import open_session
 from napari_defocus.core.threads import free_cores
 from napari_defocus.dense import inference as dense
 from napari_defocus.dense import on_device
@@ -107,6 +108,15 @@ def test_threads_do_not_change_a_bit(detector, monkeypatch):
     expected = predict_dense(colours, detector)
     with free_cores():
         np.testing.assert_array_equal(predict_dense(colours, detector).log_odds, expected.log_odds)
+
+
+@pytest.mark.parametrize("shape", [(320, 320), (480, 640), (512, 512)])
+def test_layers_on_several_threads_give_the_same_bytes(detector, shape):
+    image = np.random.default_rng(1).standard_normal((1, 3, *shape)).astype(np.float32)
+    model = dense_graph(detector.weights)
+    expected, *others = (open_session(model, n).run(None, {"image": image})[0] for n in (1, 3, 4))
+    for found in others:
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_one_session_serves_several_threads(detector):

@@ -129,7 +129,7 @@ class _Builder:
         graph = self.graph
         root = self.amplitude(grey, bank, groups, 1)
         pooled = graph.node("Add", [self.mean_pool(root, POOLED, 1), graph.tensor(LEAST)])
-        return graph.node("Log", [pooled])
+        return self.log(pooled)
 
     def log_amplitude_in_blocks(self, grey: str, bank: Array, groups: Array) -> str:
         """Return the mean of `log_amplitude` over blocks of 2 x 2 pixels."""
@@ -137,9 +137,17 @@ class _Builder:
         root = self.amplitude(grey, _in_blocks(bank), np.kron(groups, np.eye(4)), 2)
         box = np.kron(np.eye(count)[:, :, np.newaxis, np.newaxis], _box_in_blocks(POOLED))
         parts = [root, graph.tensor(box), graph.tensor(np.full(4 * count, LEAST))]
-        logarithms = graph.node("Log", [graph.node("Conv", parts, pads=[1, 1, 1, 1])])
+        logarithms = self.log(graph.node("Conv", parts, pads=[1, 1, 1, 1]))
         mean = np.kron(np.eye(count), np.full((1, 4), 0.25))
         return graph.node("Conv", [logarithms, graph.tensor(_pointwise(mean))])
+
+    def log(self, x: str) -> str:
+        """Return the logarithm of each element, whatever threads share them out.
+
+        ONNX Runtime's ``Log`` rounds those at the ends of a thread's share another way.
+        """
+        column = self.graph.node("Unsqueeze", [x, self.graph.tensor([4])])
+        return self.graph.node("ReduceLogSum", [column], axes=[4], keepdims=0)
 
     def amplitude(self, grey: str, bank: Array, groups: Array, step: int) -> str:
         """Return the root of the summed squares of groups of filters, at every `step`-th pixel."""
