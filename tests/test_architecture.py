@@ -19,6 +19,7 @@ ROOMS = (
     "simulate",
     "metric",
     "dense",
+    "profile",
     "detection",
     "tiled",
     "measure",

@@ -18,24 +18,27 @@ from matplotlib.figure import Figure
 from benchmarks import tables
 from benchmarks.accuracy.photos import Photo, read_photos, score_detection
 from napari_defocus.dense.detector import cached_dense
-from napari_defocus.dense.inference import DensePrediction, predict_dense
+from napari_defocus.dense.inference import predict_dense
+from napari_defocus.dense.plane import predict_image
 from napari_defocus.detection.api import Detection, DetectionConfig
-from napari_defocus.detection.inference import Prediction, combine_predictions, predict_plane
+from napari_defocus.detection.detectors import choose_detector
+from napari_defocus.detection.inference import Prediction, predict_plane
 from napari_defocus.detection.postprocess import postprocess
 from napari_defocus.evaluate.scores import SetScores, score_set
 from napari_defocus.filters.plane import prepare_colours, prepare_plane
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.metric.response import predict_log_odds
+from napari_defocus.profile.limit import REFERENCE, SLOPE, EdgeRadii, log_radius, score_of
 
 Predict = Callable[[Photo], Prediction]
 COLUMNS = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
 WORST = 3
 CONFIG = DetectionConfig()
-# Parts of the postprocessing that are left out, by what the table calls it.
+# Parts of the postprocessing that are left out, by detector and what the table calls it.
+NOT_REFINED = {"": CONFIG, ", not refined": replace(CONFIG, refine=False)}
 WITHOUT = {
-    "": CONFIG,
-    ", not refined": replace(CONFIG, refine=False),
-    ", threshold not adapted": replace(CONFIG, adapt=0.0),
+    "metric": NOT_REFINED | {", threshold not adapted": replace(CONFIG, adapt=0.0)},
+    "dense": NOT_REFINED | {f", limit of {REFERENCE} px": replace(CONFIG, limit=REFERENCE)},
 }
 
 
@@ -62,27 +65,27 @@ def main() -> None:
 def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, list[Detection]]]:
     """Yield each variant's name and what it detects."""
     metric = load_metric()
-    metric_alone = predictor("metric", metric)
     ways: dict[str, Predict] = {
-        "metric": metric_alone,
+        "metric": predictor("metric", metric),
         "metric, one scale, noise not estimated": one_scale(metric),
         "dense": predictor("dense", metric),
-        "dense, outlines not followed": lambda photo: combine_predictions(
-            metric_alone(photo), by_network(photo)
-        ),
-        "dense, network alone": network_alone,
+        "dense, outlines not followed": outlines_not_followed,
+        "dense, log odds alone": lambda photo: by_one(photo, log_odds=True),
+        "dense, radius alone": lambda photo: by_one(photo, log_odds=False),
     }
     for entry in trained:
         name, file = entry.split("=", 1)
         ways[f"dense, {name}"] = predictor(file, metric)
     for name, predict in ways.items():
         predictions = [predict(photo) for photo in photos]
-        for part, config in WITHOUT.items() if name in ("metric", "dense") else [("", CONFIG)]:
+        for part, config in WITHOUT.get(name, {"": CONFIG}).items():
             yield name + part, [postprocess(prediction, config) for prediction in predictions]
 
 
 def predictor(detector: str, metric: LocalMetric) -> Predict:
-    return lambda photo: predict_plane(photo.image, metric, DetectionConfig(detector=detector))
+    config = DetectionConfig(detector=detector)
+    chosen = choose_detector(metric, config)
+    return lambda photo: predict_plane(photo.image, chosen, config)
 
 
 def one_scale(metric: LocalMetric) -> Predict:
@@ -96,16 +99,21 @@ def one_scale(metric: LocalMetric) -> Predict:
     return predict
 
 
-def network_alone(photo: Photo) -> Prediction:
-    """Predict by the network's own log odds: the metric counts nowhere."""
-    found = by_network(photo)
-    silent = Prediction(np.zeros_like(found.log_odds), np.zeros(found.log_odds.shape, bool))
-    return replace(combine_predictions(silent, found), valid=~silent.valid)
+def outlines_not_followed(photo: Photo) -> Prediction:
+    """Predict without the guided filter on the network's log odds."""
+    colours = prepare_colours(photo.image, prepare_plane(photo.image))
+    plane = replace(
+        predict_image(photo.image, cached_dense()), found=predict_dense(colours, cached_dense())
+    )
+    return Prediction(score_of(plane), plane.seen, edges=EdgeRadii.of(plane))
 
 
-def by_network(photo: Photo) -> DensePrediction:
-    plane = prepare_plane(photo.image)
-    return predict_dense(prepare_colours(photo.image, plane), cached_dense())
+def by_one(photo: Photo, *, log_odds: bool) -> Prediction:
+    """Predict by one of the two that make the score: the log odds, or the radius."""
+    plane = predict_image(photo.image, cached_dense())
+    by_radius = SLOPE * (log_radius(REFERENCE) - log_radius(plane.radius))
+    score = plane.found.log_odds if log_odds else by_radius
+    return Prediction(score, plane.seen, edges=EdgeRadii.of(plane))
 
 
 def draw_worst(

@@ -26,6 +26,7 @@ from benchmarks import tables
 from benchmarks.accuracy.peers import methods
 from benchmarks.speed.common import Image, median_seconds, on_cores, picture, pooled_laplacian
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.detectors import Detector
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.postprocess import ScoreStatistics, initial_sharpness, postprocess
 from napari_defocus.detection.refinement import refine
@@ -92,7 +93,8 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     floats = image.astype(np.float32)
     metric = load_metric()
     plane = prepare_plane(image)
-    prediction = predict_plane(image, metric, CONFIG)
+    detector = Detector(metric)
+    prediction = predict_plane(image, detector, CONFIG)
     start = initial_sharpness(prediction.score, ScoreStatistics.of(prediction), CONFIG, True)
     response = filter_response(plane, metric)
     undecided = ~prediction.valid
@@ -104,7 +106,7 @@ def work_on(image: Image, megapixels: float) -> Iterator[tuple[str, Callable[[],
     sigma, factor = metric.pooling.contrast_sigma, metric.pooling.noise_factor
     yield "contrast", lambda: local_contrast(plane, sigma, factor)
     yield "pool", lambda: pool(response, plane.grey, metric.pooling)
-    yield "judge", lambda: predict_plane(image, metric, CONFIG)
+    yield "judge", lambda: predict_plane(image, detector, CONFIG)
     yield "refine, 100 iterations", lambda: refine(start)
     yield "mask", lambda: cut_mask(start, undecided, 0.5, MaskConfig().smallest)
     yield "decide", lambda: postprocess(prediction, CONFIG)

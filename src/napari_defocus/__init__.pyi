@@ -7,6 +7,9 @@ from .data.samples import Sample as Sample
 from .data.samples import read_sample as read_sample
 from .detection.api import detect as detect
 from .detection.config import DetectionConfig as DetectionConfig
+from .detection.detectors import Detector as Detector
+from .detection.detectors import choose_detector as choose_detector
+from .detection.detectors import load_detector as load_detector
 from .detection.postprocess import Detection as Detection
 from .detection.refinement import RefinementConfig as RefinementConfig
 from .detection.threshold import MaskConfig as MaskConfig
@@ -27,5 +30,8 @@ from .metric.patches import PatchConfig as PatchConfig
 from .metric.patches import PatchSet as PatchSet
 from .metric.patches import build_patch_set as build_patch_set
 from .metric.training import train as train
+from .profile.profile import Profile as Profile
+from .profile.profile import load_profile as load_profile
+from .profile.profile import save_profile as save_profile
 
 __version__: str

@@ -1,7 +1,9 @@
 import io
+import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_defocus.cli._detection_options import detection_config
@@ -12,7 +14,7 @@ from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
 from napari_defocus.io.tiff_writer import write_tiff
-from tests.cli.helpers import assert_refused, bad_metric, names, picture, results
+from tests.cli.helpers import assert_refused, bad_metric, names, picture, results, without_limits
 
 
 def test_defaults_of_detect_are_those_of_the_library():
@@ -23,12 +25,13 @@ def test_defaults_of_detect_are_those_of_the_library():
 
 def test_every_setting_of_detect_arrives():
     told = (
-        "--scale image --adapt 0.1 --reach 3 --caution -2 --gain 4 --no-refine --iterations 2 7 "
-        "--weights 0.25 0.75 --neighbourhood 9 --refine-threshold mean --keep 0.6 "
+        "--limit 0.8um --scale image --adapt 0.1 --reach 3 --caution -2 --gain 4 --no-refine "
+        "--iterations 2 7 --weights 0.25 0.75 --neighbourhood 9 --refine-threshold mean --keep 0.6 "
         "--mask-threshold 0.4 --smallest 7"
     )
     options = build_parser().parse_args(["detect", "x", "--out", "y", *told.split()])
     assert detection_config(options) == DetectionConfig(
+        limit="0.8um",
         scale="image",
         adapt=0.1,
         reach=3.0,
@@ -51,11 +54,9 @@ def test_detect_writes_map_and_mask(run, tmp_path):
     image = tmp_path / "cells.tif"
     write_tiff(image, picture(), axes="YX", pixel_size_um=0.25)
     out = tmp_path / "new" / "out"
-    assert run("detect", image, "--out", out) == (
-        0,
-        [str(out / "cells.blur.tif"), str(out / "cells.mask.tif")],
-        [],
-    )
+    status, written, err = run("detect", image, "--out", out)
+    assert (status, without_limits(err)) == (0, [])
+    assert written == [str(out / "cells.blur.tif"), str(out / "cells.mask.tif")]
     blur, mask = (read_image(out / f"cells.{kind}.tif") for kind in ("blur", "mask"))
     assert blur.data.dtype == np.float32
     assert mask.data.dtype == np.uint8
@@ -71,7 +72,7 @@ def test_maps_of_a_stack_are_stacks(run, tmp_path):
     image = tmp_path / "stack.tif"
     write_tiff(image, np.stack([picture(z) for z in range(3)]), axes="ZYX", pixel_size_um=2.0)
     status, _, err = run("detect", image, "--out", tmp_path / "out", "--picture")
-    assert (status, err) == (0, [])
+    assert (status, without_limits(err)) == (0, [])
     for kind in ("blur", "mask"):
         found = read_image(tmp_path / "out" / f"stack.{kind}.tif")
         assert found.data.shape == (3, 48, 64)
@@ -99,12 +100,16 @@ def test_picture_is_drawn_on_request(run, tmp_path):
 def test_settings_change_the_result(run, tmp_path):
     write_png(tmp_path / "a.png", picture())
     maps = []
-    for index, told in enumerate([[], ["--caution", "5"], ["--scale", "image"]]):
+    metric = ["--detector", "metric"]
+    for index, told in enumerate(
+        [metric, [*metric, "--caution", "5"], ["--scale", "image"], [], ["--limit", "1"]]
+    ):
         out = tmp_path / str(index)
         assert run("detect", tmp_path / "a.png", "--out", out, *told)[0] == 0
         maps.append(read_image(out / "a.blur.tif").data)
     assert maps[1].mean() > maps[0].mean()
     assert not np.array_equal(maps[0], maps[2])
+    assert maps[4].mean() > maps[3].mean()
 
 
 def test_folders_give_their_images_but_not_our_results(run, tmp_path):
@@ -116,7 +121,7 @@ def test_folders_give_their_images_but_not_our_results(run, tmp_path):
     status, out, err = run("detect", folder, "--out", tmp_path / "out")
     assert status == 0
     assert len(out) == 4
-    assert err == ["2 of 2 images done"]
+    assert without_limits(err) == ["2 of 2 images done"]
     assert names(tmp_path / "out") == results("a", "b")
 
 
@@ -125,7 +130,7 @@ def test_several_inputs_are_done_each_once(run, tmp_path):
         write_png(tmp_path / name, picture())
     inputs = [tmp_path / "in", tmp_path / "b.png", tmp_path / "in" / "a.png"]
     status, _, err = run("detect", *inputs, "--out", tmp_path / "out")
-    assert (status, err) == (0, ["2 of 2 images done"])
+    assert (status, without_limits(err)) == (0, ["2 of 2 images done"])
     assert names(tmp_path / "out") == results("a", "b")
 
 
@@ -141,7 +146,6 @@ BAD_IMAGES = {
         lambda path: write_tiff(path, np.full((40, 40), np.nan, np.float32), axes="YX"),
         "no finite pixel",
     ),
-    "narrow.png": (lambda path: write_png(path, picture()[:6]), "smaller than the metric's"),
 }
 
 
@@ -162,6 +166,13 @@ def test_bad_image_is_told_in_one_line(run, tmp_path, name):
     assert names(tmp_path / "out") == []
 
 
+def test_an_image_smaller_than_a_filter_is_told_in_one_line(run, tmp_path):
+    path = tmp_path / "narrow.png"
+    write_png(path, picture()[:6])
+    refused = run("detect", path, "--out", tmp_path / "out", "--detector", "metric")
+    assert_refused(refused, path, "smaller than the metric's")
+
+
 def test_other_inputs_are_done_beside_bad_ones(run, tmp_path):
     for name, (make, _) in BAD_IMAGES.items():
         make(tmp_path / name)
@@ -172,7 +183,7 @@ def test_other_inputs_are_done_beside_bad_ones(run, tmp_path):
     assert status == 2
     assert len(out) == 4
     assert names(tmp_path / "out") == results("a", "z")
-    assert len(err) == len(BAD_IMAGES) + 1
+    assert len(without_limits(err)) == len(BAD_IMAGES) + 1
     for name in BAD_IMAGES:
         assert sum(str(tmp_path / name) in line for line in err) == 1
     assert err[-1] == f"2 of {len(inputs)} images done"
@@ -200,6 +211,7 @@ def test_second_image_of_the_same_stem_is_refused(run, tmp_path):
     run("detect", inputs[0], "--out", alone)
     for overwrite in ([], ["--overwrite"]):
         status, out, err = run("detect", *inputs, "--out", tmp_path / "out", *overwrite)
+        err = without_limits(err)
         assert status == 2
         assert len(out) == 2
         assert len(err) == 2
@@ -257,6 +269,9 @@ def test_name_too_long_for_its_results_is_told(run, tmp_path):
         (["--adapt", "nan"], ["adapt is nan"]),
         (["--reach", "-1"], ["reach is -1.0"]),
         (["--caution", "inf"], ["caution is inf"]),
+        (["--limit", "0"], ["the limit is '0'", "2.5", "0.8um", "auto"]),
+        (["--limit", "wide"], ["the limit is 'wide'"]),
+        (["--limit=-1um"], ["the limit is '-1um'"]),
         (["--gain", "nan"], ["gain is nan"]),
         (["--iterations", "10", "50"], ["2 iterations and 3 weights"]),
         (["--iterations", "0", "1", "2"], ["iterations", "0; give 1"]),
@@ -271,6 +286,42 @@ def test_setting_out_of_its_range_is_told_in_one_line(run, tmp_path, told, words
     write_png(tmp_path / "a.png", picture())
     assert_refused(run("detect", tmp_path / "a.png", "--out", tmp_path / "out", *told), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_limit_is_printed_and_written_into_results_and_record(run, tmp_path):
+    image, out = tmp_path / "a.tif", tmp_path / "out"
+    write_tiff(image, picture(), axes="YX", pixel_size_um=0.25)
+    for limit, width in (("2.5", 2.5), ("0.8um", 3.2)):
+        status, _, err = run("detect", image, "--out", out, "--limit", limit, "--overwrite")
+        assert status == 0
+        name, _, told = err[0].partition(": ")
+        assert name == str(image)
+        assert told.startswith(f"sharp up to {width} px: the sharpest structure is ")
+        for kind in ("blur", "mask"):
+            with tifffile.TiffFile(out / f"a.{kind}.tif") as tif:
+                assert tif.imagej_metadata["note"] == told
+        entry = json.loads((out / "napari-defocus.json").read_text().splitlines()[-1])
+        assert entry["found"]["limit_px"] == pytest.approx([width])
+        assert f" {entry['found']['sharpest_px'][0]:.1f} px wide" in told
+        assert entry["identity"]["config"]["limit"] == (width if limit == "2.5" else limit)
+
+
+def test_micrometres_without_a_pixel_size_are_refused(run, tmp_path):
+    write_png(tmp_path / "a.png", picture())
+    for more in ([], ["--tile", "64"]):
+        words = ["--out", tmp_path / "out", "--limit", "0.8um", *more]
+        refused = run("detect", tmp_path / "a.png", *words)
+        assert_refused(refused, tmp_path / "a.png", "0.8um", "size of a pixel is not known")
+    assert names(tmp_path / "out") == []
+
+
+def test_by_the_metric_no_limit_is_told(run, tmp_path):
+    write_tiff(tmp_path / "a.tif", picture(), axes="YX")
+    words = ["--out", tmp_path / "out", "--detector", "metric"]
+    assert run("detect", tmp_path / "a.tif", *words)[2] == []
+    with tifffile.TiffFile(tmp_path / "out" / "a.blur.tif") as tif:
+        assert "note" not in tif.imagej_metadata
+    assert '"found"' not in (tmp_path / "out" / "napari-defocus.json").read_text()
 
 
 def test_a_detector_that_is_none_is_named(tmp_path, capsys):

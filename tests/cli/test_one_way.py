@@ -1,8 +1,11 @@
 """`detect` gives the same in memory and in tiles: every map, its pixels and its metadata."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from napari_defocus.cli.main import main
 from napari_defocus.dense.detector import save_dense
@@ -121,6 +124,42 @@ def test_radius_in_both_units(tmp_path, random_detector, resolution, units, form
     if "um" in units:
         px, um = (open_source(whole[f"a.radius_{unit}.{suffix}"]).read() for unit in ("px", "um"))
         np.testing.assert_array_equal(um, px * np.float32(0.5))
+
+
+def note_in(path):
+    """Return what the metadata of a result say of how it was made."""
+    if path.suffix == ".tif":
+        with tifffile.TiffFile(path) as tif:
+            if tif.is_ome:
+                return tif.ome_metadata.partition("<Description>")[2].partition("</Desc")[0]
+            return (tif.imagej_metadata or tif.shaped_metadata[0])["note"]
+    return zarr.open_group(path, mode="r").attrs["napari-defocus"]["note"]
+
+
+@pytest.mark.parametrize("form", ["tif", "zarr"])
+@pytest.mark.parametrize("limit", ["auto", "2.5", "0.8um"])
+@pytest.mark.parametrize("name", ["square.tif", "steps.tif"])
+def test_the_limit_is_written_alike(tmp_path, capsys, name, limit, form):
+    INPUTS[name](tmp_path / name)
+    whole = compare(tmp_path, tmp_path / name, "--limit", limit, form=form)
+    stem = name.partition(".")[0]
+    suffix = "ome.zarr" if form == "zarr" else "tif"
+    told = [line for line in capsys.readouterr().err.splitlines() if ": sharp up to " in line]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    records = []
+    for folder in ("whole", "tiled"):
+        for result in whole:
+            path = tmp_path / folder / result
+            mask = tmp_path / folder / f"{stem}.blur.{suffix}" / "labels" / "mask"
+            found = note_in(mask if result.endswith("/mask") else path)
+            assert f"{tmp_path / name}: {found}" == told[0]
+        lines = (tmp_path / folder / "napari-defocus.json").read_text().splitlines()
+        records.append(json.loads(lines[-1])["found"])
+    assert records[0] == records[1]
+    if limit != "auto":
+        width = 2.5 if limit == "2.5" else 0.8 * (4 if name == "square.tif" else 2)
+        assert records[0]["limit_px"] == pytest.approx([width] * len(records[0]["limit_px"]))
 
 
 def test_what_is_large_goes_by_pixels_not_by_bytes(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from napari_defocus.dense.inference import predict_dense
 from napari_defocus.dense.network import DenseNet
 from napari_defocus.detection import inference as detection
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.detectors import Detector
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.io.raster import write_png
@@ -27,7 +28,8 @@ from napari_defocus.metric.local_metric import load_metric
 
 # A device that is not None, and where the network can run.
 CPU = torch.device("cpu")
-METRIC = load_metric()
+METRIC = Detector(load_metric())
+DENSE = Detector(load_metric(), "default")
 RNG = np.random.default_rng(0)
 COLOURS = ndimage.gaussian_filter(RNG.random((70, 90, 3)), (1, 1, 0)).astype(np.float32)
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -158,10 +160,10 @@ def test_nothing_stays_behind_on_the_cpu():
 def test_detection_on_a_device_is_the_same(on_torch, detector, monkeypatch):
     monkeypatch.setattr(detection, "cached_dense", lambda source: detector)
     config = DetectionConfig("dense")
-    found = predict_plane(COLOURS, METRIC, config)
+    found = predict_plane(COLOURS, DENSE, config)
     assert set(on_torch) == {("auto", True)}
     monkeypatch.setattr(detection, "inference_device", lambda name, dense: None)
-    expected = predict_plane(COLOURS, METRIC, config)
+    expected = predict_plane(COLOURS, DENSE, config)
     for name in ("score", "radius", "radius_error"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
 
@@ -178,9 +180,9 @@ def test_tiles_are_predicted_side_by_side_and_join(on_torch, detector, monkeypat
 
     monkeypatch.setattr(dense, "in_threads", noted)
     image, config = data.coffee()[:150, :200], DetectionConfig("dense", device="cuda")
-    found = predict_plane(image, METRIC, config)
+    found = predict_plane(image, DENSE, config)
     monkeypatch.setattr(detection, "inference_device", lambda name, dense: None)
-    expected = predict_plane(image, METRIC, config)
+    expected = predict_plane(image, DENSE, config)
     assert at_once == [3, 3]
     np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
 

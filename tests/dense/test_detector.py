@@ -9,7 +9,6 @@ from torch import nn
 from napari_defocus.cli import main as cli
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense import inference as dense
-from napari_defocus.dense.config import DenseConfig
 from napari_defocus.dense.detector import DenseDetector, cached_dense, load_dense, save_dense
 from napari_defocus.dense.inference import network_session, predict_dense, standardise
 from napari_defocus.dense.network import (
@@ -21,8 +20,8 @@ from napari_defocus.dense.network import (
     read_imagenet,
 )
 from napari_defocus.detection.api import DetectionConfig, detect
-from napari_defocus.detection.inference import detector_for, predict_plane
-from napari_defocus.detection.postprocess import postprocess
+from napari_defocus.detection.detectors import choose_detector
+from napari_defocus.detection.inference import predict_plane
 from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.io.open import read_image
 from napari_defocus.io.tiff_writer import write_tiff
@@ -230,12 +229,12 @@ def test_the_metric_tells_confidence_but_no_radius():
 
 
 def test_auto_is_dense_but_for_a_metric_of_one_s_own(metric, monkeypatch):
-    assert detector_for(load_metric(), DetectionConfig()) == "dense"
-    assert detector_for(metric, DetectionConfig()) == "metric"
-    assert detector_for(load_metric(), DetectionConfig(scale="image")) == "metric"
-    assert detector_for(metric, DetectionConfig(detector="dense")) == "dense"
-    monkeypatch.setattr("napari_defocus.detection.inference.find_spec", lambda name: None)
-    assert detector_for(load_metric(), DetectionConfig()) == "metric"
+    assert choose_detector(load_metric(), DetectionConfig()).network == "dense"
+    assert choose_detector(metric, DetectionConfig()).network is None
+    assert choose_detector(load_metric(), DetectionConfig(scale="image")).network is None
+    assert choose_detector(metric, DetectionConfig(detector="dense")).network == "dense"
+    monkeypatch.setattr("napari_defocus.detection.detectors.find_spec", lambda name: None)
+    assert choose_detector(load_metric(), DetectionConfig()).network is None
 
 
 def test_the_type_of_the_image_does_not_matter(file):
@@ -263,38 +262,22 @@ def test_stacks_are_worked_through_plane_by_plane(file):
     np.testing.assert_array_equal(found.radius[1], detect(stack[1], config=config).radius)
 
 
-def test_a_smooth_area_that_is_not_sharp_is_undecided(detector, monkeypatch):
-    image = np.full((96, 96), 0.5, np.float32)
+def test_what_shows_no_structure_is_undecided_whatever_the_network_says(file):
+    image = np.full((96, 128), 0.5, np.float32)
     image[:, :40] = RNG.random((96, 40))
-    for log_odds, expected in ((-2.0, 0), (2.0, 2)):
-        said = dense.DensePrediction(
-            np.full((96, 96), log_odds, np.float32),
-            np.ones((96, 96), np.float32),
-            np.ones((96, 96), np.float32),
-        )
-        monkeypatch.setattr(
-            "napari_defocus.detection.inference.predict_dense", lambda *_, said=said, **__: said
-        )
-        monkeypatch.setattr(
-            "napari_defocus.detection.inference.cached_dense", lambda source: detector
-        )
-        config = DetectionConfig(detector="dense")
-        mask = postprocess(predict_plane(image, load_metric(), config), config).mask
-        assert (mask[:, 80:] == expected).all()
+    found = detect(image, config=DetectionConfig(detector=str(file)))
+    assert (found.mask[:, 80:] == UNLABELLED).all()
+    assert (found.mask[:, :32] != UNLABELLED).all()
 
 
-def test_metric_and_network_have_an_equal_say(detector, monkeypatch):
-    said = dense.DensePrediction(*np.full((3, 70, 90), 2.0, np.float32))
-    monkeypatch.setattr("napari_defocus.detection.inference.predict_dense", lambda *_, **__: said)
-    monkeypatch.setattr("napari_defocus.detection.inference.cached_dense", lambda source: detector)
-    by_metric = predict_plane(COLOURS, load_metric(), DetectionConfig(detector="metric"))
-    both = predict_plane(COLOURS, load_metric(), DetectionConfig(detector="dense"))
-    config = DetectionConfig()
-    metric_log_odds = config.gain * (by_metric.score - config.caution)
-    log_odds = config.gain * (both.score - config.caution)
-    expected = np.where(by_metric.valid, (np.clip(metric_log_odds, -4, 4) + 2) / 2, 2)
-    np.testing.assert_allclose(log_odds, expected, atol=1e-3)
-    assert np.abs(metric_log_odds).max() > 4
+def test_the_network_judges_alone(file, metric):
+    config = DetectionConfig(detector=str(file))
+    one, other = (
+        predict_plane(COLOURS, choose_detector(given, config), config)
+        for given in (load_metric(), metric)
+    )
+    np.testing.assert_array_equal(one.score, other.score)
+    np.testing.assert_array_equal(one.valid, other.valid)
 
 
 def test_a_detector_that_is_no_file_is_named():
@@ -330,8 +313,22 @@ def test_a_radius_needs_the_dense_detector(tmp_path, capsys):
 
 
 def test_the_package_brings_a_detector():
-    config = DenseConfig()
-    assert cached_dense().record["steps"] == [config.steps] * config.runs
+    found = cached_dense()
+    assert found.record["averaged"] == {"all": 0.7, "no_szu": 0.3}
+    assert len(found.digest) == 16
+
+
+def test_the_digest_names_weights_and_correction(detector):
+    def changed(name):
+        return {**detector.weights, name: detector.weights[name] + 1}
+
+    others = [
+        DenseDetector(changed("judge.bias"), detector.record),
+        DenseDetector(changed("judge.weight"), detector.record),
+        DenseDetector(detector.weights, {"radius": {"told": [1.0], "true": [2.0]}}),
+    ]
+    assert len({detector.digest, *(other.digest for other in others)}) == 4
+    assert DenseDetector(detector.weights, {"author": "other"}).digest == detector.digest
 
 
 def test_a_file_is_read_again_only_when_it_changed(file, detector):

@@ -1,6 +1,7 @@
 import shlex
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
@@ -14,6 +15,7 @@ from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
+from napari_defocus.io.tiff_writer import write_tiff
 
 
 def number(low, high):
@@ -23,6 +25,7 @@ def number(low, high):
 CONFIGS = st.builds(
     DetectionConfig,
     detector=st.sampled_from(["metric", "dense", "/a b/mine.dense.safetensors"]),
+    limit=st.one_of(st.sampled_from(["auto", "0.8um", "650nm"]), number(0.1, 20)),
     scale=st.sampled_from(SCALES),
     adapt=number(0, 1),
     reach=number(0, 5),
@@ -87,6 +90,19 @@ def test_more_results_are_asked_for():
     text = as_python("a.png", "default", config, more)
     assert "config = DetectionConfig(detector='dense')" in text
     assert text.splitlines()[-1] == "found.blur, found.mask, found.confidence, found.radius"
+
+
+def test_a_limit_in_micrometres_takes_the_pixel_size_of_the_image(tmp_path):
+    config = DetectionConfig(limit="0.8um")
+    assert as_command("a.tif", "default", config) == (
+        "napari-defocus detect a.tif --out results --limit 0.8um"
+    )
+    write_tiff(tmp_path / "a.tif", data.camera()[:96, :96], axes="YX", pixel_size_um=0.25)
+    names = {}
+    exec(as_python(str(tmp_path / "a.tif"), "default", config), names)
+    assert names["found"].limit == pytest.approx(3.2)
+    expected = detect(data.camera()[:96, :96], config=DetectionConfig(limit=3.2))
+    np.testing.assert_array_equal(names["found"].mask, expected.mask)
 
 
 def test_python_runs_and_gives_the_same_arrays(tmp_path):

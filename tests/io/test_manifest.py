@@ -3,13 +3,15 @@ import multiprocessing
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.dense.detector import PACKAGED
+from napari_defocus.dense.detector import cached_dense, save_dense
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import Detector, choose_detector
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.io.manifest import NAME, RunRecord, checksum
 from napari_defocus.metric.local_metric import load_metric
@@ -247,26 +249,28 @@ class TestIdentity:
         metric, config = load_metric(), DetectionConfig(detector="metric")
         other = replace(metric, filters=metric.filters[:, ::-1].copy())
         identities = [
-            result_identity("abc", metric, config),
-            result_identity("abd", metric, config),
-            result_identity("abc", other, config),
-            result_identity("abc", metric, replace(config, gain=3.0)),
-            result_identity("abc", metric, DetectionConfig(detector="dense")),
+            result_identity("abc", Detector(metric), config),
+            result_identity("abd", Detector(metric), config),
+            result_identity("abc", Detector(other), config),
+            result_identity("abc", Detector(metric), replace(config, gain=3.0)),
+            result_identity("abc", Detector(metric), replace(config, limit=2.5)),
+            result_identity("abc", Detector(metric, "default"), config),
         ]
         told = {json.dumps(identity) for identity in identities}
         assert len(told) == len(identities)
-        assert result_identity("abc", metric, config) == identities[0]
+        assert result_identity("abc", Detector(metric), config) == identities[0]
 
-    def test_changes_with_the_content_of_a_detectors_file(self, tmp_path):
+    def test_changes_with_the_content_of_a_detectors_file(self, tmp_path, random_detector):
         path = tmp_path / "own.safetensors"
         config = DetectionConfig(detector=str(path))
         told = []
-        for content in (b"one", b"two"):
-            path.write_bytes(content)
-            told.append(result_identity("abc", load_metric(), config))
+        for number in range(2):
+            weights = {**random_detector.weights, "judge.bias": np.full(3, number, np.float32)}
+            save_dense(replace(random_detector, weights=weights), path)
+            told.append(result_identity("abc", choose_detector("default", config), config))
         assert told[0] != told[1]
 
     def test_names_the_content_of_the_packaged_detector(self):
-        identity = result_identity("abc", load_metric(), DetectionConfig(detector="dense"))
-        assert identity["detector"] == f"dense {checksum(PACKAGED['dense'])}"
-        assert "None" not in identity["detector"]
+        config = DetectionConfig(detector="dense")
+        identity = result_identity("abc", choose_detector("default", config), config)
+        assert identity["detector"] == cached_dense().digest

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.grid import Grid
 from napari_defocus.io.open import open_source, read_image
-from napari_defocus.io.tiff_writer import BigTiff
+from napari_defocus.io.tiff_writer import BigTiff, write_image
 
 RNG = np.random.default_rng(0)
 MAP = RNG.random((2, 3, 70, 101), np.float32)
@@ -221,3 +221,41 @@ def test_processes_write_at_once(tmp_path):
         list(pool.map(write_piece, *zip(*tasks, strict=True)))
     file.finish()
     np.testing.assert_array_equal(tifffile.imread(path), MAP)
+
+
+# How it was made
+
+NOTE = "sharp up to 2.5 px: the sharpest <structure> is 1.4 px & wide"
+GRIDS = {
+    "ome": (GRID, MAP),
+    "imagej": (Grid("YX", MAP.shape[-2:], {"Y": 0.25, "X": 0.25}, units=UNITS), MAP[0, 0]),
+    "shaped": (Grid("QYX", MAP.shape[1:]), MAP[0]),
+}
+
+
+def note_of(path):
+    with tifffile.TiffFile(path) as tif:
+        if tif.is_ome:
+            image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+            return image["Description"]
+        return (tif.imagej_metadata or tif.shaped_metadata[0])["note"]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_note_is_kept(tmp_path, name):
+    grid, data = GRIDS[name]
+    write_image(tmp_path / "whole.tif", data, grid, note=NOTE)
+    file = BigTiff(tmp_path / "pieces.tif", grid, "f4")
+    file.create()
+    for index in np.ndindex(grid.leading):
+        for piece in pieces(grid.plane_shape, (32, 64)):
+            file.write(index, *piece, data[index][piece])
+    file.add_note(NOTE)
+    once = file.file.read_bytes()
+    file.add_note(NOTE)
+    assert file.file.read_bytes() == once
+    file.finish()
+    for path in (tmp_path / "whole.tif", tmp_path / "pieces.tif"):
+        assert note_of(path) == NOTE
+        np.testing.assert_array_equal(read_image(path).data, data)
+        assert read_image(path).grid.known_scale() == pytest.approx(grid.known_scale())

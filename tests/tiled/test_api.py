@@ -17,6 +17,7 @@ from skimage import data
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.detectors import Detector
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.io import atomic
 from napari_defocus.io.atomic import partial_path
@@ -318,14 +319,14 @@ class TestGoingOn:
     def test_between_the_record_and_the_end(self, image, expected, tmp_path):
         source = open_source(image)
 
-        def fail(outputs):
-            assert all(path.exists() for path in outputs)
+        def fail(run):
+            assert all(path.exists() for path in run.outputs)
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             run_tiles(source, tmp_path / "image", record=fail)
         told = []
-        run = run_tiles(source, tmp_path / "image", record=told.extend)
+        run = run_tiles(source, tmp_path / "image", record=lambda run: told.extend(run.outputs))
         assert told == run.outputs
         assert set(run.worked.values()) == {0}
         assert contents(tmp_path) == expected["zarr"]
@@ -458,31 +459,30 @@ class TestMemory:
     @pytest.mark.parametrize("workers", [1, 2])
     def test_tiles_fit_and_larger_ones_would_not(self, memory, workers):
         tasks = Tasks("threads", workers)
-        metric = load_metric()
-        side = fit_memory(TileConfig(2048), memory, array_source(IMAGE), metric, METRIC, tasks).side
-        assert memory_needed(side, metric, METRIC, workers) <= memory
-        assert side == 2048 or memory_needed(side + 16, metric, METRIC, workers) > memory
+        metric = Detector(load_metric())
+        side = fit_memory(TileConfig(2048), memory, array_source(IMAGE), metric, tasks).side
+        assert memory_needed(side, metric, workers) <= memory
+        assert side == 2048 or memory_needed(side + 16, metric, workers) > memory
 
     def test_too_little_is_told_with_what_is_needed(self):
+        asked = (array_source(IMAGE), Detector(load_metric()), Tasks("threads", 2))
         with pytest.raises(
             DefocusError, match=r"memory is 0\.01 GiB; 2 tiles at once need 0\.\d+ at least"
         ):
-            fit_memory(
-                TileConfig(), 0.01, array_source(IMAGE), load_metric(), METRIC, Tasks("threads", 2)
-            )
+            fit_memory(TileConfig(), 0.01, *asked)
 
     def test_sums_over_a_very_large_plane_count(self):
         class Large:
             leading = (3,)
             shape = (3, 2**17, 2**17)
 
-        asked = (Large(), load_metric(), METRIC, Tasks("threads", 1))
+        asked = (Large(), Detector(load_metric()), Tasks("threads", 1))
         assert fit_memory(TileConfig(512), 3.0, *asked).side == 512
         with pytest.raises(DefocusError, match=r"need 2\.\d\d at least"):
             fit_memory(TileConfig(512), 2.0, *asked)
 
     def test_each_process_needs_its_own(self):
-        needed = [memory_needed(512, load_metric(), METRIC, 4, count) for count in (1, 4)]
+        needed = [memory_needed(512, Detector(load_metric()), 4, count) for count in (1, 4)]
         assert needed[1] - needed[0] == pytest.approx(3 * tiled_files.BASE_BYTES / 2**30)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="told by Linux alone")
@@ -511,4 +511,4 @@ print(status.partition("VmHWM:")[2].split()[0])
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         )
         peak = int(found.stdout) / 2**20
-        assert peak < memory_needed(side, load_metric(), METRIC, workers)
+        assert peak < memory_needed(side, Detector(load_metric()), workers)

@@ -13,8 +13,10 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.dense import inference as dense
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.detectors import choose_detector
 from napari_defocus.detection.fill import CELL
 from napari_defocus.detection.inference import predict_plane
+from napari_defocus.detection.postprocess import Limits
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.io.base import array_source
@@ -26,6 +28,11 @@ from napari_defocus.tiled.rounds import TiledJob, detect_in_tiles, tile_step
 
 METRIC = DetectionConfig(detector="metric")
 PAPER = DetectionConfig(scale="image", refinement=RefinementConfig(threshold=None))
+
+
+def by(config):
+    """Return the detector that settings name."""
+    return choose_detector(load_metric(), config)
 
 
 class ArrayMap:
@@ -46,7 +53,7 @@ def make_job(image, side, config, folder, axes=None, names=("blur", "mask", "con
     shape = source.shape[:-1] if source.axes.endswith("S") else source.shape
     kinds = {name: np.uint8 if name == "mask" else np.float32 for name in names}
     maps = {name: ArrayMap(np.zeros(shape, kind)) for name, kind in kinds.items()}
-    return TiledJob(source, maps, load_metric(), config, side, TileStore(folder))
+    return TiledJob(source, maps, by(config), config, side, TileStore(folder))
 
 
 def in_tiles(*arguments, **named):
@@ -87,14 +94,40 @@ def test_tiled_is_untiled_for_any_tile(tmp_path_factory, name, side, top, config
     assert len(np.unique(found["mask"])) > 1
 
 
-def test_tiled_is_untiled_with_the_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize("limit", ["auto", 3.5])
+def test_tiled_is_untiled_with_the_network(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(dense, "TILE", 256)
-    config = DetectionConfig(detector="dense")
+    config = DetectionConfig(detector="dense", limit=limit)
     names = ("blur", "mask", "confidence", "radius", "radius_error")
-    found = in_tiles(COLOURS, 256, config, tmp_path, names=names)
+    job = make_job(COLOURS, 256, config, tmp_path, names=names)
+    detect_in_tiles(job, Tasks("synchronous"))
     whole = detect(COLOURS, load_metric(), config)
-    for what, values in found.items():
-        np.testing.assert_allclose(values, getattr(whole, what), rtol=0, atol=1e-6)
+    for name, kept in job.maps.items():
+        np.testing.assert_allclose(kept.array, getattr(whole, name), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(job.maps["mask"].array, whole.mask)
+    assert job.limits().limit == whole.limit
+    assert job.limits().sharpest == whole.sharpest
+
+
+def test_each_plane_in_tiles_has_the_limit_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "TILE", 128)
+    stack = np.stack(
+        [IMAGE[:130, :200], ndimage.gaussian_filter(IMAGE[:130, :200], 2), IMAGE[:130, :200] * 0]
+    )
+    job = make_job(stack, 128, DetectionConfig(), tmp_path, axes="ZYX")
+    detect_in_tiles(job, Tasks("synchronous"))
+    whole = detect(stack, axes="ZYX")
+    found = job.limits()
+    np.testing.assert_array_equal(found.limit, whole.limit)
+    np.testing.assert_array_equal(found.sharpest, whole.sharpest)
+    assert str(found) == str(Limits.of(whole))
+    assert found.as_record()["sharpest_px"][2] is None
+
+
+def test_the_metric_has_no_limit_in_tiles_either(tmp_path):
+    job = make_job(IMAGE[:130, :200], 64, METRIC, tmp_path)
+    detect_in_tiles(job, Tasks("synchronous"))
+    assert job.limits() is None
 
 
 def test_spots_are_cleaned_alike_across_tiles(tmp_path):
@@ -122,7 +155,7 @@ def test_regions_are_judged_as_the_whole(side):
     from napari_defocus.filters.noise import measure_plane
 
     image = HOLED[:, :160]
-    whole = predict_plane(image, load_metric(), METRIC)
+    whole = predict_plane(image, by(METRIC), METRIC)
     statistics = measure_plane(image)
     for tile in plan_tiles(image.shape, side)[:12]:
         part = predict_region(
@@ -130,7 +163,7 @@ def test_regions_are_judged_as_the_whole(side):
             tile.region,
             image.shape,
             statistics,
-            load_metric(),
+            by(METRIC),
             METRIC,
         )
         np.testing.assert_allclose(part.score, whole.score[tile.region], rtol=0, atol=1e-5)
@@ -203,5 +236,5 @@ def test_spots_too_large_for_tiles_are_refused(tmp_path):
 
 
 def test_tiles_of_the_network_are_those_it_judges():
-    assert tile_step(load_metric(), METRIC) == CELL
-    assert tile_step(load_metric(), DetectionConfig(detector="dense")) % dense.TILE == 0
+    assert tile_step(by(METRIC)) == CELL
+    assert tile_step(by(DetectionConfig(detector="dense"))) % dense.TILE == 0

@@ -5,16 +5,31 @@ from collections.abc import Callable
 
 from napari_defocus.cli._options import add_setting, config_from
 from napari_defocus.core.devices import DEVICES
+from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.config import SCALES, DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.profile.limit import parse_limit
 
 
 def add_detection_settings(parser: argparse.ArgumentParser) -> None:
     """Add the settings of detection, refinement and mask."""
     group = parser.add_argument_group("detection")
     config = DetectionConfig()
-    add_setting(group, config, "detector", "'metric', 'dense', a dense detector's file, or 'auto'")
+    add_setting(
+        group,
+        config,
+        "detector",
+        "'metric', 'dense', 'auto', or a profile's or detector's file",
+    )
+    add_setting(
+        group,
+        config,
+        "limit",
+        "widest blur radius that counts as sharp: 2.5 (pixels), 0.8um, or 'auto'",
+        type=_limit,
+        metavar="WIDTH",
+    )
     add_setting(group, config, "scale", "the metric's own scale, or each image's", choices=SCALES)
     add_setting(group, config, "adapt", "share of the way to the image's own threshold, 0 to 1")
     add_setting(group, config, "reach", "furthest the threshold may move, log odds")
@@ -51,6 +66,13 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
         metavar="T",
     )
     add_setting(group, mask, "smallest", "spots of fewer pixels are given to their surroundings")
+
+
+def _limit(text: str) -> float | str:
+    try:
+        return parse_limit(text)
+    except DefocusError:
+        return text  # which is refused with the other settings, in a line
 
 
 def _number_or(*words: str) -> Callable[[str], float | str]:

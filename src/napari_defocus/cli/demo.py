@@ -7,8 +7,8 @@ import numpy as np
 from napari_defocus.cli._options import add_out
 from napari_defocus.cli.detect import Request, detect_file
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import choose_detector
 from napari_defocus.io.open import read_image
-from napari_defocus.metric.local_metric import load_metric
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +21,13 @@ def run(options: argparse.Namespace) -> int:
     from napari_defocus.data.samples import SAMPLES, read_sample
     from napari_defocus.evaluate.scores import score_map
 
+    config = DetectionConfig()
     request = Request(
-        load_metric(), DetectionConfig(), options.out, ("picture",), overwrite=options.overwrite
+        choose_detector("default", config),
+        config,
+        options.out,
+        ("picture",),
+        overwrite=options.overwrite,
     )
     for name in SAMPLES:
         sample = read_sample(name)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,14 @@ from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import Detector, choose_detector
 from napari_defocus.detection.identity import result_identity
-from napari_defocus.detection.inference import detector_for
+from napari_defocus.detection.postprocess import Limits
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
 from napari_defocus.io.folder import find_images
 from napari_defocus.io.manifest import RunRecord
 from napari_defocus.io.maps import SIDE, MapFiles, map_names
 from napari_defocus.io.open import is_zarr, open_source
-from napari_defocus.metric.local_metric import LocalMetric, load_metric
 from napari_defocus.tiled.executors import Tasks, tasks_on
 
 # Files of more pixels, in all planes, are worked tile by tile.
@@ -47,7 +47,7 @@ class Request:
     `names` are what to write beside blur map and mask: ``confidence``, ``radius``, ``picture``.
     """
 
-    metric: LocalMetric
+    detector: Detector
     config: DetectionConfig
     out: Path
     names: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Request:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         outputs = ["blur", "mask", *self.names]
-        known = result_identity("", self.metric, self.config)
+        known = result_identity("", self.detector, self.config)
         return {**known, "axes": self.axes, "outputs": outputs}
 
 
@@ -93,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="images, folders of images, OME-Zarr folders, or URLs of OME-Zarr",
     )
     add_out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
-    parser.add_argument("--metric", default="default", help="a metric file, or the name of one")
+    parser.add_argument("--metric", default="default", help="a metric's name, or a detector's file")
     parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
     parser.add_argument("--confidence", action="store_true", help="write STEM.confidence.tif too")
     parser.add_argument(
@@ -180,12 +180,12 @@ def _notices_in_a_line() -> Iterator[None]:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    metric = load_metric(options.metric)
     config = detection_config(options)
-    if options.radius and detector_for(metric, config) == "metric":
+    detector = choose_detector(options.metric, config)
+    if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
-    request: Request = config_from(options, Request, metric=metric, config=config, names=names)
+    request: Request = config_from(options, Request, detector=detector, config=config, names=names)
     return request
 
 
@@ -242,16 +242,38 @@ def _detect_whole(
         refuse_existing(output, request.may_replace(output))
     data = image.read_whole()
     radius = "radius" in request.names
-    detection = detect_image(data, request.metric, request.config, axes=image.axes, radius=radius)
-    files.save(vars(detection), request.may_replace)
+    detection = detect_image(
+        data,
+        request.detector,
+        request.config,
+        axes=image.axes,
+        pixel_size=image.grid.pixel_size_um,
+        radius=radius,
+    )
+    limits = Limits.of(detection)
+    files.save(vars(detection), request.may_replace, str(limits or ""))
     if overview in outputs:
         from napari_defocus.plot.overview import save_overview
 
         middle = tuple(size // 2 for size in image.leading)
         shown = data[middle], detection.blur[middle], detection.mask[middle]
         save_overview(overview, *shown, overwrite=request.may_replace(overview))
-    request.record.add(stem, identity, outputs)
+    _record(request, image, stem, identity, limits, outputs)
     return outputs
+
+
+def _record(
+    request: Request,
+    image: ImageSource,
+    stem: str,
+    identity: dict[str, Any],
+    limits: Limits | None,
+    outputs: list[Path],
+) -> None:
+    """Write into the record of the folder what was done, and print the sharpness limit."""
+    if limits is not None:
+        print(f"{image.name}: {limits}", file=sys.stderr)
+    request.record.add(stem, identity, outputs, limits.as_record() if limits else None)
 
 
 def _detect_tiled(
@@ -275,15 +297,15 @@ def _detect_tiled(
     tiling = replace(tiling, overwrite=all(map(request.may_replace, there)))
     with interruptible() as should_stop, tasks_on() if tasks is None else nullcontext(tasks) as on:
         if request.memory is not None:
-            tiling = fit_memory(tiling, request.memory, image, request.metric, request.config, on)
+            tiling = fit_memory(tiling, request.memory, image, request.detector, on)
         run = detect_file_in_tiles(
             image,
             request.out / stem,
-            request.metric,
+            request.detector,
             request.config,
             tiling,
             on,
-            record=partial(request.record.add, stem, identity),
+            record=lambda run: _record(request, image, stem, identity, run.limits, run.outputs),
             on_event=Progress(),
             should_stop=should_stop,
         )

@@ -1,8 +1,10 @@
 """The dense detector: its weights, how its radii are corrected, and its file."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ class DenseDetector:
 
     weights: Mapping[str, npt.NDArray[Any]]
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the weights and the correction of the radius."""
+        found = sha256(json.dumps(self.record.get("radius")).encode())
+        for name in sorted(self.weights):
+            found.update(np.ascontiguousarray(self.weights[name], np.float16).tobytes())
+        return found.hexdigest()[:16]
 
 
 def save_dense(detector: DenseDetector, path: Path, *, overwrite: bool = True) -> None:

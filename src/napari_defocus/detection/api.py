@@ -10,21 +10,27 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, NoDetailError
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import (
+    Detector,
+    DetectorLike,
+    choose_detector,
+    settle_limit,
+)
 from napari_defocus.detection.inference import predict_plane, undecided
 from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
-from napari_defocus.metric.local_metric import LocalMetric, load_metric
 
 __all__ = ["Detection", "DetectionConfig", "detect"]
 
 
 def detect(
     image: npt.NDArray[Any],
-    metric: LocalMetric | str | Path = "default",
+    detector: Detector | DetectorLike | str | Path = "default",
     config: DetectionConfig | None = None,
     *,
     axes: str | None = None,
+    pixel_size: float | None = None,
     radius: bool = True,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
@@ -36,13 +42,15 @@ def detect(
     image : ndarray, or array that is read plane by plane (Dask, Zarr)
         (Y, X), (Y, X, C) with C = 3 or 4 colours, or, with `axes`, more planes of such; any real,
         integer or bool type. The result does not depend on the type that holds a picture.
-    metric : LocalMetric, str or Path
-        The metric, its file or its name.
+    detector : LocalMetric, Profile, str or Path
+        A metric, a profile, the file of one, or a name; `DetectionConfig.detector` goes before it.
     config : DetectionConfig, optional
         How.
     axes : str, optional
         A letter for each axis, in any order, S for colours: "ZYX", "TYXS", "YXZ". Axes other than
         Y, X and S are detected plane by plane.
+    pixel_size : float, optional
+        Of the image, in micrometres, for a limit in such.
     radius : bool
         Whether the dense detector returns the radius of the blur; without, memory is saved.
     on_event, should_stop : callable
@@ -57,14 +65,13 @@ def detect(
     Raises
     ------
     DefocusError
-        Where the image cannot be used, or the metric cannot be read.
+        Where the image cannot be used, or the detector cannot be read.
     Stopped
         Where `should_stop` answered yes.
     """
-    if not isinstance(metric, LocalMetric):
-        metric = load_metric(metric)
     config = config or DetectionConfig()
-    check_config(config)
+    chosen = choose_detector(detector, config)
+    config = settle_limit(config, chosen, pixel_size)
     if not hasattr(image, "shape"):
         image = np.asarray(image)
     axes = check_axes(axes, image.shape) if axes else guess_axes(image.shape)
@@ -74,11 +81,11 @@ def detect(
     for done, index in enumerate(np.ndindex(leading), start=1):
         plane = _plane(image, axes, order, index)
         try:
-            prediction = predict_plane(plane, metric, config, should_stop, radius=radius)
+            prediction = predict_plane(plane, chosen, config, should_stop, radius=radius)
         except NoDetailError:
             if math.prod(leading) == 1:
                 raise
-            prediction = undecided(plane.shape[:2], metric, config, radius=radius)
+            prediction = undecided(plane.shape[:2], chosen, config, radius=radius)
         except DefocusError as error:
             where = plane_name(axes, index)
             raise DefocusError(f"{where}: {error}" if where else str(error)) from error

@@ -7,6 +7,7 @@ from napari_defocus.core.devices import DEVICES
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.profile.limit import AUTO, check_limit
 
 DETECTORS = ("auto", "metric", "dense")
 SCALES = ("calibrated", "image")
@@ -19,9 +20,13 @@ class DetectionConfig:
     Parameters
     ----------
     detector : str
-        ``metric``: the local metric. ``dense``: the metric combined with a network, which sees the
-        surroundings too. Or the path of a dense detector's file. ``auto``: dense, but the metric
-        where it is not the default one, `scale` is ``image`` or ONNX Runtime is missing.
+        ``metric``: the local metric. ``dense``: a network, which sees the surroundings too. Or the
+        file of a metric, a network or a profile. ``auto``: dense, but the metric where it is not
+        the default one, `scale` is ``image`` or ONNX Runtime is missing.
+    limit : float or str
+        The widest blur radius that counts as sharp: pixels, a text with a unit such as ``0.8um``,
+        or ``auto``, by the sharpest structure of each plane. Of the dense detector; `scale` to
+        `gain` are of the metric.
     scale : str
         ``calibrated``: that of the metric's training patches, so that images compare. ``image``:
         the paper's, each image from its least response to its largest.
@@ -48,6 +53,7 @@ class DetectionConfig:
     """
 
     detector: str = "auto"
+    limit: float | str = AUTO
     scale: str = "calibrated"
     adapt: float = 0.7
     reach: float = 2.0
@@ -70,12 +76,13 @@ def check_config(config: DetectionConfig) -> None:
     if config.detector not in DETECTORS and not Path(config.detector).is_file():
         raise DefocusError(
             f"the detector is {config.detector!r}; choose one of {', '.join(DETECTORS)}, "
-            "or give the file of a dense one"
+            "or give the file of one"
         )
     if config.scale not in SCALES:
         raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
     if config.device not in DEVICES:
         raise DefocusError(f"the device is {config.device!r}; choose one of {', '.join(DEVICES)}")
+    check_limit(config.limit)
     check_range("adapt", config.adapt, 0, 1)
     check_range("reach", config.reach, 0, 1000)
     check_range("caution", config.caution, -1000, 1000)

@@ -5,6 +5,7 @@ region, with the same result.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from napari_defocus.detection.threshold import count_sharpness, cut_mask, mask_t
 from napari_defocus.filters.histogram import Histogram
 from napari_defocus.labels.classes import Labels
 from napari_defocus.metric.response import probability
+from napari_defocus.profile.limit import EdgeRadii, limit_of, shift
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -49,6 +51,9 @@ class Detection:
     radius, radius_error : ndarray of float32, (..., Y, X), or None
         Radius, in pixels, of the disc as wide as the blur, and its mean absolute error; from the
         dense detector alone.
+    limit, sharpest : ndarray of float64, (...), or None
+        Of each plane, in pixels: the sharpness limit that was used, and the blur radius of the
+        sharpest structure, nan where there is none; from the dense detector alone.
     """
 
     blur: Float
@@ -56,6 +61,8 @@ class Detection:
     confidence: Float | None = None
     radius: Float | None = None
     radius_error: Float | None = None
+    limit: npt.NDArray[np.float64] | None = None
+    sharpest: npt.NDArray[np.float64] | None = None
 
     @property
     def sharpness(self) -> Float:
@@ -65,22 +72,31 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class ScoreStatistics:
-    """Statistics of a plane's scores: a histogram of the valid pixels', and the range of all."""
+    """Statistics of a plane's scores: a histogram of the valid pixels', and the range of all.
+
+    `edges` are those of the network's prediction, None by the metric.
+    """
 
     valid: Histogram
     low: float
     high: float
+    edges: EdgeRadii | None = None
 
     @classmethod
     def of(cls, prediction: Prediction) -> "ScoreStatistics":
         """Count those of a plane or a part of it."""
         score = prediction.score
         counted = Histogram.of(score[prediction.valid], *LOG_ODDS_RANGE, LOG_ODDS_BINS)
-        return cls(counted, float(score.min()), float(score.max()))
+        return cls(counted, float(score.min()), float(score.max()), prediction.edges)
 
     def __add__(self, other: "ScoreStatistics") -> "ScoreStatistics":
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return ScoreStatistics(self.valid + other.valid, low, high)
+        edges = None if self.edges is None or other.edges is None else self.edges + other.edges
+        return ScoreStatistics(self.valid + other.valid, low, high, edges)
+
+    def limit(self, config: DetectionConfig) -> float | None:
+        """Return the sharpness limit of the plane, in pixels; None by the metric."""
+        return None if self.edges is None else limit_of(config.limit, self.edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +113,37 @@ class RefinedStatistics:
         counted = count_sharpness(sharpness if valid.all() else sharpness[valid])
         sharpness *= valid
         return cls(counted, Surroundings.of(sharpness, valid))
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """The sharpness limit of each plane, and the radius of its sharpest structure, in pixels.
+
+    `limit` and `sharpest` are as in `Detection`.
+    """
+
+    limit: npt.NDArray[np.float64]
+    sharpest: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, found: Detection) -> "Limits | None":
+        """Return those of a detection; None by the metric."""
+        if found.limit is None or found.sharpest is None:
+            return None
+        return cls(found.limit, found.sharpest)
+
+    def __str__(self) -> str:
+        low, high = float(self.limit.min()), float(self.limit.max())
+        width = f"{low:.1f}" if high - low < 0.05 else f"{low:.1f} to {high:.1f}"
+        if np.isnan(self.sharpest).all():
+            return f"sharp up to {width} px"
+        sharpest = float(np.nanmin(self.sharpest))
+        return f"sharp up to {width} px: the sharpest structure is {sharpest:.1f} px wide"
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what a run record says of them, plane by plane."""
+        sharpest = [None if np.isnan(r) else round(float(r), 3) for r in self.sharpest.flat]
+        return {"limit_px": self.limit.ravel().round(3).tolist(), "sharpest_px": sharpest}
 
 
 def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
@@ -119,6 +166,8 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
         confidence=confidence,
         radius=prediction.radius,
         radius_error=prediction.radius_error,
+        limit=None if scores.edges is None else np.array(scores.limit(config)),
+        sharpest=None if scores.edges is None else np.array(scores.edges.sharpest),
     )
 
 
@@ -130,6 +179,9 @@ def initial_sharpness(
     `scores` are the statistics of the whole plane, and `calibrated` is whether scores are log odds;
     if not, their range becomes [0, 1].
     """
+    limit = scores.limit(config)
+    if limit is not None:
+        return probability(score + np.float32(shift(limit)))
     if calibrated:
         threshold = config.caution + _adapted_threshold(scores.valid, config)
         return probability(config.gain * (score - np.float32(threshold)))

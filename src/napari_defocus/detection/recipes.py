@@ -7,6 +7,7 @@ from typing import Any
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.profile.limit import AUTO
 
 
 def as_command(image: str, metric: str, config: DetectionConfig, more: tuple[str, ...] = ()) -> str:
@@ -48,10 +49,15 @@ def as_python(image: str, metric: str, config: DetectionConfig, more: tuple[str,
             "",
             f"image = read_image(Path({image!r}))",
             f"config = {_expression(config)}",
-            f"found = detect(image.data, {metric!r}, config, axes=image.axes)",
+            f"found = detect(image.data, {metric!r}, config, axes=image.axes{_pixel_size(config)})",
             ", ".join(f"found.{name}" for name in ("blur", "mask", *more)),
         ]
     )
+
+
+def _pixel_size(config: DetectionConfig) -> str:
+    in_micrometres = isinstance(config.limit, str) and config.limit != AUTO
+    return ", pixel_size=image.grid.pixel_size_um" if in_micrometres else ""
 
 
 def _classes(config: Any) -> list[str]:

@@ -23,6 +23,7 @@ from napari_defocus.filters.luminance import (
     is_constant,
     stretch,
 )
+from napari_defocus.filters.structure import local_deviation, strongest_contrast
 
 # Percentiles of the grey values that become 0 and 1.
 STRETCH = (0.1, 99.9)
@@ -55,11 +56,14 @@ class PlaneStatistics:
     colours : tuple of float
         Mean and standard deviation of all colours together, once stretched; zeros where they were
         not measured.
+    contrast : float
+        Of the strongest structure, see `strongest_contrast`; measured with the colours.
     """
 
     limits: tuple[float, float]
     noise: tuple[float, float]
     colours: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 0.0
 
     @property
     def constant(self) -> bool:
@@ -176,17 +180,28 @@ def _measure(
     noise = estimate_noise(*greys)
     if not colours:
         return PlaneStatistics(limits, noise)
+    contrast = strongest_contrast([local_deviation(grey, noise) for grey in greys])
+    return PlaneStatistics(limits, noise, _colours(parts, usable, greys, limits), contrast)
+
+
+def _colours(
+    parts: Sequence[npt.NDArray[Any]],
+    usable: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.float64], Bool]],
+    greys: Sequence[Float],
+    limits: tuple[float, float],
+) -> tuple[float, float]:
+    """Return mean and standard deviation of the stretched colours."""
     if parts[0].ndim == 2 or parts[0].shape[-1] < 3:
-        return PlaneStatistics(limits, noise, _moments(greys))
+        return _moments(greys)
     if parts[0].dtype == np.uint8 and not any(holes.any() for _, _, holes in usable):
         counted = [np.bincount(part[..., :3].ravel(), minlength=256) for part in parts]
         table = stretch(np.arange(256.0), *limits)
-        return PlaneStatistics(limits, noise, _moments([table], np.sum(counted, axis=0)))
+        return _moments([table], np.sum(counted, axis=0))
     shown = [
         stretch(fill_holes(part[..., :3].astype(np.float64), holes), *limits)
         for part, _, holes in usable
     ]
-    return PlaneStatistics(limits, noise, _moments(shown))
+    return _moments(shown)
 
 
 def _moments(

@@ -79,6 +79,18 @@ def load_container(path: Path, kind: str | None = None) -> tuple[dict[str, npt.N
     return tensors, card
 
 
+def read_kind(path: Path, kinds: tuple[str, ...]) -> str:
+    """Return which of these kinds a file that `save_container` wrote is of.
+
+    DefocusError as in `load_container`.
+    """
+    kind = load_container(path)[1].get("kind")
+    if kind not in kinds:
+        wanted = ", ".join(map(_a, kinds))
+        raise DefocusError(f"{path}: holds {_a(brief(kind))}; one of these is needed: {wanted}")
+    return str(kind)
+
+
 def _read_card(path: Path, text: str, kind: str | None) -> Card:
     """Read the card before anything else: it says whether the rest is worth reading."""
     if len(text) > MOST_CARD:

@@ -56,12 +56,22 @@ class RunRecord:
             )
         return bool(seen)
 
-    def add(self, stem: str, identity: Mapping[str, Any], outputs: Iterable[Path]) -> None:
-        """Record the outputs of an image; processes that write to one folder take turns."""
+    def add(
+        self,
+        stem: str,
+        identity: Mapping[str, Any],
+        outputs: Iterable[Path],
+        found: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the outputs of an image, and what was `found` on the way.
+
+        Processes that write to one folder take turns.
+        """
         entry = {
             "stem": stem,
             "identity": dict(identity),
             "outputs": {path.name: checksum(path) for path in outputs},
+            **({"found": dict(found)} if found else {}),
         }
         with _alone_in(self.folder):
             self._read()

@@ -87,8 +87,8 @@ class MapFiles:
                 found[name] = px if um is None or size is None else _InBothUnits(px, um, size)
         return found
 
-    def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
-        """Complete those that are unfinished, and give them their names."""
+    def finish(self, run: Run = in_turn, *, note: str = "", overwrite: bool = True) -> None:
+        """Complete those that are unfinished, note how they were made, and name them."""
         # The mask first: it lies in the folder of the blur map.
         for name, writer in sorted(self.begun().items(), reverse=True):
 
@@ -97,16 +97,22 @@ class MapFiles:
             ) -> None:
                 run(work, items, stage + of)
 
+            if note:
+                writer.add_note(note)
             writer.finish(run_for, overwrite=overwrite)
 
     def save(
-        self, maps: Mapping[str, npt.NDArray[Any]], may_replace: Callable[[Path], bool]
+        self,
+        maps: Mapping[str, npt.NDArray[Any]],
+        may_replace: Callable[[Path], bool],
+        note: str = "",
     ) -> None:
         """Write maps that are in memory, by name, lengths in pixels."""
         if self.format == "tif":
             for name, path in zip(self.names, self.outputs(), strict=True):
                 data = self._values(maps, name)
-                write_image(path, data, self.image.without("S"), overwrite=may_replace(path))
+                grid = self.image.without("S")
+                write_image(path, data, grid, note=note, overwrite=may_replace(path))
             return
         self.create()
         for name, writer in self.begun().items():
@@ -114,7 +120,7 @@ class MapFiles:
             for index in np.ndindex(self.image.leading):
                 for tile in plan_tiles(self.image.plane_shape, self.side):
                     writer.write(index, *tile.region, data[index][tile.region])
-        self.finish(overwrite=all(map(may_replace, self.outputs())))
+        self.finish(note=note, overwrite=all(map(may_replace, self.outputs())))
 
     def writer(self, name: str) -> ImageWriter:
         """Return the writer of a map."""

@@ -110,6 +110,14 @@ def write_group(folder: Path, ome: dict[str, Any]) -> None:
     write_json(folder / "zarr.json", described)
 
 
+def add_note(folder: Path, note: str) -> None:
+    """Say of a group how it was made, beside what OME says."""
+    file = folder / "zarr.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+    described["attributes"]["napari-defocus"] = {"note": note}
+    write_json(file, described)
+
+
 def add_label_image(path: Path) -> None:
     """Add a label image to the list of those that its image has."""
     names = [name for name in _listed(path.parent) if name != path.name]

@@ -21,6 +21,7 @@ from napari_defocus.io.grid import Grid
 from napari_defocus.io.ngff_metadata import (
     Colours,
     add_label_image,
+    add_note,
     describe_image,
     describe_labels,
     level_grids,
@@ -109,6 +110,10 @@ class Pyramid:
         pixels = below.read(block.plane, rows, columns)
         shrink = mean if self.colours is None else most_frequent
         self.level(number).write(block.plane, block.rows, block.columns, shrink(pixels))
+
+    def add_note(self, note: str) -> None:
+        """Add an attribute; see `ImageWriter.add_note`."""
+        add_note(partial_path(self.path), note)
 
     def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
         """Build the coarser levels, check that no chunk is missing, and name the folder."""

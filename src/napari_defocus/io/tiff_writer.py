@@ -1,5 +1,6 @@
 """TIFF: images in memory at once, and BigTIFF piece by piece, by several processes at once."""
 
+import json
 import math
 import shutil
 import uuid
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,8 @@ Array = npt.NDArray[Any]
 
 _STRIP = 4 * 2**20  # bytes: some readers refuse a strip of gigabytes
 _OME_TYPES = ("b1", "i1", "i2", "i4", "u1", "u2", "u4", "f4", "f8")
+# What ImageJ's and our own description call how an image was made.
+NOTE = "note"
 # The attributes of OME that hold the scale of an axis.
 _SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
 
@@ -60,7 +64,9 @@ def write_tiff(
     write_image(path, data, Grid.square(axes, data.shape, pixel_size_um), overwrite=overwrite)
 
 
-def write_image(path: Path, data: Array, grid: Grid, *, overwrite: bool = True) -> None:
+def write_image(
+    path: Path, data: Array, grid: Grid, *, note: str = "", overwrite: bool = True
+) -> None:
     """Write an image that is in memory as TIFF.
 
     One plane of uint8, uint16 or float32, or RGB of uint8, becomes an ImageJ TIFF with deflate
@@ -76,6 +82,8 @@ def write_image(path: Path, data: Array, grid: Grid, *, overwrite: bool = True) 
         The pixels.
     grid : Grid
         Their axes and calibration; ImageJ and OME have no place for `translate`.
+    note : str
+        How it was made, for its description; without =.
     overwrite : bool
         Whether an existing `path` may be replaced.
 
@@ -95,7 +103,7 @@ def write_image(path: Path, data: Array, grid: Grid, *, overwrite: bool = True) 
         and data.nbytes < 2**31  # ImageJ knows no BigTIFF
         and ("Z" not in known or "X" in known)  # both are in one unit
     )
-    metadata: dict[str, Any] = {"axes": axes}
+    metadata: dict[str, Any] = {"axes": axes} | ({NOTE: note} if note else {})
     options: dict[str, Any] = {"photometric": "rgb" if is_rgb else "minisblack"}
     fits_ome = set(axes) <= set(AXES) and data.dtype.str[1:] in _OME_TYPES
     is_ome = not is_imagej and fits_ome and not (in_order and known.keys() <= set("XY"))
@@ -108,7 +116,7 @@ def write_image(path: Path, data: Array, grid: Grid, *, overwrite: bool = True) 
     else:
         options |= _resolution(known)
         if is_ome:
-            metadata |= _ome_metadata(grid, data.dtype)
+            metadata |= _ome_metadata(grid, data.dtype) | {"Description": note or None}
     if not is_imagej or data.size == math.prod(data.shape[len(leading) :]):
         options["compression"] = "zlib"
     with whole_file(path, overwrite) as temporary:
@@ -188,6 +196,23 @@ class BigTiff:
         if not self.begun:
             raise DefocusError(f"{self.path} was not begun; create it first")
         finish(self.path, overwrite)
+
+    def add_note(self, note: str) -> None:
+        """Add to the description; see `ImageWriter.add_note`."""
+        try:
+            with tifffile.TiffFile(self.file, mode="r+") as tif:
+                tag = tif.pages.first.tags["ImageDescription"]
+                said = str(tag.value)
+                if not tif.is_ome:
+                    tag.overwrite(json.dumps(json.loads(said) | {NOTE: note}).encode())
+                elif "<Description>" not in said:
+                    described = f"<Description>{escape(note)}</Description><Pixels"
+                    tag.overwrite(said.replace("<Pixels", described, 1).encode())
+        except OSError as error:
+            raise DefocusError(
+                f"cannot write {self.file}: {error.strerror or error}; "
+                "what is written stays, resume the run"
+            ) from error
 
     def _write_empty(self, path: Path) -> None:
         """Write the metadata, and leave room for the pixels."""

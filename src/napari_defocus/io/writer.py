@@ -36,5 +36,8 @@ class ImageWriter(Protocol):
     def read(self, plane: Plane, rows: slice, columns: slice) -> Array:
         """Read a piece of a plane, (Y, X) or (Y, X, S); 0 where nothing is written yet."""
 
+    def add_note(self, note: str) -> None:
+        """Say in the metadata of the unfinished one how it was made; once, if said again."""
+
     def finish(self, run: Run = in_turn, *, overwrite: bool = True) -> None:
         """Complete it and give it its name; what can be shared out goes through `run`."""

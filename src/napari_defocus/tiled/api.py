@@ -8,13 +8,19 @@ from pathlib import Path
 
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.dense.inference import HALO
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import (
+    Detector,
+    DetectorLike,
+    choose_detector,
+    settle_limit,
+)
 from napari_defocus.detection.identity import result_identity
-from napari_defocus.detection.inference import detector_for
+from napari_defocus.detection.postprocess import Limits
 from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.maps import SIDE, MapFiles, map_names
-from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.response import halo
 from napari_defocus.tiled.checkpoint import TileStore
 from napari_defocus.tiled.executors import Tasks
@@ -60,28 +66,31 @@ class TiledRun:
         What was written.
     worked : mapping of str to int
         How many tiles were worked in each round; the others had been finished by an earlier run.
+    limits : Limits or None
+        The sharpness limit of each plane; by the dense detector alone.
     """
 
     outputs: list[Path]
     worked: dict[str, int] = field(default_factory=dict)
+    limits: Limits | None = None
 
 
 def detect_file_in_tiles(
     source: ImageSource,
     out: Path,
-    metric: LocalMetric,
+    detector: Detector | DetectorLike | str | Path,
     config: DetectionConfig,
     tiling: TileConfig,
     tasks: Tasks,
     *,
-    record: Callable[[list[Path]], None] = lambda outputs: None,
+    record: Callable[[TiledRun], None] = lambda run: None,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> TiledRun:
     """Detect defocus in an image of any size.
 
     A run that was stopped or killed leaves ``.partial-NAME`` files and folders and goes on where it
-    stopped when it is run again with the same image, metric and settings.
+    stopped when it is run again with the same image, detector and settings.
 
     Parameters
     ----------
@@ -89,14 +98,14 @@ def detect_file_in_tiles(
         The image.
     out : Path
         Folder and stem of the results, see `MapFiles`.
-    metric, config
+    detector, config
         See `detect`.
     tiling : TileConfig
         How the image is cut, and what is written.
     tasks : Tasks
         Who works.
     record : callable
-        Gets the outputs when all are whole, before what a killed run goes on from is removed.
+        Gets the run when all is whole, before what a killed run goes on from is removed.
     on_event, should_stop : callable
         See `detect_in_tiles`.
 
@@ -108,14 +117,16 @@ def detect_file_in_tiles(
         Where it was asked to stop.
     """
     check_range("tile", tiling.side, 1)
-    step = tile_step(metric, config)
+    chosen = choose_detector(detector, config)
+    config = settle_limit(config, chosen, source.grid.pixel_size_um)
+    step = tile_step(chosen)
     side = -(-tiling.side // step) * step
     names = map_names(tiling.maps, source.grid)
     # Workers may have another working directory.
     files = MapFiles(out.absolute(), names, source.grid, tiling.format, side)
     store = TileStore(partial_path(files.out))
     identity = {
-        **result_identity(source.fingerprint(), metric, config),
+        **result_identity(source.fingerprint(), chosen, config),
         "axes": source.axes,
         "side": side,
         "format": tiling.format,
@@ -126,14 +137,16 @@ def detect_file_in_tiles(
         store.begin(identity)
         files.create()
         store.put("create", (), {})
-    job = TiledJob(source, files.open(), metric, config, side, store)
+    job = TiledJob(source, files.open(), chosen, config, side, store)
     worked = detect_in_tiles(job, tasks, on_event=on_event, should_stop=should_stop)
     store.put("worked", (), {})
-    files.finish(partial(tasks.run, on_event=on_event, should_stop=should_stop))
-    outputs = replace(files, out=out).outputs()
-    record(outputs)
+    limits = job.limits()
+    in_tasks = partial(tasks.run, on_event=on_event, should_stop=should_stop)
+    files.finish(in_tasks, note=str(limits or ""))
+    run = TiledRun(replace(files, out=out).outputs(), worked, limits)
+    record(run)
     store.remove()
-    return TiledRun(outputs, worked)
+    return run
 
 
 def _goes_on(store: TileStore, files: MapFiles) -> bool:
@@ -147,8 +160,7 @@ def fit_memory(
     tiling: TileConfig,
     memory_gib: float,
     source: ImageSource,
-    metric: LocalMetric,
-    config: DetectionConfig,
+    detector: Detector,
     tasks: Tasks,
 ) -> TileConfig:
     """Make tiles small enough for a bound of memory, all workers of this machine together.
@@ -158,14 +170,14 @@ def fit_memory(
     DefocusError
         Where even the smallest tiles need more.
     """
-    step = tile_step(metric, config)
+    step = tile_step(detector)
     at_once, processes = tasks.at_once()
     planes = math.prod(source.leading)
     pixels = min(at_once, planes) * math.prod(source.shape) / planes
     for side in range(tiling.side // step * step or step, 0, -step):
-        if memory_needed(side, metric, config, at_once, processes, pixels) <= memory_gib:
+        if memory_needed(side, detector, at_once, processes, pixels) <= memory_gib:
             return replace(tiling, side=side)
-    least = memory_needed(step, metric, config, at_once, processes, pixels)
+    least = memory_needed(step, detector, at_once, processes, pixels)
     raise DefocusError(
         f"memory is {memory_gib} GiB; {at_once} tiles at once need {least:.2f} at least"
     )
@@ -173,8 +185,7 @@ def fit_memory(
 
 def memory_needed(
     side: int,
-    metric: LocalMetric,
-    config: DetectionConfig,
+    detector: Detector,
     at_once: int,
     processes: int = 1,
     pixels: float = 0,
@@ -185,16 +196,15 @@ def memory_needed(
     ----------
     side : int
         Of a tile, in pixels.
-    metric, config
-        See `detect`.
+    detector : Detector
+        What works.
     at_once, processes : int
         Tiles that are worked at once, and the processes that do so.
     pixels : float
         Of the planes that are worked at once.
     """
-    detector = detector_for(metric, config)
-    window = side + 2 * halo(metric)
-    per_pixel = BYTES_PER_PIXEL["metric" if detector == "metric" else "dense"]
-    network = 0 if detector == "metric" else NETWORK_BYTES
-    tiles = at_once * (window**2 * per_pixel + network)
+    network = detector.network is not None
+    window = side + 2 * (HALO if network else halo(detector.metric))
+    per_pixel = BYTES_PER_PIXEL["dense" if network else "metric"]
+    tiles = at_once * (window**2 * per_pixel + network * NETWORK_BYTES)
     return (processes * BASE_BYTES + max(tiles, pixels * BYTES_PER_PLANE_PIXEL)) / 2**30

@@ -25,10 +25,12 @@ from napari_defocus.core.tiling import Region, Tile, plan_tiles, widen, within
 from napari_defocus.detection import refinement
 from napari_defocus.detection import threshold as masking
 from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.detectors import Detector
 from napari_defocus.detection.fill import CELL, Surroundings, at_pixels, cells_around
-from napari_defocus.detection.inference import detector_for, predict_region, region_step, undecided
+from napari_defocus.detection.inference import predict_region, region_step, undecided
 from napari_defocus.detection.postprocess import (
     LOG_ODDS_RANGE,
+    Limits,
     RefinedStatistics,
     ScoreStatistics,
     confidence_of,
@@ -42,7 +44,7 @@ from napari_defocus.filters.noise import PlaneStatistics, measure
 from napari_defocus.io.axes import plane_name
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.maps import MapWriter
-from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.profile.limit import EdgeRadii
 from napari_defocus.tiled.checkpoint import TileKey, TileStore
 from napari_defocus.tiled.executors import Tasks
 
@@ -64,7 +66,7 @@ class TiledJob:
 
     source: ImageSource
     maps: dict[str, MapWriter]
-    metric: LocalMetric
+    detector: Detector
     config: DetectionConfig
     side: int
     store: TileStore
@@ -73,11 +75,6 @@ class TiledJob:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a plane."""
         return self.source.grid.plane_shape
-
-    @property
-    def detector(self) -> str:
-        """``metric``, ``dense``, or a dense detector's file."""
-        return detector_for(self.metric, self.config)
 
     def tiles(self) -> list[Tile]:
         """List the tiles of a plane."""
@@ -99,10 +96,19 @@ class TiledJob:
         planes = np.ndindex(self.source.leading)
         return [TileKey(plane, tile) for plane, tile in product(planes, self.tiles())]
 
+    def limits(self) -> Limits | None:
+        """Return the limits of the planes, when all tiles were compared; None by the metric."""
+        planes = [_scores(self, "scores", p) for p in np.ndindex(self.source.leading)]
+        used = [(scores.limit(self.config), scores.edges) for scores in planes]
+        if any(edges is None for _, edges in used):
+            return None
+        parts = ([limit for limit, _ in used], [edges.sharpest for _, edges in used if edges])
+        return Limits(*(np.array(part, float).reshape(self.source.leading) for part in parts))
 
-def tile_step(metric: LocalMetric, config: DetectionConfig) -> int:
+
+def tile_step(detector: Detector) -> int:
     """Return what the side of a tile is a multiple of, in pixels."""
-    return int(np.lcm(CELL, region_step(metric, config)))
+    return int(np.lcm(CELL, region_step(detector)))
 
 
 def detect_in_tiles(
@@ -160,20 +166,21 @@ def _measure(job: TiledJob, plane: Plane) -> None:
                 partial(job.source.read, plane),
                 job.shape,
                 job.source.block,
-                colours=job.detector != "metric",
+                colours=job.detector.network is not None,
             )
         except NoDetailError:
             if math.prod(job.source.leading) == 1:
                 raise
-            statistics = PlaneStatistics((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
+            statistics = PlaneStatistics((0.0, 0.0), (0.0, 0.0))
     job.store.put("measure", plane, {n: np.array(v) for n, v in asdict(statistics).items()})
 
 
 def _predict(job: TiledJob, key: TileKey) -> None:
     plane, region = key.plane, key.tile.region
     names = [part.name for part in fields(PlaneStatistics)]
-    measured = job.store.get("measure", plane, *names)
-    statistics = PlaneStatistics(*((float(a), float(b)) for a, b in measured))
+    *pairs, contrast = job.store.get("measure", plane, *names)
+    limits, noise, colours = ((float(a), float(b)) for a, b in pairs)
+    statistics = PlaneStatistics(limits, noise, colours, contrast.item())
     with _naming(job, plane):
         read = partial(job.source.read, plane)
         try:
@@ -182,7 +189,7 @@ def _predict(job: TiledJob, key: TileKey) -> None:
                 region,
                 job.shape,
                 statistics,
-                job.metric,
+                job.detector,
                 job.config,
                 radius="radius" in job.maps or "radius_error" in job.maps,
             )
@@ -190,33 +197,37 @@ def _predict(job: TiledJob, key: TileKey) -> None:
             if math.prod(job.source.leading) == 1:
                 raise
             size = [part.stop - part.start for part in region]
-            found = undecided(size, job.metric, job.config)
+            found = undecided(size, job.detector, job.config)
     for name in ("radius", "radius_error"):
         if name in job.maps:
             job.maps[name].write(plane, *region, getattr(found, name))
-    scores = ScoreStatistics.of(found)
-    ends = np.array([scores.low, scores.high, scores.valid.total])
     arrays = {"score": found.score, "valid": found.valid}
-    job.store.put("predict", key, arrays | {"counts": scores.valid.counts, "ends": ends})
+    job.store.put("predict", key, arrays | _as_arrays(ScoreStatistics.of(found)))
 
 
 def _add_scores(job: TiledJob, plane: Plane) -> None:
     parts = [_scores(job, "predict", TileKey(plane, tile)) for tile in job.tiles()]
-    scores = reduce(add, parts)
+    job.store.put("scores", plane, _as_arrays(reduce(add, parts)))
+
+
+def _as_arrays(scores: ScoreStatistics) -> dict[str, npt.NDArray[Any]]:
     ends = np.array([scores.low, scores.high, scores.valid.total])
-    job.store.put("scores", plane, {"counts": scores.valid.counts, "ends": ends})
+    arrays = {"counts": scores.valid.counts, "ends": ends}
+    return arrays if scores.edges is None else arrays | {"edges": scores.edges.counts}
 
 
 def _scores(job: TiledJob, name: str, key: Any) -> ScoreStatistics:
-    counts, ends = job.store.get(name, key, "counts", "ends")
+    by_network = job.detector.network is not None
+    counts, ends, *edges = job.store.get(name, key, "counts", "ends", *["edges"] * by_network)
     low, high, total = map(float, ends)
-    return ScoreStatistics(Histogram(counts, *LOG_ODDS_RANGE, total), low, high)
+    found = EdgeRadii(edges[0]) if edges else None
+    return ScoreStatistics(Histogram(counts, *LOG_ODDS_RANGE, total), low, high, found)
 
 
 def _start(job: TiledJob, plane: Plane, window: Region) -> Float:
     """Return the map before refinement."""
     score = job.store.window("predict", plane, job.tiles_at(window), "score", window)
-    calibrated = job.config.scale == "calibrated" or job.detector != "metric"
+    calibrated = job.config.scale == "calibrated" or job.detector.network is not None
     return initial_sharpness(score, _scores(job, "scores", plane), job.config, calibrated)
 
 

@@ -158,7 +158,7 @@ def test_a_mask_that_is_hidden_is_renewed_too(viewer, widget, qtbot):
     before = mask.data.copy()
     mask.visible = False
     viewer.dims.set_current_step(0, 0)
-    widget.settings.caution.setValue(4)
+    choose(widget, "Local metric")
     press(qtbot, widget)
     assert widget.jobs.text.text().startswith("image: ")
     assert (mask.data != before).any()

@@ -9,9 +9,14 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.detectors import (
+    Detector,
+    DetectorLike,
+    choose_detector,
+    settle_limit,
+)
 from napari_defocus.detection.inference import Prediction, predict_plane
 from napari_defocus.detection.postprocess import Detection, postprocess
-from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.widgets._shared.latest import Latest
 
 # Larger planes are previewed at every second (third, ...) pixel.
@@ -45,7 +50,7 @@ class Preview(QObject):
         self,
         key: tuple[Any, ...],
         read: Callable[[], Any],
-        metric: LocalMetric,
+        given: DetectorLike,
         config: DetectionConfig,
     ) -> None:
         """Request a preview.
@@ -57,11 +62,12 @@ class Preview(QObject):
             are redone.
         read : callable
             Returns the plane, (Y, X) or (Y, X, C).
-        metric, config
+        given, config
             See `detect`.
         """
-        key = (*key, self._edition, config.detector, metric.digest, config.scale)
-        self._latest.request(key, self._preview, key, read, metric, config)
+        detector = choose_detector(given, config)
+        key = (*key, self._edition, detector.digest, config.scale)
+        self._latest.request(key, self._preview, key, read, detector, config)
 
     def stop(self) -> None:
         """Drop all requests."""
@@ -87,14 +93,14 @@ class Preview(QObject):
 def _preview(
     prediction: Prediction | None,
     read: Callable[[], Any],
-    metric: LocalMetric,
+    detector: Detector,
     config: DetectionConfig,
     on_event: OnEvent,
     should_stop: ShouldStop,
 ) -> tuple[Prediction, Detection, int]:
     if prediction is None:
-        prediction = predict_plane(read(), metric, config, should_stop, radius=False)
-    return prediction, *postprocess_reduced(prediction, config)
+        prediction = predict_plane(read(), detector, config, should_stop, radius=False)
+    return prediction, *postprocess_reduced(prediction, settle_limit(config, detector, None))
 
 
 def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tuple[Detection, int]:

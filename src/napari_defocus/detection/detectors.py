@@ -1,0 +1,129 @@
+"""Which detector works: the dense network, with or without a profile, or the local metric alone."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.dense.detector import KIND as NETWORK
+from napari_defocus.dense.detector import cached_dense
+from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.io.cards import read_kind
+from napari_defocus.metric.local_metric import KIND as METRIC
+from napari_defocus.metric.local_metric import LocalMetric, load_metric
+from napari_defocus.profile.limit import AUTO, limit_in_pixels
+from napari_defocus.profile.profile import KIND as PROFILE
+from napari_defocus.profile.profile import Profile, check_network, load_profile
+
+KINDS = (METRIC, NETWORK, PROFILE)
+# What a user may give as a detector.
+DetectorLike = LocalMetric | Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """What predicts a plane.
+
+    Parameters
+    ----------
+    metric : LocalMetric
+        The local metric; it works where there is no network.
+    network : str or None
+        Name or file of the dense network.
+    profile : Profile or None
+        Corrects the network.
+    """
+
+    metric: LocalMetric
+    network: str | None = None
+    profile: Profile | None = None
+
+    @property
+    def digest(self) -> str:
+        """Names all that results depend on."""
+        if self.network is None:
+            return self.metric.digest
+        digest = cached_dense(self.network).digest
+        return digest if self.profile is None else f"{digest} {self.profile.digest}"
+
+
+def load_detector(source: str | Path) -> DetectorLike | str:
+    """Read a detector from a file of any kind, or by name.
+
+    Returns
+    -------
+    LocalMetric, Profile or str
+        A network, and the detectors of `DetectionConfig`, stay what was given.
+
+    Raises
+    ------
+    DefocusError
+        Where there is none of this name, or its file cannot be used.
+    """
+    path = Path(source)
+    if not path.is_file():
+        return load_metric(source)
+    kind = read_kind(path, KINDS)
+    if kind == NETWORK:
+        return str(path)
+    return load_profile(path) if kind == PROFILE else load_metric(path)
+
+
+def choose_detector(
+    given: Detector | DetectorLike | str | Path, config: DetectionConfig
+) -> Detector:
+    """Return what works with a metric or a profile, by the detector that the settings name.
+
+    Raises
+    ------
+    DefocusError
+        Where a setting or a file cannot be used, or a profile does not fit its network.
+    """
+    check_config(config)
+    if isinstance(given, Detector):
+        return given
+    name = config.detector
+    if isinstance(given, str | Path):
+        given = load_detector(given)
+        if isinstance(given, str):  # a network
+            name, given = (given if name == "auto" else name), load_metric()
+    metric, profile = (given, None) if isinstance(given, LocalMetric) else (load_metric(), given)
+    if name == "auto":
+        own = profile is None and metric.digest != load_metric().digest
+        if own or config.scale == "image" or not find_spec("onnxruntime"):
+            name = "metric"
+    if name == "metric":
+        if profile is not None:
+            raise DefocusError("a profile corrects the network; the metric cannot use it")
+        return Detector(metric)
+    network = "dense"
+    if name not in ("auto", "dense"):
+        found = _load_once(Path(name), Path(name).stat().st_mtime_ns)
+        if isinstance(found, LocalMetric):
+            return Detector(found)
+        if isinstance(found, Profile):
+            profile = found
+        else:
+            network = found
+    if profile is not None:
+        check_network(profile, cached_dense(network).digest)
+    return Detector(metric, network, profile)
+
+
+def settle_limit(
+    config: DetectionConfig, detector: Detector, pixel_size: float | None
+) -> DetectionConfig:
+    """Return settings with a limit in pixels, that of a profile where it is automatic.
+
+    `pixel_size` is in micrometres. The automatic limit without a profile stays.
+    """
+    limit = limit_in_pixels(config.limit, pixel_size)
+    if limit == AUTO and detector.profile is not None:
+        limit = detector.profile.limit
+    return replace(config, limit=limit)
+
+
+@lru_cache(maxsize=8)
+def _load_once(path: Path, changed: int) -> DetectorLike | str:
+    return load_detector(path)
