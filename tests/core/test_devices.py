@@ -29,7 +29,7 @@ from napari_defocus.metric.local_metric import load_metric
 # A device that is not None, and where the network can run.
 CPU = torch.device("cpu")
 METRIC = Detector(load_metric())
-DENSE = Detector(load_metric(), "default")
+DENSE = Detector(load_metric(), "dense")
 RNG = np.random.default_rng(0)
 COLOURS = ndimage.gaussian_filter(RNG.random((70, 90, 3)), (1, 1, 0)).astype(np.float32)
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")

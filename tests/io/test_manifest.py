@@ -254,7 +254,7 @@ class TestIdentity:
             result_identity("abc", Detector(other), config),
             result_identity("abc", Detector(metric), replace(config, gain=3.0)),
             result_identity("abc", Detector(metric), replace(config, limit=2.5)),
-            result_identity("abc", Detector(metric, "default"), config),
+            result_identity("abc", Detector(metric, "dense"), config),
         ]
         told = {json.dumps(identity) for identity in identities}
         assert len(told) == len(identities)
