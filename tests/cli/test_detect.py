@@ -489,7 +489,7 @@ class TestResume:
         entries = {entry["stem"]: entry for entry in map(json.loads, lines[1:])}
         assert sorted(entries) == ["plane0", "plane1", "plane2"]
         entry = entries["plane1"]
-        assert entry["identity"]["metric"] == load_metric().digest
+        assert entry["identity"]["detector"] == load_metric().digest
         assert entry["identity"]["config"]["detector"] == "metric"
         assert set(entry["outputs"]) <= set(made(asked[2]))
 

@@ -222,7 +222,9 @@ def test_the_command_line_reports_a_fault_in_a_line(
         warnings.simplefilter("default")
         assert main([*words, "--detector", "dense", "--device", "cuda"]) == 0
     fault = "device cpu: out of memory; the CPU goes on in its place"
-    assert capsys.readouterr().err.splitlines() == [fault]
+    told, limit = capsys.readouterr().err.splitlines()
+    assert told == fault
+    assert ": sharp up to " in limit
 
 
 def test_other_errors_are_not_hidden(detector, monkeypatch):

@@ -125,6 +125,7 @@ def predict_region(
         raise NoDetailError("the image is constant: there is nothing to detect")
     window, image, plane = _window(read, region, shape, statistics, detector)
     inside = within(region, window)
+    device = inference_device(config.device, dense=detector.network is not None)
     if detector.network is None:
         return _by_metric(plane, inside, detector.metric, config, should_stop)
     predicted = predict_part(
@@ -134,7 +135,7 @@ def predict_region(
         statistics,
         cached_dense(detector.network),
         should_stop,
-        device=inference_device(config.device, dense=True),
+        device=device,
         features=detector.profile is not None,
     )
     score, edges = score_of(predicted), EdgeRadii.of(predicted)
