@@ -1,20 +1,24 @@
 import numpy as np
 import pytest
+import tifffile
+from scipy import ndimage
 
 from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser
+from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.patches import PatchConfig
+from napari_defocus.profile.profile import load_profile
 from tests.cli.helpers import TINY, assert_refused, names
 
 
 def test_defaults_of_fit_are_those_of_the_library():
     options = build_parser().parse_args(["fit", "x", "z", "--out", "y"])
     training = config_from(options, TrainingConfig)
-    assert config_from(options, FitConfig, training=training) == FitConfig()
+    assert config_from(options, FitConfig, training=training, method="nets") == FitConfig()
     assert config_from(options, PatchConfig) == PatchConfig()
 
 
@@ -48,7 +52,7 @@ def test_setting_of_the_instant_fit_out_of_its_range_is_told_in_one_line(
 
 def test_fit_is_patches_and_train_and_metric_in_one(run, made, annotated, tmp_path):
     out = tmp_path / "metric.safetensors"
-    status, _, err = run("fit", *annotated, "--out", out, *TINY)
+    status, _, err = run("fit", *annotated, "--out", out, "--method", "nets", *TINY)
     assert status == 0
     assert [line.split(":")[0] for line in err] == ["training net 1 of 1"] * 2
     expected = load_metric(made / "metric.safetensors")
@@ -69,7 +73,7 @@ def test_one_sided_labels_are_refused_where_both_classes_are_needed(
     labels = tmp_path / "labels.png"
     write_png(labels, np.full((192, 192), label, np.uint8))
     lacking = {1: "sharp", 2: "blurred"}[label]
-    for told in ([], ["--instant"]):
+    for told in (["--method", "nets"], ["--instant"]):
         refused = run("fit", annotated[0], labels, "--out", tmp_path / "x", *told)
         assert_refused(refused, f"0 {lacking} patches", "paint more")
     # Patches of one class may be cut, to be joined with others; but not be trained on alone.
@@ -77,3 +81,81 @@ def test_one_sided_labels_are_refused_where_both_classes_are_needed(
     refused = run("train", tmp_path / "set", "--out", tmp_path / "x", *TINY)
     assert_refused(refused, f"0 {lacking} patches")
     assert names(tmp_path) == ["labels.png", "set"]
+
+
+@pytest.fixture(scope="module")
+def soft(tmp_path_factory):
+    """A microscope image in focus, a copy far out of focus, and strokes on each."""
+    folder = tmp_path_factory.mktemp("soft")
+    rng = np.random.default_rng(3)
+    image = np.full((160, 192), 30.0)
+    y, x = np.mgrid[:160, :192]
+    for cy, cx in rng.uniform((8, 8), (152, 184), (60, 2)):
+        image += 150 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 2.2**2))
+    for name, sigma in (("in", 0), ("out", 6)):
+        seen = ndimage.gaussian_filter(image, sigma) + rng.normal(0, 1, image.shape)
+        write_png(folder / f"{name}.png", np.clip(seen, 0, 255).astype(np.uint8))
+        labels = np.zeros(image.shape, np.uint8)
+        labels[30:40, 10:180] = labels[100:110, 10:180] = 2 if name == "in" else 1
+        write_png(folder / f"{name}.labels.png", labels)
+    return folder
+
+
+def mask_of(run, folder, out, profile, name):
+    status, _, _ = run("detect", folder / f"{name}.png", "--out", out, "--detector", profile)
+    assert status == 0
+    return read_image(out / f"{name}.mask.tif").data
+
+
+@pytest.mark.parametrize("told", ["strokes", "in_focus", "stack"])
+def test_a_profile_is_taught_and_obeyed(run, soft, tmp_path, told):
+    out = tmp_path / "mine.safetensors"
+    stack = tmp_path / "stack.tif"
+    tifffile.imwrite(
+        stack,
+        np.stack([read_image(soft / f"{name}.png").data for name in ("out", "in", "out")]),
+        metadata={"axes": "ZYX"},
+        photometric="minisblack",
+    )
+    given = {
+        "strokes": [soft / f for f in ("in.png", "in.labels.png", "out.png", "out.labels.png")],
+        "in_focus": ["--in-focus", soft / "in.png"],
+        "stack": ["--from-stack", stack],
+    }[told]
+    status, lines, err = run("fit", *given, "--out", out)
+    assert (status, err) == (0, [])
+    assert lines[0].startswith(f"{out} (sharp up to ")
+    card = load_profile(out).record
+    assert card["taught_from"]
+    painted = read_image(soft / "in.labels.png").data > 0
+    sharp = mask_of(run, soft, tmp_path, out, "in")
+    assert (sharp[painted & (sharp > 0)] == 2).mean() > 0.95
+    blurred = mask_of(run, soft, tmp_path, out, "out")
+    assert (blurred[painted & (blurred > 0)] == 1).mean() > 0.95
+
+
+def test_what_can_not_teach_is_refused_in_a_line(run, soft, tmp_path):
+    out = tmp_path / "x"
+    for given, *words in (
+        ([], "nothing to learn from", "--in-focus"),
+        (["--in-focus", soft / "out.png"], "out.png", "give an image in focus"),
+        (["--in-focus", soft / "none.png"], "none.png"),
+        (["--in-focus", soft / "in.png", "--method", "nets"], "teach a profile"),
+        ([soft / "in.png"], "stands alone"),
+    ):
+        assert_refused(run("fit", *given, "--out", out), *words)
+    assert not out.exists()
+
+
+def test_images_of_other_pixel_sizes_are_refused_in_one_profile(run, soft, tmp_path):
+    image = read_image(soft / "in.png").data
+    for name, size in (("a", 0.1), ("b", 0.2)):
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif",
+            image,
+            imagej=True,
+            resolution=(1 / size, 1 / size),
+            metadata={"unit": "um"},
+        )
+    given = ["--in-focus", tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert_refused(run("fit", *given, "--out", tmp_path / "x"), "0.1 to 0.2 micrometres")

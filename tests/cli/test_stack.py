@@ -330,10 +330,10 @@ def test_fits_need_images_or_a_stack_not_both(run, stack, tmp_path):
         (["a.png", "b.png", "--from-stack", stack], "not both"),
         ([], "no annotated image"),
     ):
-        status, _, err = run("fit", *arguments, "--out", out)
+        status, _, err = run("fit", "--instant", *arguments, "--out", out)
         assert status == 2
         assert words in err[-1]
     write_tiff(tmp_path / "same.tif", np.full((3, 64, 64), 9, np.uint8), axes="ZYX")
-    status, _, err = run("fit", "--from-stack", tmp_path / "same.tif", "--out", out)
+    status, _, err = run("fit", "--instant", "--from-stack", tmp_path / "same.tif", "--out", out)
     assert status == 2
     assert "nothing to learn" in err[-1]

@@ -122,5 +122,6 @@ def test_nets_of_a_file_may_be_the_base(run, made, tmp_path):
 def test_base_that_cannot_serve_is_told_in_one_line(
     run, made, annotated, tmp_path, command, told, words
 ):
-    given = [made / "set.safetensors"] if command == "train" else annotated
+    by_nets = [*annotated, "--method", "nets"]
+    given = [made / "set.safetensors"] if command == "train" else by_nets
     assert_refused(run(command, *given, "--out", tmp_path / "x", *told), words)

@@ -26,7 +26,7 @@ from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.detectors import Detector, choose_detector
+from napari_defocus.detection.detectors import Detector, choose_detector, scale_note
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
@@ -271,8 +271,9 @@ def _record(
     outputs: list[Path],
 ) -> None:
     """Write into the record of the folder what was done, and print the sharpness limit."""
-    if limits is not None:
-        print(f"{image.name}: {limits}", file=sys.stderr)
+    notes = str(limits or ""), scale_note(request.detector, image.grid.pixel_size_um)
+    for note in filter(None, notes):
+        print(f"{image.name}: {note}", file=sys.stderr)
     request.record.add(stem, identity, outputs, limits.as_record() if limits else None)
 
 

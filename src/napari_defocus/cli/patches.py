@@ -53,15 +53,25 @@ def run(options: argparse.Namespace) -> int:
 
 def cut_patches(options: argparse.Namespace) -> PatchSet:
     """Return the patches of the annotated images."""
-    paths = options.images
-    if len(paths) % 2:
-        raise DefocusError(f"{paths[-1]} stands alone: give each image with its labels behind it")
+    pairs = annotated_pairs(options.images)
     refuse_existing(options.out, options.overwrite)
-    pairs = zip(paths[::2], paths[1::2], strict=True)
     return build_patch_set(
         (_annotated(image, labels, options.labels_are_masks) for image, labels in pairs),
         config_from(options, PatchConfig),
     )
+
+
+def annotated_pairs(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """Return images with their labels from the two in turn."""
+    if len(paths) % 2:
+        raise DefocusError(f"{paths[-1]} stands alone: give each image with its labels behind it")
+    return list(zip(paths[::2], paths[1::2], strict=True))
+
+
+def read_annotation(path: Path, is_mask: bool) -> npt.NDArray[Any]:
+    """Read labels 0 to 2 or, where it is one, a mask in which 255 is blurred."""
+    found = read_labels(path)
+    return annotation_from_mask(found) if is_mask else found
 
 
 def _annotated(
@@ -70,5 +80,4 @@ def _annotated(
     picture = read_image(image)
     if picture.axes not in ("YX", "YXS"):
         raise DefocusError(f"{image}: a stack ({picture.axes}); annotate one plane of it")
-    found = read_labels(labels)
-    return str(image), picture.data, annotation_from_mask(found) if are_masks else found
+    return str(image), picture.data, read_annotation(labels, are_masks)

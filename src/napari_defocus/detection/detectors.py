@@ -17,6 +17,8 @@ from napari_defocus.profile.profile import KIND as PROFILE
 from napari_defocus.profile.profile import Profile, check_network, load_profile
 
 KINDS = (METRIC, NETWORK, PROFILE)
+# Pixel sizes that differ by less, relatively, are the same.
+SAME_SIZE = 0.05
 # What a user may give as a detector.
 DetectorLike = LocalMetric | Profile
 
@@ -114,14 +116,33 @@ def choose_detector(
 def settle_limit(
     config: DetectionConfig, detector: Detector, pixel_size: float | None
 ) -> DetectionConfig:
-    """Return settings with a limit in pixels, that of a profile where it is automatic.
+    """Return settings with a limit in pixels; where it is automatic, that of the profile, if any.
 
-    `pixel_size` is in micrometres. The automatic limit without a profile stays.
+    `pixel_size` is in micrometres. A profile's limit is as wide in micrometres as where it was
+    taught, if both pixel sizes are known. The automatic limit without a profile stays.
     """
     limit = limit_in_pixels(config.limit, pixel_size)
     if limit == AUTO and detector.profile is not None:
-        limit = detector.profile.limit
+        limit = detector.profile.limit * (_scale(detector, pixel_size) or 1.0)
     return replace(config, limit=limit)
+
+
+def scale_note(detector: Detector, pixel_size: float | None) -> str:
+    """Say that an image has other pixels than a profile was taught with; nothing where not."""
+    scale = _scale(detector, pixel_size)
+    if detector.profile is None or scale is None or abs(scale - 1) < SAME_SIZE:
+        return ""
+    taught = detector.profile.record["pixel_size_um"]
+    return (
+        f"the profile was taught on pixels of {taught:g} um, these have {pixel_size:g} um: its "
+        f"limit is {scale:.2g} times as many pixels"
+    )
+
+
+def _scale(detector: Detector, pixel_size: float | None) -> float | None:
+    """Return how many of these pixels are as wide as one where the profile was taught."""
+    taught = detector.profile.record.get("pixel_size_um") if detector.profile else None
+    return taught / pixel_size if taught and pixel_size else None
 
 
 @lru_cache(maxsize=8)

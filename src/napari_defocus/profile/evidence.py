@@ -1,0 +1,274 @@
+"""Evidence of what sharp means: blocks of pixels whose class is known, from whatever a user has.
+
+Strokes on images; images that are in focus as a whole, whose structure is compared with blurred
+copies of them; images known to be out of focus; and focus stacks, whose planes are compared with
+each other. Not in the paper.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_defocus.core.errors import DefocusError, NoDetailError
+from napari_defocus.core.progress import ShouldStop, never_stop
+from napari_defocus.core.tiling import Region, whole
+from napari_defocus.dense.detector import DenseDetector, cached_dense
+from napari_defocus.dense.plane import DensePlane, predict_image
+from napari_defocus.filters.luminance import grey_and_holes
+from napari_defocus.filters.noise import estimate_noise
+from napari_defocus.filters.resampling import block_mean
+from napari_defocus.filters.structure import BLOCK
+from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_annotation
+from napari_defocus.profile.limit import EdgeRadii, score_of
+from napari_defocus.profile.profile import classifier_inputs
+
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Image = npt.NDArray[Any]
+Predict = Callable[[Image], DensePlane]
+
+
+class Planes(Protocol):
+    """The planes of a stack, (Y, X) or (Y, X, C) each."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+
+    def __getitem__(self, z: int, /) -> Image:
+        """Return one."""
+
+
+# Blurred copies of an image in focus: the standard deviations of the Gaussians, in pixels.
+COPIES = (2.0, 3.0, 4.5, 7.0)
+# The structure of an image: this share of its blocks of pixels, those of the steepest edges.
+STRUCTURE = 0.15
+# Nothing narrower, in pixels: the image is no example of what is in focus.
+WIDEST_SHARPEST = 6.0
+# Images with more pixels are learnt from in a window of so many a side, that with most structure.
+WINDOW = 1280
+# Blocks of one source and class, at most; more of the same add little.
+MOST = 4000
+# Of a stack, where planes are compared: a pixel is as sharp as in its sharpest plane within this
+# ratio of radii, and blurred beyond the other one.
+AS_SHARP, CLEARLY_WIDER = 1.25, 2.0
+# Radii differ by more than the network's own error, in pixels.
+LEAST_DIFFERENCE = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Blocks of pixels whose class is known.
+
+    Parameters
+    ----------
+    inputs : ndarray of float32, (N, 34)
+        See `classifier_inputs`.
+    score : ndarray of float32, (N,)
+        The network's own log odds of being sharp, see `score_of`.
+    sharp : ndarray of bool, (N,)
+        The class.
+    source : ndarray of int, (N,)
+        The stroke or image that each is from.
+    names : tuple of str
+        Of the sources.
+    sharpest : tuple of float
+        Blur radius, in pixels, of the sharpest structure of each image.
+    """
+
+    inputs: Float
+    score: Float
+    sharp: Bool
+    source: npt.NDArray[np.intp]
+    names: tuple[str, ...]
+    sharpest: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, plane: DensePlane, chosen: Bool, sharp: bool, name: str) -> "Evidence":
+        """Take the chosen blocks (Y / 2, X / 2) of a plane, `MOST` of them at most."""
+        places = np.flatnonzero(chosen)
+        places = np.random.default_rng(0).permutation(places)[:MOST]
+        inputs = classifier_inputs(plane).reshape(-1, chosen.size)[:, places].T
+        score = score_of(plane)[::BLOCK, ::BLOCK].ravel()[places]
+        count = len(places)
+        sharpest = EdgeRadii.of(plane).sharpest
+        return cls(
+            inputs, score, np.full(count, sharp), np.zeros(count, np.intp), (name,), (sharpest,)
+        )
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """Put evidence together; the sources stay apart."""
+    starts = np.cumsum([0, *(len(part.names) for part in parts)])
+    return Evidence(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.sharp for part in parts]),
+        np.concatenate([part.source + start for part, start in zip(parts, starts, strict=False)]),
+        tuple(name for part in parts for name in part.names),
+        tuple(width for part in parts for width in part.sharpest),
+    )
+
+
+def predictor(
+    network: DenseDetector | None = None, should_stop: ShouldStop = never_stop
+) -> Predict:
+    """Return what predicts an image for the functions of this module."""
+    network = network or cached_dense()
+    return lambda image: predict_image(image, network, should_stop)
+
+
+def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
+    """Take what was painted on an image, (Y, X): 1 blurred, 2 sharp; each stroke is a source.
+
+    Raises
+    ------
+    DefocusError
+        Where the labels are no annotation of the image, or nothing of what they cover shows
+        structure.
+    """
+    labels = check_annotation(labels, plane.seen.shape, name)
+    parts = []
+    for label in (BLURRED, SHARP):
+        strokes, count = ndimage.label(labels == label, np.ones((3, 3)))
+        blocks = (strokes * plane.seen)[::BLOCK, ::BLOCK]
+        for stroke in range(1, count + 1):
+            stroke_name = f"{name}, {CLASS_NAMES[label]} stroke {stroke}"
+            part = Evidence.of(plane, blocks == stroke, label == SHARP, stroke_name)
+            if len(part.sharp):
+                parts.append(part)
+    if not parts:
+        raise DefocusError(
+            f"{name}: the strokes cover nothing that shows structure; paint over edges or texture"
+        )
+    return joined(parts)
+
+
+def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
+    """Compare the structure of an image in focus, (Y, X) or (Y, X, C), with blurred copies of it.
+
+    Raises
+    ------
+    DefocusError
+        Where the image shows nothing, or no structure that is narrow enough to be in focus.
+    """
+    image = image[_richest_window(image)]
+    try:
+        plane = predict(image)
+    except NoDetailError as error:
+        raise DefocusError(f"{name}: {error}") from error
+    sharpest = EdgeRadii.of(plane).sharpest
+    if not sharpest < WIDEST_SHARPEST:  # nan where there is nothing
+        shown = "no structure" if np.isnan(sharpest) else f"nothing below {sharpest:.0f} pixels"
+        raise DefocusError(
+            f"{name}: it shows {shown}; give an image in focus, with structure narrower than "
+            f"{WIDEST_SHARPEST:g} pixels"
+        )
+    structure = _structure(plane)
+    parts = [Evidence.of(plane, structure, True, f"{name}, in focus")]
+    for sigma in COPIES:
+        copy = predict(_blurred(image, sigma))
+        part = Evidence.of(copy, structure, False, f"{name}, blurred")
+        parts.append(_thinned(part, MOST // len(COPIES)))
+    together = joined(parts)
+    # The copies are one source.
+    return Evidence(
+        together.inputs,
+        together.score,
+        together.sharp,
+        np.minimum(together.source, 1),
+        together.names[:2],
+        (sharpest, sharpest),
+    )
+
+
+def from_defocused(image: Image, predict: Predict, name: str) -> Evidence:
+    """Take the structure of an image that is out of focus as a whole."""
+    plane = predict(image[_richest_window(image)])
+    return Evidence.of(plane, _structure(plane), False, f"{name}, out of focus")
+
+
+def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
+    """Compare the planes of a focus stack, registered: which pixels are in focus in which.
+
+    Where too little is clearly blurred, the sharpest plane is compared with blurred copies of it.
+
+    Raises
+    ------
+    DefocusError
+        Where the planes do not differ.
+    """
+    window = _richest_window(np.asarray(planes[len(planes) // 2]))
+    images = [np.asarray(planes[z])[window] for z in range(len(planes))]
+    found = [predict(image) for image in images]
+    radii = np.stack([ndimage.median_filter(plane.radius[::BLOCK, ::BLOCK], 5) for plane in found])
+    edges = np.max([plane.edges for plane in found], axis=0)
+    structure = (edges > 0) & (edges >= np.quantile(edges, 1 - STRUCTURE))
+    least, most = radii.min(axis=0), radii.max(axis=0)
+    differs = structure & (most > CLEARLY_WIDER * least) & (most > least + LEAST_DIFFERENCE)
+    if differs.sum() < MOST // 100:
+        raise DefocusError(
+            f"{name}: its planes do not differ in focus; give a stack that goes through the focus, "
+            "or one image in focus"
+        )
+    parts = []
+    for z, plane in enumerate(found):
+        sharp = differs & (radii[z] <= AS_SHARP * least) & (least < WIDEST_SHARPEST)
+        wide = differs & (radii[z] >= CLEARLY_WIDER * least) & (radii[z] > least + LEAST_DIFFERENCE)
+        for chosen, is_sharp in ((sharp, True), (wide, False)):
+            part = Evidence.of(plane, chosen, is_sharp, f"{name}, plane {z}")
+            if len(part.sharp):
+                parts.append(_thinned(part, max(2 * MOST // len(planes), MOST // 10)))
+    together = joined(parts)
+    if min(together.sharp.sum(), (~together.sharp).sum()) >= MOST // 20:
+        return together
+    best = int(np.argmin([EdgeRadii.of(plane).sharpest for plane in found]))
+    focused = from_focused(images[best], predict, f"{name}, plane {best}")
+    return joined([*parts, focused])
+
+
+def _richest_window(image: Image) -> Region:
+    """Return the window of `WINDOW` pixels a side, at most, in which the image varies most."""
+    grey, _ = grey_and_holes(image)
+    if max(grey.shape) <= WINDOW:
+        return whole(grey.shape)
+    coarse = block_mean(np.nan_to_num(grey).astype(np.float32), 16)
+    sides = [min(size, WINDOW) for size in grey.shape]
+    box = [max(side // 16, 1) for side in sides]
+    varies = ndimage.uniform_filter(ndimage.gaussian_gradient_magnitude(coarse, 1), box)
+    middle = np.unravel_index(np.argmax(varies), varies.shape)
+    starts = [
+        int(np.clip(16 * at - side // 2, 0, size - side)) // BLOCK * BLOCK
+        for at, side, size in zip(middle, sides, grey.shape, strict=True)
+    ]
+    rows, columns = (slice(at, at + side) for at, side in zip(starts, sides, strict=True))
+    return rows, columns
+
+
+def _structure(plane: DensePlane) -> Bool:
+    """Return the blocks of the steepest edges, (Y / 2, X / 2)."""
+    steep = plane.edges >= np.quantile(plane.edges, 1 - STRUCTURE)
+    return np.asarray(steep & (plane.edges > 0), np.bool_)
+
+
+def _thinned(part: Evidence, most: int) -> Evidence:
+    return Evidence(
+        part.inputs[:most], part.score[:most], part.sharp[:most], part.source[:most], part.names,
+        part.sharpest,
+    )  # fmt: skip
+
+
+def _blurred(image: Image, sigma: float) -> Image:
+    """Return a copy blurred by a Gaussian, as noisy as the image."""
+    values = np.asarray(image, np.float32)
+    grey, _ = grey_and_holes(image)
+    low, high = np.percentile(grey, (0.1, 99.9))
+    a, b = estimate_noise(np.asarray((grey - low) / max(high - low, 1e-12), np.float32))
+    sides = (sigma, sigma, 0)[: values.ndim]
+    blurred = ndimage.gaussian_filter(np.nan_to_num(values), sides)
+    spread = np.sqrt(a + b / 2) * (high - low)
+    noise = np.random.default_rng(0).normal(0, spread, blurred.shape)
+    return np.asarray(blurred + noise, np.float32)
