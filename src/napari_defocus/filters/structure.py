@@ -19,7 +19,7 @@ SIGMA = 4.5
 # and the estimate, of the flattest blocks, is low by a fifth.
 NOISE_FACTOR = 1.9
 # Structure has this share of the strongest contrast of its plane, the percentile of all blocks.
-LEAST_SHARE = 0.04
+LEAST_SHARE = 0.03
 STRONGEST = 99.0
 # Of the gradient that weighs edges, in blocks.
 EDGE_SIGMA = 0.75
