@@ -110,6 +110,7 @@ def test_crops_stay_with_their_radii(halves):
 # Training
 
 
+@pytest.mark.slow
 def test_training_learns_what_is_sharp(halves):
     config = DenseConfig(runs=1, steps=40, batch=4, crop=64, warm_up=5, memory=0.9)
     events = []
@@ -143,6 +144,7 @@ def test_a_stop_keeps_what_was_trained(halves):
         stopped_after(0)
 
 
+@pytest.mark.slow
 def test_weights_of_several_runs_are_averaged(halves):
     both = train_dense(halves, load_metric(), None, replace(TINY, runs=2))
     first, other = (
@@ -165,6 +167,7 @@ def test_scenes_are_the_same_on_one_process_and_two(book, tmp_path):
         read_scenes(tmp_path / "1", DenseConfig())
 
 
+@pytest.mark.slow
 def test_the_command_trains_from_a_book(book, tmp_path, capsys):
     torch.save(_as_imagenet(), tmp_path / "imagenet.pth")
     words = ["train-dense", str(book), "--scenes-in", str(tmp_path / "scenes")]

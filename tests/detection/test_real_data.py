@@ -80,6 +80,7 @@ def test_two_components_before_refinement_beat_the_laplacian(metric, photos):
     assert unrefined > laplacian
 
 
+@pytest.mark.slow
 def test_figures_published_for_hifst_are_met_to_four_decimals():
     data = folder("cuhk_te1")
     report = evaluate_folders({"HiFST": data / "hifst_maps"}, data / "masks", sharpness=True)
@@ -109,6 +110,7 @@ def test_sharp_fields_of_cells_are_less_blurred_than_blurred_ones(metric):
         assert (detection.mask == 2).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "limit"), [("nets", 90), ("instant", 5)])
 def test_a_metric_fitted_to_scribbles_on_three_photos_holds_on_the_others(
     metric, photos, method, limit
@@ -126,6 +128,7 @@ def test_a_metric_fitted_to_scribbles_on_three_photos_holds_on_the_others(
     assert mean["MAE"] < default["MAE"] + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["nets", "instant"])
 def test_own_scribbles_beat_what_is_trained_in_napari_today(photos, method):
     mean = metrics_on_photos.score_off_scribbles(photos, method).mean

@@ -741,6 +741,7 @@ def test_importing_is_light():
 # --- against published figures and the reference scorer --------------------------------------
 
 
+@pytest.mark.slow
 @needs_data
 def test_hifst_scores_as_published():
     folder = DATA / "cuhk_te1"

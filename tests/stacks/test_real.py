@@ -19,6 +19,7 @@ def detail(image):
     return np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean()
 
 
+@pytest.mark.slow
 def test_a_board_is_far_at_the_top_and_near_at_the_bottom(tmp_path):
     data = folder("stack_pcb")
     run(tmp_path, data, "--register")
