@@ -26,6 +26,9 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM = 32
+# Stage and block of the largest tensor, 100 MB a megapixel.
+WIDEST = (1, 0)
+ALL = slice(None)
 # The stages whose ends feed the pyramid, and their channels; strides 2, 4, 8, 16 and 32.
 TAPS = {0: 16, 1: 24, 2: 40, 4: 112, 6: 320}
 # Scales at which the metric answers: 1, 1/2, 1/4.
@@ -91,19 +94,31 @@ class _Builder:
         channels, taps = STEM, []
         for stage, (repeats, side, stride, expansion, outer) in enumerate(STAGES):
             for block in range(repeats):
-                name = f"backbone.stages.{stage}.{block}"
                 first = stride if block == 0 else 1
-                wide = channels * expansion
-                y = x
-                if expansion > 1:
-                    y = self.relu6(self.conv(f"{name}.expand", x, channels, wide))
-                y = self.relu6(self.depthwise(f"{name}.depthwise", y, wide, side, first))
-                y = self.conv(f"{name}.project", y, wide, outer)
+                parts = 2 if (stage, block) == WIDEST else 1
+                name = f"backbone.stages.{stage}.{block}"
+                y = self.inverted(name, x, (channels, expansion, outer), side, first, parts)
                 x = self.graph.node("Add", [x, y]) if channels == outer and first == 1 else y
                 channels = outer
             if stage in TAPS:
                 taps.append(x)
         return taps
+
+    def inverted(
+        self, name: str, x: str, widths: tuple[int, int, int], side: int, stride: int, parts: int
+    ) -> str:
+        """Expand the channels, convolve each, and project them: part by part takes less memory."""
+        inner, expansion, outer = widths
+        wide, y = inner * expansion, ""
+        for part in range(parts):
+            own = slice(part * wide // parts, (part + 1) * wide // parts)
+            z = x
+            if expansion > 1:
+                z = self.relu6(self.conv(f"{name}.expand", x, inner, wide, rows=own))
+            z = self.relu6(self.depthwise(f"{name}.depthwise", z, wide, side, stride, own))
+            z = self.conv(f"{name}.project", z, wide, outer, columns=own)
+            y = self.graph.node("Add", [y, z]) if y else z
+        return y
 
     def response(self, image: str) -> str:
         """Return the metric's pooled response and the contrast at three scales, at half the size.
@@ -187,9 +202,12 @@ class _Builder:
         y = self.graph.node("Relu", [self.conv(f"{name}.mix", y, width, width)])
         return self.graph.node("Add", [x, y], name="features" if features else None)
 
-    def depthwise(self, name: str, x: str, channels: int, side: int, stride: int) -> str:
+    def depthwise(
+        self, name: str, x: str, channels: int, side: int, stride: int, rows: slice = ALL
+    ) -> str:
         """Convolve each channel by itself."""
-        return self.conv(name, x, 1, channels, side, stride=stride, groups=channels)
+        groups = len(range(channels)[rows])
+        return self.conv(name, x, 1, channels, side, stride=stride, groups=groups, rows=rows)
 
     def conv(
         self,
@@ -201,15 +219,20 @@ class _Builder:
         *,
         stride: int = 1,
         groups: int = 1,
+        rows: slice = ALL,
+        columns: slice = ALL,
     ) -> str:
-        """Convolve, padded as TensorFlow pads images of even size."""
-        kernel = self.take(f"{name}.weight", (outer, inner, side, side))
-        bias = self.take(f"{name}.bias", (outer,))
+        """Convolve, padded as TensorFlow pads images of even size.
+
+        By `rows` of the kernel's channels alone, or by `columns`, of which the first have the bias.
+        """
+        kernel = self.take(f"{name}.weight", (outer, inner, side, side))[rows, columns]
+        bias = self.take(f"{name}.bias", (outer,))[rows]
         before = (side - stride) // 2
         after = side - stride - before
         return self.graph.node(
             "Conv",
-            [x, self.graph.tensor(kernel), self.graph.tensor(bias)],
+            [x, self.graph.tensor(kernel)] + ([] if columns.start else [self.graph.tensor(bias)]),
             strides=[stride, stride],
             pads=[before, before, after, after],
             group=groups,

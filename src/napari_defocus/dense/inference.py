@@ -36,7 +36,7 @@ STRIDE = 32
 # The network would see some 600 pixels, but the rest matters little.
 TILE = 1024
 HALO = 96
-# So many tiles at once at most, of which every second is in the network: that takes some 280 MB,
+# So many tiles at once at most, of which every second is in the network: that takes some 260 MB,
 # and leaves cores for what comes before and after.
 TILES_AT_ONCE = 4
 # The map of log odds follows the outlines of the image within so many pixels, where their variance
@@ -175,7 +175,7 @@ def predict_dense(
     if device is not None:
         free_memory(device)
     if len(tiles) > at_once > 1:
-        network_session.cache_clear()  # with 300 MB a tile, which what follows may need
+        network_session.cache_clear()  # with 260 MB a tile, which what follows may need
     log_odds, in_pixels, error = (*predicted, None, None)[:3]
     return DensePrediction(log_odds, in_pixels, error, found_features if features else None)
 
