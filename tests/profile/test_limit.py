@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.special import expit
+from skimage import data
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.inference import DensePrediction
 from napari_defocus.dense.plane import DensePlane
+from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.postprocess import Limits
 from napari_defocus.profile.limit import (
     AUTO,
     AUTO_RANGE,
@@ -192,3 +196,11 @@ def test_the_share_near_a_limit():
     assert edges.share_near(2.0) == pytest.approx(0.26, abs=0.011)  # blocks of 2
     assert edges.share_near(4.0) == 0
     assert edges.share_near(9.5) == pytest.approx(0.74, abs=0.011)
+
+
+def test_an_answer_that_hangs_on_the_limit_is_told():
+    soft = data.camera()[100:292, 100:292].astype(float)
+    soft = ndimage.gaussian_filter(soft, 1.5)
+    width = float(np.median(detect(soft).radius))
+    assert "hangs on it" in str(Limits.of(detect(soft, config=DetectionConfig(limit=width))))
+    assert "hangs on it" not in str(Limits.of(detect(soft, config=DetectionConfig(limit=9.0))))

@@ -34,6 +34,8 @@ Bool = npt.NDArray[np.bool_]
 # Log odds are counted in bins of 1 / 32.
 LOG_ODDS_RANGE = (-32.0, 32.0)
 LOG_ODDS_BINS = 2048
+# With more of its structure near the sharpness limit, the answer for a plane hangs on it.
+MOST_NEAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ class Detection:
     radius, radius_error : ndarray of float32, (..., Y, X), or None
         Radius, in pixels, of the disc as wide as the blur, and its mean absolute error; from the
         dense detector alone.
-    limit, sharpest : ndarray of float64, (...), or None
+    limit, sharpest, near_limit : ndarray of float64, (...), or None
         Of each plane, in pixels: the sharpness limit that was used, and the blur radius of the
-        sharpest structure, nan where there is none; from the dense detector alone.
+        sharpest structure, nan where there is none; and the share of the structure that is within
+        a fifth of the limit, which a small change of it calls otherwise; from the dense detector
+        alone.
     """
 
     blur: Float
@@ -63,6 +67,7 @@ class Detection:
     radius_error: Float | None = None
     limit: npt.NDArray[np.float64] | None = None
     sharpest: npt.NDArray[np.float64] | None = None
+    near_limit: npt.NDArray[np.float64] | None = None
 
     @property
     def sharpness(self) -> Float:
@@ -98,6 +103,11 @@ class ScoreStatistics:
         """Return the sharpness limit of the plane, in pixels; None by the metric."""
         return None if self.edges is None else limit_of(config.limit, self.edges)
 
+    def near_limit(self, config: DetectionConfig) -> float:
+        """Return the share of the structure near the limit, see `Detection`."""
+        limit = self.limit(config)
+        return 0.0 if limit is None or self.edges is None else self.edges.share_near(limit)
+
 
 @dataclass(frozen=True, eq=False)
 class RefinedStatistics:
@@ -117,20 +127,17 @@ class RefinedStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """The sharpness limit of each plane, and the radius of its sharpest structure, in pixels.
-
-    `limit` and `sharpest` are as in `Detection`.
-    """
+    """The sharpness limit of each plane, and what it was taken from; as in `Detection`."""
 
     limit: npt.NDArray[np.float64]
     sharpest: npt.NDArray[np.float64]
+    near_limit: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, found: Detection) -> "Limits | None":
         """Return those of a detection; None by the metric."""
-        if found.limit is None or found.sharpest is None:
-            return None
-        return cls(found.limit, found.sharpest)
+        parts = found.limit, found.sharpest, found.near_limit
+        return None if any(part is None for part in parts) else cls(*parts)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         low, high = float(self.limit.min()), float(self.limit.max())
@@ -138,12 +145,17 @@ class Limits:
         if np.isnan(self.sharpest).all():
             return f"sharp up to {width} px"
         sharpest = float(np.nanmin(self.sharpest))
-        return f"sharp up to {width} px: the sharpest structure is {sharpest:.1f} px wide"
+        text = f"sharp up to {width} px: the sharpest structure is {sharpest:.1f} px wide"
+        near = float(self.near_limit.max())
+        hangs = f"; {near:.0%} of the structure is near that limit: the answer hangs on it"
+        return text + hangs * (near > MOST_NEAR)
 
     def as_record(self) -> dict[str, Any]:
         """Return what a run record says of them, plane by plane."""
         sharpest = [None if np.isnan(r) else round(float(r), 3) for r in self.sharpest.flat]
-        return {"limit_px": self.limit.ravel().round(3).tolist(), "sharpest_px": sharpest}
+        near = self.near_limit.ravel().round(3).tolist()
+        limit = self.limit.ravel().round(3).tolist()
+        return {"limit_px": limit, "sharpest_px": sharpest, "near_limit": near}
 
 
 def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
@@ -168,6 +180,7 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
         radius_error=prediction.radius_error,
         limit=None if scores.edges is None else np.array(scores.limit(config)),
         sharpest=None if scores.edges is None else np.array(scores.edges.sharpest),
+        near_limit=None if scores.edges is None else np.array(scores.near_limit(config)),
     )
 
 

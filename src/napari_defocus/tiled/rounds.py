@@ -99,11 +99,15 @@ class TiledJob:
     def limits(self) -> Limits | None:
         """Return the limits of the planes, when all tiles were compared; None by the metric."""
         planes = [_scores(self, "scores", p) for p in np.ndindex(self.source.leading)]
-        used = [(scores.limit(self.config), scores.edges) for scores in planes]
-        if any(edges is None for _, edges in used):
+        used = [
+            (scores.limit(self.config), scores.edges.sharpest, scores.near_limit(self.config))
+            for scores in planes
+            if scores.edges is not None
+        ]
+        if not used:
             return None
-        parts = ([limit for limit, _ in used], [edges.sharpest for _, edges in used if edges])
-        return Limits(*(np.array(part, float).reshape(self.source.leading) for part in parts))
+        parts = np.array(used, float).T
+        return Limits(*(part.reshape(self.source.leading) for part in parts))
 
 
 def tile_step(detector: Detector) -> int:
