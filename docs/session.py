@@ -185,7 +185,7 @@ def predict(session: Session) -> None:
     viewer = session.viewer
     detect = session.open("Detect")
     viewer.layers.selection.active = viewer.layers["photo"]
-    detect.metric_chooser.setCurrentText("just trained")
+    detect.detector_chooser.setCurrentText("just trained")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
     session.show_only("photo", "photo mask")

@@ -1,5 +1,6 @@
 """Shares of a region that are blurred and sharp, and scores of the objects of a labels image."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,20 @@ def region_shares(mask: npt.NDArray[Any], region: npt.NDArray[np.bool_]) -> dict
     inside = mask[..., region]
     classes = {"blurred": BLURRED, "sharp": SHARP, "undecided": UNLABELLED}
     return {name: float((inside == label).mean()) for name, label in classes.items()}
+
+
+def sharp_of_structure(shares: Mapping[str, float]) -> float:
+    """Return the sharp share of what shows structure, from `region_shares`; nan where nothing."""
+    decided = shares["sharp"] + shares["blurred"]
+    return shares["sharp"] / decided if decided > 0 else float("nan")
+
+
+def shares_text(shares: Mapping[str, float], what: str = "image") -> str:
+    """Say the `region_shares` of an image, or of a region, in words."""
+    if shares["sharp"] + shares["blurred"] == 0:
+        return f"the {what} shows no structure"
+    text = f"of the structure: {sharp_of_structure(shares):.0%} sharp"
+    return f"{text}; {shares['undecided']:.0%} of the {what} shows none"
 
 
 def score_objects(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.tables import column_rows
-from napari_defocus.measure.regions import region_shares, score_objects
+from napari_defocus.measure.regions import region_shares, score_objects, sharp_of_structure
 
 Array = npt.NDArray[Any]
 
@@ -21,13 +21,15 @@ def share_row(
     Returns
     -------
     dict
-        ``area`` (pixels), with a pixel size ``area_um2``, and the shares.
+        ``area`` (pixels), with a pixel size ``area_um2``, the shares, and ``sharp_of_structure``,
+        the sharp share of what is decided; nan where nothing is.
     """
     inside = np.ones(mask.shape, bool) if region is None else region
     row: dict[str, Any] = {"area": int(np.count_nonzero(inside))}
     if pixel_size_um:
         row["area_um2"] = row["area"] * pixel_size_um**2
-    return row | region_shares(mask, inside)
+    shares = region_shares(mask, inside)
+    return row | shares | {"sharp_of_structure": sharp_of_structure(shares)}
 
 
 def object_rows(

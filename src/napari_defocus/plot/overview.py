@@ -9,6 +9,7 @@ import numpy.typing as npt
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.atomic import whole_file
 from napari_defocus.labels.classes import CLASS_NAMES, COLOURS
+from napari_defocus.measure.regions import region_shares, shares_text
 
 OPACITY = 0.5
 WIDTH_INCHES = 15.0
@@ -46,7 +47,8 @@ def save_overview(
     centre.set_title("blur map")
     figure.colorbar(shown, ax=centre, ticks=(0, 0.5, 1), fraction=0.04, pad=0.02)
     right.imshow(_tinted(picture, mask))
-    right.set_title("mask")
+    told = shares_text(region_shares(mask, np.ones(mask.shape, bool)))
+    right.set_title(f"mask\n{told}", fontsize="medium")
     shares = {label: float((mask == label).mean()) for label in COLOURS}
     handles = [
         Patch(color=COLOURS[label], label=f"{CLASS_NAMES[label]} {share:.0%}")

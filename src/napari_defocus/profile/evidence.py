@@ -6,7 +6,7 @@ each other. Not in the paper.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +23,8 @@ from napari_defocus.filters.noise import estimate_noise
 from napari_defocus.filters.resampling import block_mean
 from napari_defocus.filters.structure import BLOCK
 from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_annotation
-from napari_defocus.profile.limit import EdgeRadii, score_of
-from napari_defocus.profile.profile import classifier_inputs
+from napari_defocus.profile.limit import EdgeRadii, score_from
+from napari_defocus.profile.profile import FEATURES, classifier_inputs
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -87,16 +87,33 @@ class Evidence:
     sharpest: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, plane: DensePlane, chosen: Bool, sharp: bool, name: str) -> "Evidence":
-        """Take the chosen blocks (Y / 2, X / 2) of a plane, `MOST` of them at most."""
+    def of(
+        cls, plane: DensePlane, chosen: Bool, sharp: bool, name: str, sharpest: float | None = None
+    ) -> "Evidence":
+        """Take the chosen blocks (Y / 2, X / 2) of a plane, `MOST` of them at most.
+
+        `sharpest` is that of its edges, where it is known.
+        """
         places = np.flatnonzero(chosen)
         places = np.random.default_rng(0).permutation(places)[:MOST]
-        inputs = classifier_inputs(plane).reshape(-1, chosen.size)[:, places].T
-        score = score_of(plane)[::BLOCK, ::BLOCK].ravel()[places]
+        inputs = classifier_inputs(plane, np.unravel_index(places, chosen.shape))
         count = len(places)
-        sharpest = EdgeRadii.of(plane).sharpest
-        return cls(
-            inputs, score, np.full(count, sharp), np.zeros(count, np.intp), (name,), (sharpest,)
+        if sharpest is None:
+            sharpest = EdgeRadii.of(plane).sharpest
+        score = score_from(*inputs[FEATURES:])
+        every = np.full(count, sharp), np.zeros(count, np.intp)
+        return cls(np.ascontiguousarray(inputs.T), score, *every, (name,), (sharpest,))
+
+    def thinned(self, most: int) -> "Evidence":
+        """Return at most so many blocks of each source, from all of it."""
+        every = [np.flatnonzero(self.source == place) for place in range(len(self.names))]
+        kept = np.concatenate([blocks[:: -(-len(blocks) // most) or 1] for blocks in every])
+        return replace(
+            self,
+            inputs=self.inputs[kept],
+            score=self.score[kept],
+            sharp=self.sharp[kept],
+            source=self.source[kept],
         )
 
 
@@ -131,13 +148,13 @@ def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
         structure.
     """
     labels = check_annotation(labels, plane.seen.shape, name)
-    parts = []
+    parts, sharpest = [], EdgeRadii.of(plane).sharpest
     for label in (BLURRED, SHARP):
         strokes, count = ndimage.label(labels == label, np.ones((3, 3)))
         blocks = (strokes * plane.seen)[::BLOCK, ::BLOCK]
         for stroke in range(1, count + 1):
             stroke_name = f"{name}, {CLASS_NAMES[label]} stroke {stroke}"
-            part = Evidence.of(plane, blocks == stroke, label == SHARP, stroke_name)
+            part = Evidence.of(plane, blocks == stroke, label == SHARP, stroke_name, sharpest)
             if len(part.sharp):
                 parts.append(part)
     if not parts:
@@ -172,7 +189,7 @@ def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
     for sigma in COPIES:
         copy = predict(_blurred(image, sigma))
         part = Evidence.of(copy, structure, False, f"{name}, blurred")
-        parts.append(_thinned(part, MOST // len(COPIES)))
+        parts.append(part.thinned(MOST // len(COPIES)))
     together = joined(parts)
     # The copies are one source.
     return Evidence(
@@ -221,7 +238,7 @@ def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
         for chosen, is_sharp in ((sharp, True), (wide, False)):
             part = Evidence.of(plane, chosen, is_sharp, f"{name}, plane {z}")
             if len(part.sharp):
-                parts.append(_thinned(part, max(2 * MOST // len(planes), MOST // 10)))
+                parts.append(part.thinned(max(2 * MOST // len(planes), MOST // 10)))
     together = joined(parts)
     if min(together.sharp.sum(), (~together.sharp).sum()) >= MOST // 20:
         return together
@@ -252,13 +269,6 @@ def _structure(plane: DensePlane) -> Bool:
     """Return the blocks of the steepest edges, (Y / 2, X / 2)."""
     steep = plane.edges >= np.quantile(plane.edges, 1 - STRUCTURE)
     return np.asarray(steep & (plane.edges > 0), np.bool_)
-
-
-def _thinned(part: Evidence, most: int) -> Evidence:
-    return Evidence(
-        part.inputs[:most], part.score[:most], part.sharp[:most], part.source[:most], part.names,
-        part.sharpest,
-    )  # fmt: skip
 
 
 def _blurred(image: Image, sigma: float) -> Image:

@@ -46,8 +46,13 @@ def log_radius(radius: float | Float) -> Float:
 
 def score_of(plane: DensePlane) -> Float:
     """Compute the log odds that the blur of each pixel is narrower than `REFERENCE`, (Y, X)."""
-    score = (log_radius(REFERENCE) - log_radius(plane.radius)) * np.float32(SLOPE * RADIUS_SHARE)
-    score += np.float32(1 - RADIUS_SHARE) * plane.found.log_odds
+    return score_from(plane.found.log_odds, log_radius(plane.radius))
+
+
+def score_from(log_odds: Float, log_radii: Float) -> Float:
+    """Compute the score, see `score_of`, of pixels with these log odds and `log_radius`."""
+    score = (log_radius(REFERENCE) - log_radii) * np.float32(SLOPE * RADIUS_SHARE)
+    score += np.float32(1 - RADIUS_SHARE) * log_odds
     return score
 
 

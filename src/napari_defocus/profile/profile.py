@@ -65,12 +65,17 @@ class Profile:
         return sha256(numbers.tobytes() + self.network.encode()).hexdigest()[:16]
 
 
-def classifier_inputs(plane: DensePlane) -> Float:
-    """Return what a profile classifies blocks of 2 x 2 pixels by, (34, Y / 2, X / 2)."""
+def classifier_inputs(plane: DensePlane, blocks: Any = ...) -> Float:
+    """Return what a profile classifies blocks of 2 x 2 pixels by, (34, Y / 2, X / 2).
+
+    `blocks` is an index, by rows and columns, of some of them.
+    """
     features = plane.found.features
     assert features is not None
-    more = np.stack([plane.found.log_odds[::2, ::2], log_radius(plane.radius[::2, ::2])])
-    return np.concatenate([features, more])
+    index = blocks if isinstance(blocks, tuple) else (blocks,)
+    log_odds, radius = plane.found.log_odds[::2, ::2][index], plane.radius[::2, ::2][index]
+    more = np.stack([log_odds, log_radius(radius)])
+    return np.concatenate([features[:, *index], more])
 
 
 def save_profile(profile: Profile, path: Path, *, overwrite: bool = True) -> None:

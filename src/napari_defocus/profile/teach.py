@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import cached_dense
@@ -28,8 +28,13 @@ LIMIT_PULL = 2.0
 WEIGHT_PULL = (4.0, 0.4)
 # A stroke counts as so many independent blocks at most: its pixels look alike.
 BLOCKS_A_SOURCE = 400
+# It is learnt from about so many blocks, at most, or from those that count of each source.
+MOST_BLOCKS = 8000
 # Share of what was taught that a profile must answer as taught, of each source of some size.
 HOLDS = 0.95
+# Newton's method: steps at most, and where it ends.
+MOST_STEPS = 50
+SMALLEST_STEP = 1e-5
 SOME_BLOCKS = 20
 
 
@@ -58,7 +63,9 @@ class Taught:
         return sorted(low, key=lambda name: self.agreement[name])
 
 
-def teach(evidence: Evidence, record: Mapping[str, Any] | None = None) -> Taught:
+def teach(
+    evidence: Evidence, record: Mapping[str, Any] | None = None, *, held_out: bool = True
+) -> Taught:
     """Learn a profile.
 
     First the limit that fits the evidence best, then what the features add to the network's log
@@ -71,6 +78,8 @@ def teach(evidence: Evidence, record: Mapping[str, Any] | None = None) -> Taught
         Of one class or of both.
     record : mapping, optional
         What else to keep in the profile's card.
+    held_out : bool
+        Whether to score it by sources that are kept from it, for the card; takes most of the time.
 
     Raises
     ------
@@ -79,9 +88,10 @@ def teach(evidence: Evidence, record: Mapping[str, Any] | None = None) -> Taught
     """
     if not len(evidence.sharp):
         raise DefocusError("there is nothing to learn from: paint on structure first")
-    weights = _weights(evidence)
+    taken = evidence.thinned(max(BLOCKS_A_SOURCE, MOST_BLOCKS // len(evidence.names)))
+    weights = _weights(taken)
     for pull in WEIGHT_PULL:
-        found = _fit(evidence, weights, pull)
+        found = _fit(taken, weights, pull)
         right = (_answer(evidence, *found) > 0) == evidence.sharp
         agreement = {
             name: float(right[evidence.source == index].mean())
@@ -95,7 +105,7 @@ def teach(evidence: Evidence, record: Mapping[str, Any] | None = None) -> Taught
         "blurred": int((~evidence.sharp).sum()),
         "sharp": int(evidence.sharp.sum()),
         "sources": len(evidence.names),
-        "held_out": _held_out(evidence, weights, pull),
+        "held_out": _held_out(taken, weights, pull) if held_out else {},
     }
     profile = Profile(
         slopes.astype(np.float32), bias, limit, cached_dense().digest, {**kept, **(record or {})}
@@ -119,21 +129,37 @@ def _fit(evidence: Evidence, weights: Double, pull: float) -> tuple[float, Doubl
     """Return limit, weights and bias."""
     sign = np.where(evidence.sharp, 1.0, -1.0)
     limit = _limit(evidence, weights, sign)
-    offset = evidence.score + shift(limit)
+    offset = np.asarray(evidence.score + shift(limit), np.float64)
     inputs = evidence.inputs.astype(np.float64)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
     inputs = (inputs - mean) / spread
 
-    def loss(values: Double) -> tuple[float, Double]:
-        margin = sign * (offset + inputs @ values[:-1] + values[-1])
-        slope = -weights * sign * special.expit(-margin)
-        total = -(weights * special.log_expit(margin)).sum() + pull / 2 * values @ values
-        return total, np.append(inputs.T @ slope, slope.sum()) + pull * values
-
-    start = np.zeros(inputs.shape[1] + 1)
-    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B").x
+    found = _newton(np.column_stack([inputs, np.ones(len(inputs))]), offset, sign, weights, pull)
     slopes = found[:-1] / spread
     return limit, slopes, float(found[-1] - slopes @ mean)
+
+
+def _newton(inputs: Double, offset: Double, sign: Double, weights: Double, pull: float) -> Double:
+    """Minimise the logistic loss of ``offset + inputs @ values``, which has one minimum."""
+
+    def loss(values: Double) -> tuple[float, Double]:
+        margin = np.asarray(sign * (offset + inputs @ values), np.float64)
+        return float(pull / 2 * values @ values - weights @ special.log_expit(margin)), margin
+
+    values = np.zeros(inputs.shape[1])
+    now, margin = loss(values)
+    for _ in range(MOST_STEPS):
+        wrong = special.expit(-margin)
+        slope = pull * values - inputs.T @ (weights * sign * wrong)
+        curved = (weights * wrong * (1 - wrong))[:, np.newaxis] * inputs
+        step = np.linalg.solve(inputs.T @ curved + pull * np.eye(len(values)), slope)
+        while (after := loss(values - step))[0] > now and np.abs(step).max() > SMALLEST_STEP:
+            step /= 2
+        if np.abs(step).max() <= SMALLEST_STEP:
+            break
+        values = values - step
+        now, margin = after
+    return values
 
 
 def _limit(evidence: Evidence, weights: Double, sign: Double) -> float:

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
+from scipy import ndimage
 from skimage import data
 
 import napari_defocus
@@ -23,10 +25,12 @@ from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import DETECTORS
 from napari_defocus.io.open import read_image, read_labels
 from napari_defocus.io.raster import write_png
-from napari_defocus.measure.regions import focus_scores
+from napari_defocus.measure.regions import focus_scores, region_shares, shares_text
 from napari_defocus.metric.local_metric import save_metric
+from napari_defocus.profile.profile import Profile, save_profile
 from napari_defocus.widgets._shared import layers, preferences
-from napari_defocus.widgets._shared.session import session
+from napari_defocus.widgets._shared import reduced as reduced_module
+from napari_defocus.widgets._shared.session import TAUGHT, session
 from napari_defocus.widgets._shared.ui import Scrolled
 from napari_defocus.widgets.detect import preview as preview_module
 from napari_defocus.widgets.detect import widget as module
@@ -81,6 +85,10 @@ def choose(widget, title):
     widget.detector_chooser.activated.emit(widget.detector_chooser.currentIndex())
 
 
+def move_limit(widget, value):
+    widget.settings.limit.slider.setValue(value)
+
+
 def is_at_rest(widget):
     bar = widget.jobs
     return (
@@ -103,7 +111,8 @@ def test_one_click_on_the_default_selection(viewer, widget, qtbot):
     expected = detect(CAMERA)
     assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
-    assert widget.jobs.text.text().startswith("image: ")
+    shares = region_shares(expected.mask, np.ones(CAMERA.shape, bool))
+    assert widget.jobs.text.text() == shares_text(shares)
     assert viewer.layers.selection.active == source
     assert is_at_rest(widget)
 
@@ -114,7 +123,7 @@ def test_window_and_command_line_give_the_same_arrays(viewer, widget, qtbot, tmp
     write_png(path, pixels)
     (source,) = viewer.open(path, plugin="napari")
     assert widget.image.value == source
-    widget.settings.caution.setValue(1.5)
+    move_limit(widget, 3)
     press(qtbot, widget)
     widget.copy_command.click()
     words = shlex.split(QApplication.clipboard().text())
@@ -158,9 +167,9 @@ def test_a_mask_that_is_hidden_is_renewed_too(viewer, widget, qtbot):
     before = mask.data.copy()
     mask.visible = False
     viewer.dims.set_current_step(0, 0)
-    choose(widget, "Local metric")
+    move_limit(widget, 0.5)
     press(qtbot, widget)
-    assert widget.jobs.text.text().startswith("image: ")
+    assert widget.jobs.text.text().startswith("of the structure: ")
     assert (mask.data != before).any()
     mask.visible = True
     mask.undo()
@@ -174,20 +183,72 @@ def preview_of(viewer, source):
     return result(viewer, source, layers.PREVIEW)
 
 
-def test_preview_follows_the_threshold_and_goes_when_switched_off(viewer, widget, qtbot):
-    source = viewer.add_image(CAMERA, scale=(0.5, 0.5))
+def test_preview_follows_the_limit_and_goes_when_switched_off(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA, scale=(0.5, 0.5), units=("um", "um"))
+    control = widget.settings.limit
     with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
         widget.preview.setChecked(True)
-    shown = preview_of(viewer, source)
-    np.testing.assert_array_equal(shown.data, detect(CAMERA).mask)
+    shown, automatic = preview_of(viewer, source), detect(CAMERA)
+    np.testing.assert_array_equal(shown.data, automatic.mask)
+    # The slider shows what automatic means here.
+    assert control.slider.value() == pytest.approx(float(automatic.limit), abs=0.01)
+    assert control.text.text().startswith(f"sharp up to {automatic.limit:.1f} px (")
+    assert widget.config.limit == "auto"
     with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
-        widget.settings.caution.setValue(3.5)
-    expected = detect(CAMERA, config=DetectionConfig(caution=3.5)).mask
+        move_limit(widget, 6)
+    assert not control.automatic.isChecked()
+    expected = detect(CAMERA, config=DetectionConfig(limit=6)).mask
+    assert (expected != automatic.mask).any()
     np.testing.assert_array_equal(preview_of(viewer, source).data, expected)
     np.testing.assert_allclose(preview_of(viewer, source).scale, (0.5, 0.5))
+    # The same length in the other unit.
+    control.unit.setCurrentText("µm")
+    assert control.slider.value() == pytest.approx(3)
+    assert widget.config.limit == "3um"
+    press(qtbot, widget)
+    np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected)
+    assert layers.owned(result(viewer, source, layers.MASK))["limit_px"] == pytest.approx(6)
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        widget.preview.setChecked(False)
+        widget.preview.setChecked(True)
     widget.preview.setChecked(False)
     assert preview_of(viewer, source) is None
-    assert viewer.layers == [source]
+    viewer.layers.remove(source)
+    # Without a pixel size there are pixels alone.
+    viewer.add_image(CAMERA)
+    assert widget.config.limit == pytest.approx(6)
+
+
+def test_a_click_on_what_is_in_focus_sets_the_limit(viewer, widget, qtbot):
+    soft = ndimage.gaussian_filter(CAMERA, 2)
+    blank = np.concatenate([soft, np.full_like(soft, 128)])
+    source = viewer.add_image(blank, scale=(0.5, 0.5))
+    found = detect(blank)
+    near = np.hypot(*np.ogrid[-60:180, -80:80]) <= 8
+    pick = widget.settings.limit.pick
+    with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
+        pick.click()
+    for place, says in (((200, 80), "no structure"), ((999, 80), "beside the image")):
+        click_canvas(viewer, np.multiply(place, 0.5))
+        assert not pick.isChecked()
+        assert says in widget.jobs.text.text()
+        assert widget.config.limit == "auto"
+        pick.click()
+    click_canvas(viewer, (30, 40))
+    expected = 1.25 * np.median(found.radius[near & (found.mask > 0)])
+    assert expected > 1
+    assert widget.config.limit == pytest.approx(expected, rel=0.02)
+    click_canvas(viewer, (5, 5))
+    assert widget.config.limit == pytest.approx(expected, rel=0.02)
+    assert viewer.layers.selection.active == source
+
+
+def click_canvas(viewer, position):
+    """Do what napari does where the canvas is clicked."""
+    event = SimpleNamespace(position=position, type="mouse_press")
+    for callback in list(viewer.mouse_drag_callbacks):
+        if "defocus" in callback.__module__:
+            callback(viewer, event)
 
 
 def test_preview_follows_the_plane_the_image_and_its_pixels(viewer, widget, qtbot):
@@ -226,10 +287,10 @@ def test_preview_of_a_megapixel_is_quick(viewer, widget, qtbot):
     with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
         widget.preview.setChecked(True)
     took = []
-    for caution in (0.5, 1.5, 2.5, 0.0, 2.0):
+    for limit in (1.0, 1.5, 2.5, 4.0, 2.0):
         began = time.perf_counter()
         with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
-            widget.settings.caution.setValue(caution)
+            move_limit(widget, limit)
         took.append(time.perf_counter() - began)
     print(f"\npreview of 1000 x 1000: {1000 * np.median(took):.0f} ms from slider to preview")
     assert np.median(took) < 2
@@ -247,7 +308,7 @@ def test_preview_follows_the_detector_and_predicts_once(
     predict_plane = preview_module.predict_plane
     monkeypatch.setattr(preview_module, "predict_plane", predict)
     # So few pixels that the preview leaves some out.
-    monkeypatch.setattr(preview_module, "MOST_PIXELS", CAMERA.size // 2)
+    monkeypatch.setattr(reduced_module, "MOST_PIXELS", CAMERA.size // 2)
     source = viewer.add_image(CAMERA)
     shown = []
     choose(widget, "Local metric")
@@ -257,19 +318,22 @@ def test_preview_follows_the_detector_and_predicts_once(
         shown.append(preview_of(viewer, source).data.copy())
         with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
             choose(widget, detector)
-        for caution in (3.5, 1.0):
+        settings = widget.settings
+        slider = settings.limit.slider if detector == "Dense network" else settings.caution
+        for value in (3.5, 1.0):
             with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
-                widget.settings.caution.setValue(caution)
+                slider.setValue(value)
     assert valid == ["metric", "dense", "metric"]
     assert (shown[0] != shown[1]).any()
     np.testing.assert_array_equal(preview_of(viewer, source).data, shown[0])
     with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
         choose(widget, "Dense network")
-    np.testing.assert_array_equal(preview_of(viewer, source).data, shown[1])
+    assert len(valid) == 3 or valid == ["metric", "dense", "metric", "dense"]
 
 
 def test_preview_of_the_dense_detector_is_its_mask(viewer, widget, qtbot, packaged):
     source = viewer.add_image(CAMERA)
+    choose(widget, "Local metric")
     # By this scale the metric decides in another way; the network does not.
     widget.settings.scale.setCurrentText("image")
     choose(widget, "Dense network")
@@ -292,7 +356,6 @@ def test_the_dense_network_by_clicks(viewer, widget, qtbot, packaged):
     source = viewer.add_image(CAMERA, name="cells", scale=(2, 0.5), units=("um", "um"))
     assert widget.config.detector == "auto"
     choose(widget, "Dense network")
-    assert widget.metric_chooser.isEnabled()
     widget.more_layers.confidence.click()
     widget.more_layers.radius.click()
     press(qtbot, widget)
@@ -345,16 +408,47 @@ def test_what_the_metric_cannot_give_is_not_offered(viewer, widget, qtbot, packa
     assert widget.more_layers.names == ("radius",)
 
 
-def test_a_metric_of_one_s_own_is_taken_without_asking(viewer, widget, qtbot, packaged, metric):
+def test_a_metric_of_the_session_is_a_detector(viewer, widget, qtbot, packaged, metric):
     source = viewer.add_image(CAMERA)
     session().add_metric("mine", metric)
-    widget.metric_chooser.setCurrentText("mine")
-    widget.more_layers.radius.click()
+    assert widget.detector_chooser.currentText() == "mine"
+    assert not widget.more_layers.radius.isEnabled()
+    assert not widget.settings.limit.slider.isEnabled()
+    assert "no limit" in widget.settings.limit.text.text()
+    widget.settings.caution.setValue(2)
     press(qtbot, widget)
-    expected = detect(CAMERA, metric, METRIC)
+    expected = detect(CAMERA, metric, DetectionConfig(detector="metric", caution=2))
     assert_same(result(viewer, source, layers.BLUR).data, expected.blur)
-    assert result(viewer, source, layers.RADIUS) is None
-    assert "the metric tells no blur radius" in widget.jobs.text.text()
+    widget.copy_command.click()
+    assert "'mine' is in memory alone; save it" in widget.jobs.text.text()
+
+
+def test_a_profile_is_a_detector(viewer, widget, qtbot, tmp_path, metric):
+    source = viewer.add_image(CAMERA)
+    # All that is seen is sharp.
+    profile = Profile(np.zeros(34, np.float32), 99.0, 2.0, dense.cached_dense().digest)
+    session().add_profile(TAUGHT, profile)
+    assert widget.detector_chooser.currentText() == TAUGHT
+    press(qtbot, widget)
+    assert set(np.unique(result(viewer, source, layers.MASK).data)) <= {0, 2}
+    assert "100% sharp" in widget.jobs.text.text()
+    assert widget.settings.limit.slider.value() == pytest.approx(2)
+    choose(widget, "Default")
+    # Teaching it further leaves the choice alone.
+    session().add_profile(TAUGHT, replace(profile, bias=-99.0))
+    assert widget.config.detector == "auto"
+    path = tmp_path / "smear.safetensors"
+    save_profile(profile, path)
+    widget.use_detector_file(path)
+    assert widget.detector_chooser.currentText() == "smear.safetensors"
+    widget.copy_command.click()
+    assert QApplication.clipboard().text().endswith(f"--detector {path}")
+    press(qtbot, widget)
+    assert "100% sharp" in widget.jobs.text.text()
+    save_profile(replace(profile, network="other"), tmp_path / "old.safetensors")
+    widget.use_detector_file(tmp_path / "old.safetensors")
+    assert "another version of the network" in widget.jobs.text.text()
+    assert widget.detector_chooser.currentText() == "smear.safetensors"
 
 
 def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
@@ -419,6 +513,7 @@ def test_the_dense_network_by_the_command_that_was_copied(
 def test_copy_as_command_reads_back_as_the_same_settings(viewer, widget):
     viewer.add_image(CAMERA)
     settings = widget.settings
+    choose(widget, "Local metric")
     for control, value in (
         (settings.caution, -1.5),
         (settings.gain, 3.25),
@@ -458,8 +553,8 @@ def test_region_shares_and_objects(viewer, widget, qtbot):
     painted[20:60, 30:90] = 1
     region = viewer.add_labels(painted, name="region")
     widget.region.value = region
-    blurred = (mask[20:60, 30:90] == 1).mean()
-    assert widget.share.text().startswith(f"region: {blurred:.1%} blurred, ")
+    sharp = (mask[20:60, 30:90] == 2).mean() / (mask[20:60, 30:90] > 0).mean()
+    assert widget.share.text().startswith(f"region: of the structure: {sharp:.0%} sharp; ")
     objects = np.zeros(CAMERA.shape, int)
     objects[5:50, 5:50], objects[60:110, 60:150] = 3, 8
     cells = viewer.add_labels(objects, name="cells")
@@ -714,18 +809,18 @@ def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
     (tmp_path / "foreign.safetensors").write_bytes(b"no such thing" * 10)
     (tmp_path / "empty.safetensors").write_bytes(b"")
-    before = widget.metric_chooser.count()
+    before = widget.detector_chooser.count()
     for name in ("cut", "foreign", "empty", "missing"):
         path = tmp_path / f"{name}.safetensors"
         widget.jobs.report("")
-        widget.use_metric_file(path)
+        widget.use_detector_file(path)
         assert widget.jobs.text.text().startswith("⚠")
         assert path.name in widget.jobs.text.text()
-        assert widget.metric_chooser.count() == before
-        assert widget.metric_chooser.name == "default"
-    widget.use_metric_file(good)
-    assert widget.metric_chooser.name == str(good)
-    assert widget.metric_chooser.currentText() == "mine.safetensors"
+        assert widget.detector_chooser.count() == before
+        assert widget.detector_chooser.name == "auto"
+    widget.use_detector_file(good)
+    assert widget.detector_chooser.name == str(good)
+    assert widget.detector_chooser.currentText() == "mine.safetensors"
     press(qtbot, widget)
     expected = detect(CAMERA, metric)
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected.mask)
@@ -736,28 +831,33 @@ def test_metric_files(viewer, widget, qtbot, tmp_path, metric):
 def test_the_metric_just_trained_is_chosen_at_once(viewer, widget, metric):
     viewer.add_image(CAMERA)
     session().add_metric("just trained", metric)
-    assert widget.metric_chooser.name == "just trained"
+    assert widget.detector_chooser.name == "just trained"
 
 
-@pytest.mark.parametrize("kind", ["default", "file", "bad"])
-def test_preferred_metric(viewer, qtbot, tmp_path, metric, monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("detector", "metric_file", "chosen"),
+    [
+        *[(name, "default", name) for name in DETECTORS],
+        ("file", "default", "file"),
+        ("auto", "file", "file"),
+        ("dense", "file", "dense"),
+        ("bad", "default", "auto"),
+    ],
+)
+def test_preferred_detector(viewer, tmp_path, metric, monkeypatch, detector, metric_file, chosen):
     save_metric(metric, tmp_path / "file")
-    name = {"default": "default", "file": str(tmp_path / "file"), "bad": str(tmp_path / "x")}[kind]
-    monkeypatch.setattr(module, "preferred", {"metric": name, "detector": "metric"}.get)
-    widget = DetectWidget(viewer)
-    viewer.window.add_dock_widget(widget)
-    assert widget.metric_chooser.name == ("default" if kind == "bad" else name)
-    assert widget.jobs.text.text().startswith("⚠") == (kind == "bad")
-
-
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_preferred_detector(viewer, monkeypatch, detector):
-    preferred = {"metric": "default", "detector": detector}
+    paths = {name: str(tmp_path / name) for name in ("file", "bad")}
+    preferred = {
+        "detector": paths.get(detector, detector),
+        "metric": paths.get(metric_file, metric_file),
+        "device": "auto",
+    }
     monkeypatch.setattr(module, "preferred", preferred.get)
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget)
-    assert widget.config.detector == detector
-    assert widget.more_layers.radius.isEnabled() == (detector != "metric")
+    assert widget.detector_chooser.name == paths.get(chosen, chosen)
+    assert widget.more_layers.radius.isEnabled() == (chosen in ("auto", "dense"))
+    assert widget.jobs.text.text().startswith("⚠") == (detector == "bad")
 
 
 def test_preferences_are_those_of_the_manifest():
@@ -782,9 +882,9 @@ def test_hidden_and_locked_layers(viewer, widget, qtbot):
     press(qtbot, widget)
     mask = result(viewer, source, layers.MASK)
     mask.editable, mask.visible = False, False
-    widget.settings.caution.setValue(3)
+    move_limit(widget, 1)
     press(qtbot, widget)
-    expected = detect(CAMERA, config=replace(DetectionConfig(), caution=3.0)).mask
+    expected = detect(CAMERA, config=DetectionConfig(limit=1.0)).mask
     np.testing.assert_array_equal(mask.data, expected)
     assert not mask.visible
     assert not source.visible
@@ -827,7 +927,7 @@ def test_is_as_wide_as_what_it_scrolls(qtbot):
 
 def test_the_wheel_does_not_turn_what_was_not_clicked(viewer, widget, qtbot):
     before = widget.config
-    for control in (widget.detector_chooser, widget.settings.caution, widget.settings.scale):
+    for control in (widget.detector_chooser, widget.settings.limit.slider, widget.settings.scale):
         turn = QWheelEvent(
             QPointF(3, 3), QPointF(3, 3), QPoint(), QPoint(0, -120),
             Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,

@@ -1,6 +1,6 @@
-"""Combo boxes that list layers, and follow the layer list; one that lists metrics."""
+"""Combo boxes that list layers, and follow the layer list; one that lists metrics or detectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -74,13 +74,21 @@ def follow_selection(viewer: ViewerModel, chooser: LayerChooser) -> None:
     chooser.follow()
 
 
-class MetricChooser(QComboBox):
-    """Names of metrics; files are shown by their last part."""
+class NameChooser(QComboBox):
+    """Names of metrics or detectors, by their `titles`; files are shown by their last part."""
+
+    def __init__(self, titles: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._titles = titles or {}
 
     @property
     def name(self) -> str:
         """The chosen name, of a file its whole path."""
         return str(self.currentData())
+
+    def choose(self, name: str) -> None:
+        """Choose a name that is listed."""
+        self.setCurrentIndex(self.findData(name))
 
     def show_names(self, names: tuple[str, ...], chosen: str = "") -> None:
         """List names and choose one; the present choice stays where none is given."""
@@ -88,7 +96,7 @@ class MetricChooser(QComboBox):
         with signals_blocked(self):
             self.clear()
             for name in names:
-                self.addItem(last_part(name), name)
+                self.addItem(self._titles.get(name) or last_part(name), name)
         self.setCurrentIndex(max(self.findData(chosen), 0))
         self.currentIndexChanged.emit(self.currentIndex())
 

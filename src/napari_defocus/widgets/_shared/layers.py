@@ -21,6 +21,7 @@ from napari_defocus.widgets._shared.axis_names import letters
 KEY = "napari-defocus"
 # Roles of layers that this plugin makes and writes again.
 PREVIEW = "preview"
+TAUGHT = "mask as taught"
 BLUR = "blur map"
 MASK = "mask"
 CONFIDENCE = "confidence"
@@ -210,13 +211,17 @@ def put_labels(
 
 
 def put_preview(
-    viewer: ViewerModel, data: npt.NDArray[np.uint8], source: Layer, step: int
+    viewer: ViewerModel,
+    data: npt.NDArray[np.uint8],
+    source: Layer,
+    step: int,
+    role: str = PREVIEW,
 ) -> Labels:
     """Show the mask of every step-th pixel of a plane over its image; it has no history."""
     where = _spread(plane_geometry(source), step)
-    layer = _replaceable(viewer, source, PREVIEW, data.shape)
+    layer = _replaceable(viewer, source, role, data.shape)
     if layer is None:
-        return _add_labels(viewer, data, source, PREVIEW, {}, where)
+        return _add_labels(viewer, data, source, role, {}, where)
     layer.data[...] = data
     layer.refresh(thumbnail=False, highlight=False, extent=False)
     place(layer, where)

@@ -28,7 +28,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.labels.classes import COLOURS
 
 LEAST_HEIGHT = 300
-FOLDED, UNFOLDED = "▸ More settings", "▾ More settings"
+FOLDED, UNFOLDED = "▸", "▾"
 WARNING = "⚠ "
 
 # A label, which may be empty, and what stands beside it.
@@ -172,12 +172,19 @@ def settings_form(parent: QWidget, first: list[Row], more: list[Row]) -> None:
     """Lay controls out in `parent` beside their labels, those in `more` folded away."""
     inner = QWidget()
     form(*more, parent=inner)
+    column(
+        parent, form(*first), folded("More settings", "Settings that seldom need a change.", inner)
+    )
+
+
+def folded(title: str, tip: str, inner: QWidget) -> QCollapsible:
+    """Fold a widget away behind a button."""
     # Signs in the text, not icons: those stay black in the dark theme.
-    folded = QCollapsible(FOLDED, expandedIcon=QIcon(), collapsedIcon=QIcon())
-    folded.toggled.connect(lambda is_open: folded.setText(UNFOLDED if is_open else FOLDED))
-    tipped(folded.toggleButton(), "Settings that seldom need a change.")
-    folded.addWidget(inner)
-    column(parent, form(*first), folded)
+    fold = QCollapsible(f"{FOLDED} {title}", expandedIcon=QIcon(), collapsedIcon=QIcon())
+    fold.toggled.connect(lambda is_open: fold.setText(f"{UNFOLDED if is_open else FOLDED} {title}"))
+    tipped(fold.toggleButton(), tip)
+    fold.addWidget(inner)
+    return fold
 
 
 def debounced(parent: QObject, milliseconds: int, call: Callable[[], Any]) -> QTimer:

@@ -1,4 +1,4 @@
-"""Paint what is blurred and what is sharp, see which patches that gives, and collect them."""
+"""Paint what is blurred and what is sharp, and see at once what that teaches."""
 
 from contextlib import suppress
 from typing import Any
@@ -10,11 +10,10 @@ from napari.viewer import Viewer
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.labels.classes import BLURRED, SHARP, annotation_from_detection
-from napari_defocus.metric.patches import PatchConfig, PatchSet
 from napari_defocus.stacks.training_labels import propose_annotation
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets._shared.jobs import JobBar, plain
+from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.targets import (
     ANNOTATION,
@@ -26,11 +25,11 @@ from napari_defocus.widgets._shared.targets import (
     plane_of,
     plane_shape,
 )
-from napari_defocus.widgets.annotate.overlays import MOST_SHOWN, Overlays, cut
-from napari_defocus.widgets.annotate.patch_panel import PatchPanel, counts_text
+from napari_defocus.widgets.annotate.patches import Patches
 from napari_defocus.widgets.annotate.recovery import Copy, Recovery, put_back
+from napari_defocus.widgets.annotate.teach_panel import TeachPanel
 
-# Wait this long, in milliseconds, after a stroke before the patches follow.
+# Wait this long, in milliseconds, after a stroke before patches and copies follow.
 DEBOUNCE = 300
 
 
@@ -41,7 +40,8 @@ class AnnotateWidget(PluginWidget):
         super().__init__(viewer)
         self._listened: Layer | None = None
         self._timer = ui.debounced(self, DEBOUNCE, self._refresh)
-        self._overlays = Overlays(viewer, self)
+        # Strokes that come in one pass of the event loop are learnt from together.
+        self._learning = ui.debounced(self, 0, self._learn)
         self.image = layer_chooser(
             viewer,
             Image,
@@ -60,20 +60,9 @@ class AnnotateWidget(PluginWidget):
         self.contents = ui.wrapped_label()
         self.place = ui.wrapped_label()
         self._make_buttons()
-        size, superpixel = PatchConfig().size, PatchConfig().superpixel
-        self.patch_size = ui.number(8, 256, size, "Side of a patch.", suffix=" pixels")
-        self.superpixel = ui.number(
-            4,
-            256,
-            superpixel,
-            "Side of a super-pixel if it were square: the smaller, the more patches.",
-            suffix=" pixels",
-        )
-        self.counts = ui.wrapped_label()
-        self.jobs = JobBar(
-            self._session.jobs, "Add to patch set", "Cuts the patches, for Train to learn from."
-        )
-        self.patch_set = PatchPanel(self._session, self.jobs)
+        self.teach = TeachPanel(viewer, self._session, lambda: self.image.value)
+        self.jobs = self.teach.jobs
+        self.patches = Patches(viewer, self._session, self._target, self._place)
         self.recovery = Recovery(self.jobs, self._recover)
         self._lay_out()
         self._connect()
@@ -91,7 +80,7 @@ class AnnotateWidget(PluginWidget):
             self.annotate_from_mask,
         )
         self.from_stack = ui.button(
-            "From stack",
+            "Propose",
             "Proposes an annotation by comparing this plane with the others of its focus stack.",
             self.annotate_from_stack,
         )
@@ -107,49 +96,26 @@ class AnnotateWidget(PluginWidget):
             "Takes the brush for what is in focus, label 2.",
             lambda: self.paint(SHARP),
         )
-        self.show_patches = ui.tick_box(
-            "show the patches that are taken",
-            "Outlines the patches, small windows, that training will see.",
-            True,
-        )
-        self.show_superpixels = ui.tick_box(
-            "show super-pixels",
-            "Outlines the super-pixels, groups of pixels that look alike; a patch is cut around "
-            "the centre of each.",
-        )
 
     def _lay_out(self) -> None:
         chosen = ui.form(("Image", self.image.native), ("", self.contents),
                       ("Annotation", self.annotation.native), ("", self.place))  # fmt: skip
-        sizes = ui.form(("Patch", self.patch_size), ("Super-pixel", self.superpixel))
         starts = ui.row(self.new, self.from_mask, self.from_stack)
         brushes = ui.row(self.paint_blurred, self.paint_sharp)
-        layout = ui.column(self, self.recovery, chosen, starts, brushes, self.show_patches,
-                        self.show_superpixels, sizes, self.counts, self.jobs, self.patch_set,
-                        margin=True)  # fmt: skip
+        layout = ui.column(self, self.recovery, chosen, starts, brushes, self.teach, self.patches,
+                           margin=True)  # fmt: skip
         layout.addStretch()
 
     def _connect(self) -> None:
         self.image.changed.connect(self._image_changed)
         self.annotation.changed.connect(self._annotation_changed)
-        self.show_patches.toggled.connect(self._overlays.set_patches_visible)
-        self.show_superpixels.toggled.connect(self._refresh_superpixels)
-        for control in (self.patch_size, self.superpixel):
-            control.valueChanged.connect(self._request)
+        self.teach.changed.connect(self._request)
         self._viewer.dims.events.current_step.connect(self._request)
         self._viewer.layers.selection.events.active.connect(self._follow)
         self._viewer.layers.events.removed.connect(self._removed)
-        self._overlays.counted.connect(self._show_counts)
-        self._overlays.failed.connect(self._warn)
-        self.jobs.clicked.connect(self.add)
         self._session.jobs.changed.connect(self._enable)
 
     # What is chosen
-
-    @property
-    def config(self) -> PatchConfig:
-        """How patches are cut."""
-        return PatchConfig(size=self.patch_size.value(), superpixel=self.superpixel.value())
 
     def _index(self, source: Image, labels: Layer | None) -> layers.Index:
         """Return the index of the plane on screen, or the annotation's own."""
@@ -165,10 +131,36 @@ class AnnotateWidget(PluginWidget):
         index = self._index(source, labels)
         return Target(source, index, plane_of(labels, source, index))
 
+    def _targets(self) -> list[Target]:
+        """Return all annotated planes, that which is chosen first."""
+        found: dict[Any, Target] = {}
+
+        def add(source: Image, labels: Labels, index: layers.Index) -> None:
+            with suppress(DefocusError):  # of the chosen one it is told
+                target = Target(source, index, plane_of(labels, source, index))
+                found.setdefault((source.unique_id, index), target)
+
+        source, labels = self.image.value, self.annotation.value
+        if source is not None and labels is not None:
+            add(source, labels, self._index(source, labels))
+            if labels.ndim > 2 and isinstance(labels.data, np.ndarray):
+                for index in np.argwhere(labels.data.any(axis=(-2, -1))):
+                    add(source, labels, tuple(map(int, index)))
+        for labels in self.annotation.choices:
+            note = layers.owned(labels) if labels is not None else {}
+            source = layers.source_of(self._viewer, labels) if note.get("source_id") else None
+            if source is not None and "index" in note:
+                add(source, labels, tuple(note["index"]))
+        return list(found.values())
+
+    def _place(self) -> tuple[Image, layers.Index] | None:
+        source = self.image.value
+        return None if source is None else (source, self._index(source, self.annotation.value))
+
     def _image_changed(self, _: Any = None) -> None:
         source = self.image.value
         self.contents.setText(layers.describe(source) if source is not None else "no image layer")
-        self._overlays.show_on(source)
+        self.patches.overlays.show_on(source)
         if source is not None and self._annotated_id() != source.unique_id:
             self.annotation.value = self._find(source, layers.visible_index(self._viewer, source))
         self._enable()
@@ -220,6 +212,7 @@ class AnnotateWidget(PluginWidget):
         self.from_mask.setEnabled(free and source is not None)
         is_stack = source is not None and bool(layers.leading_shape(source))
         self.from_stack.setEnabled(free and is_stack)
+        self.teach.enable()
         for control in (self.paint_blurred, self.paint_sharp):
             control.setEnabled(self.annotation.value is not None)
 
@@ -311,33 +304,27 @@ class AnnotateWidget(PluginWidget):
         self.annotation.value = labels
         self._viewer.layers.selection.active = labels
 
-    # Overlays
+    # What follows from it
 
     def _request(self, _: Any = None) -> None:
         with suppress(RuntimeError):
             self._timer.start()
+            self._learning.start()
+
+    def _learn(self) -> None:
+        try:
+            if self.annotation.value is not None:
+                self._target()
+        except DefocusError as error:
+            self.teach.refuse(error)
+            return
+        self.teach.learn(self._targets())
 
     def _refresh(self) -> None:
         self._show_place()
-        self._refresh_superpixels()
-        try:
-            target = self._target()
-        except DefocusError as error:
-            self._warn(error)
-            return
-        self._overlays.request_patches(target, self.config)
-        self.recovery.keep(self.annotation.value, target)
-
-    def _refresh_superpixels(self, _: Any = None) -> None:
-        source = self.image.value
-        if source is not None and self.show_superpixels.isChecked():
-            index = self._index(source, self.annotation.value)
-            self._overlays.request_superpixels(index, self.superpixel.value())
-        else:
-            self._overlays.drop_superpixels()
-
-    def _show_counts(self, patch_set: PatchSet) -> None:
-        self.counts.setText(counts_text(patch_set, MOST_SHOWN))
+        self.patches.refresh()
+        with suppress(DefocusError):
+            self.recovery.keep(self.annotation.value, self._target())
 
     def _show_place(self) -> None:
         source, labels = self.image.value, self.annotation.value
@@ -349,18 +336,3 @@ class AnnotateWidget(PluginWidget):
         text = f"of plane {index_text(index)}"
         elsewhere = f"⚠ {text}, while plane {index_text(shown)} is on screen"
         self.place.setText(text if index == shown else elsewhere)
-
-    def _warn(self, error: Exception) -> None:
-        self._overlays.drop_patches()
-        self.counts.setText(f"⚠ {error or type(error).__name__}")
-
-    # The patch set
-
-    def add(self) -> None:
-        """Add the patches of the annotated plane to the patch set, in the background."""
-        with self.jobs.refusing():
-            target = self._target()
-            arguments = (target.read, target.labels, target.name, self.config)
-            self.jobs.run(
-                lambda found: self.patch_set.add(target.name, found), plain(cut), *arguments
-            )

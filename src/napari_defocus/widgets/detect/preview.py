@@ -1,14 +1,12 @@
 """A live preview of the plane on screen: predicted once, postprocessed as sliders move."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.config import DetectionConfig, check_config
 from napari_defocus.detection.detectors import (
     Detector,
     DetectorLike,
@@ -16,11 +14,9 @@ from napari_defocus.detection.detectors import (
     settle_limit,
 )
 from napari_defocus.detection.inference import Prediction, predict_plane
-from napari_defocus.detection.postprocess import Detection, postprocess
+from napari_defocus.detection.postprocess import Detection
 from napari_defocus.widgets._shared.latest import Latest
-
-# Larger planes are previewed at every second (third, ...) pixel.
-MOST_PIXELS = 200_000
+from napari_defocus.widgets._shared.reduced import postprocess_reduced, preview_step, reduced
 
 
 class Preview(QObject):
@@ -52,22 +48,29 @@ class Preview(QObject):
         read: Callable[[], Any],
         given: DetectorLike,
         config: DetectionConfig,
+        pixel_size: float | None,
     ) -> None:
         """Request a preview.
 
         Parameters
         ----------
         key : tuple
-            Names the plane; while it, the detector, the metric and the scale stay, only thresholds
-            are redone.
+            Names the plane; while it, the detector and the scale stay, only thresholds are redone.
         read : callable
             Returns the plane, (Y, X) or (Y, X, C).
-        given, config
+        given, config, pixel_size
             See `detect`.
         """
+        check_config(config)
         detector = choose_detector(given, config)
+        config = settle_limit(config, detector, pixel_size)
         key = (*key, self._edition, detector.digest, config.scale)
         self._latest.request(key, self._preview, key, read, detector, config)
+
+    def prediction(self, key: tuple[Any, ...]) -> Prediction | None:
+        """Return the latest prediction where it is of the plane of a key."""
+        current = self._key is not None and self._key[: len(key) + 1] == (*key, self._edition)
+        return self._prediction if current else None
 
     def stop(self) -> None:
         """Drop all requests."""
@@ -99,26 +102,6 @@ def _preview(
     should_stop: ShouldStop,
 ) -> tuple[Prediction, Detection, int]:
     if prediction is None:
-        prediction = predict_plane(read(), detector, config, should_stop, radius=False)
-    return prediction, *postprocess_reduced(prediction, settle_limit(config, detector, None))
-
-
-def postprocess_reduced(prediction: Prediction, config: DetectionConfig) -> tuple[Detection, int]:
-    """Postprocess at most `MOST_PIXELS` pixels of a plane: every n-th; return n too."""
-    step = 1
-    while prediction.score[::step, ::step].size > MOST_PIXELS:
-        step += 1
-    smallest = config.mask.smallest // step**2
-    config = replace(config, mask=replace(config.mask, smallest=smallest))
-    return postprocess(_reduced(prediction, step), config), step
-
-
-def _reduced(prediction: Prediction, step: int) -> Prediction:
-    """Take every step-th pixel."""
-    parts: dict[str, Any] = {
-        part.name: getattr(prediction, part.name) for part in fields(Prediction)
-    }
-    for name, part in parts.items():
-        if isinstance(part, np.ndarray):
-            parts[name] = part[::step, ::step]
-    return Prediction(**parts)
+        prediction = predict_plane(read(), detector, config, should_stop)
+    step = preview_step(prediction.score.shape)
+    return prediction, postprocess_reduced(reduced(prediction, step), config, step), step

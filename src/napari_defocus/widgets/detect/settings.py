@@ -4,42 +4,28 @@ from dataclasses import replace
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QWidget
+from qtpy.QtWidgets import QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_defocus.detection.config import SCALES, DetectionConfig
 from napari_defocus.widgets._shared import ui
-from napari_defocus.widgets._shared.choosers import last_part
+from napari_defocus.widgets._shared.choosers import NameChooser
+from napari_defocus.widgets.detect.limit import LimitControl
 
-DETECTOR_TITLES = {"auto": "Automatic", "metric": "Local metric", "dense": "Dense network"}
+DETECTOR_TITLES = {"auto": "Default", "metric": "Local metric", "dense": "Dense network"}
 
 
-class DetectorChooser(QComboBox):
-    """The detectors, and the files of dense ones that the user opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, text in DETECTOR_TITLES.items():
-            self.addItem(text, name)
-        self.setToolTip(
-            "<p><b>Automatic</b>: the dense network, but the local metric once you choose one of "
-            "your own, and where onnxruntime is missing.</p>"
-            "<p><b>Local metric</b>: looks at small patches. Fast, and learns "
-            "from what you paint.</p>"
-            "<p><b>Dense network</b>: the metric and a network that sees the surroundings of each "
-            "pixel, together. Slower; it also tells the radius of the blur.</p>"
-        )
-
-    @property
-    def name(self) -> str:
-        """``auto``, ``metric``, ``dense``, or the path of a dense detector's file."""
-        return str(self.currentData())
-
-    def choose(self, name: str) -> None:
-        """Choose a detector; a file that is new is listed first."""
-        if self.findData(name) < 0:
-            self.addItem(last_part(name), name)
-        self.setCurrentIndex(self.findData(name))
+def detector_chooser() -> NameChooser:
+    """Make the box of all detectors: the package's, the session's and those of files."""
+    chooser = NameChooser(DETECTOR_TITLES)
+    chooser.setToolTip(
+        "<p><b>Default</b>: the dense network; where onnxruntime is missing, the local metric.</p>"
+        "<p><b>Local metric</b>: looks at small patches, with its own threshold.</p>"
+        "<p><b>Dense network</b>: sees the surroundings of each pixel, and tells the radius of the "
+        "blur.</p>"
+        "<p>Below: the profile that Annotate taught, the metrics of this session, and files.</p>"
+    )
+    return chooser
 
 
 class MoreLayers(QWidget):
@@ -60,9 +46,9 @@ class MoreLayers(QWidget):
         )
         ui.column(self, ui.row(self.confidence, self.radius))
 
-    def follow_detector(self, name: str) -> None:
-        """Offer what a detector can predict."""
-        self.radius.setEnabled(name != "metric")
+    def follow_detector(self, network: bool) -> None:
+        """Offer what a detector can predict, be it the network or a metric."""
+        self.radius.setEnabled(network)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,25 +58,30 @@ class MoreLayers(QWidget):
 
 
 class DetectionSettings(QWidget):
-    """Threshold and refinement, the rest folded away; starts with the library's defaults."""
+    """The limit and refinement, the rest folded away; starts with the library's defaults."""
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         default = DetectionConfig()
+        self._has_network = True
+        self.limit = LimitControl()
         self.caution = _slider(
             -4, 4, default.caution,
-            "The higher, the less is called sharp. In log odds: 0 is even, and 1 more asks for 2.7 "
-            "times the odds. On the command line: --caution.",
+            "Of the local metric. The higher, the less is called sharp. In log odds: 0 is even, "
+            "and 1 more asks for 2.7 times the odds. On the command line: --caution.",
         )  # fmt: skip
         self.gain = _slider(
-            0.2, 5, default.gain, "How steeply the blur map goes from sharp to blurred."
+            0.2,
+            5,
+            default.gain,
+            "Of the local metric: how steeply the blur map goes from sharp to blurred.",
         )
         self.adapt = _slider(
             0, 1, default.adapt,
-            "How far the threshold follows an image that is soft all over; at 0 it stays, so that "
-            "images compare.",
+            "Of the local metric: how far its threshold follows an image that is soft all over; "
+            "at 0 it stays, so that images compare.",
         )  # fmt: skip
         self.refine = ui.tick_box(
             "refine",
@@ -112,44 +103,54 @@ class DetectionSettings(QWidget):
         )  # fmt: skip
         self.scale = ui.choice(
             SCALES, default.scale,
-            "calibrated: the metric's own scale, by which images compare. image: the paper's, by "
-            "which each image has a sharp part. The dense network has the first alone.",
+            "Of the local metric. calibrated: its own scale, by which images compare. image: the "
+            "paper's, by which each image has a sharp part.",
         )  # fmt: skip
-        first = [("Threshold", self.caution), ("", self.refine)]
-        more = [("Scale", self.scale), ("Adapt", self.adapt), ("Steepness", self.gain),
-                ("Keep", self.keep), ("Iterations", self.iterations),
-                ("Smallest spot", self.smallest)]  # fmt: skip
+        first = [("Sharp up to", self.limit), ("", self.refine)]
+        more = [("Keep", self.keep), ("Iterations", self.iterations),
+                ("Smallest spot", self.smallest), ("Metric's threshold", self.caution),
+                ("Adapt", self.adapt), ("Steepness", self.gain), ("Scale", self.scale)]  # fmt: skip
         ui.settings_form(self, first, more)
         for slider in (self.caution, self.gain, self.adapt, self.keep, self.iterations,
                        self.smallest):  # fmt: skip
             slider.valueChanged.connect(self.changed)
+        self.limit.changed.connect(self.changed)
         self.refine.toggled.connect(self.changed)
         self.scale.currentTextChanged.connect(self.changed)
 
-    def follow_detector(self, name: str) -> None:
-        """Offer what counts for a detector."""
-        self.scale.setEnabled(name in ("auto", "metric"))
+    def follow_detector(self, network: bool) -> None:
+        """Offer what counts for a detector, be it the network or a metric."""
+        self._has_network = network
+        self.limit.follow_detector(network)
+        for control in (self.caution, self.gain, self.adapt, self.scale):
+            control.setEnabled(not network)
 
     @property
     def config(self) -> DetectionConfig:
-        """The settings; those that were not touched are the library's defaults."""
+        """The settings; what was not touched, or does not count, is the library's default."""
         default = DetectionConfig()
         last = self.iterations.value()
         iterations = default.refinement.iterations
         if last != iterations[-1]:
             share = last / iterations[-1]
             iterations = (*(max(1, round(i * share)) for i in iterations[:-1]), last)
-        return replace(
+        config = replace(
             default,
-            scale=self.scale.currentText(),
-            caution=round(self.caution.value(), 3),
-            gain=round(self.gain.value(), 3),
-            adapt=round(self.adapt.value(), 3),
+            limit=self.limit.limit,
             refine=self.refine.isChecked(),
             refinement=replace(
                 default.refinement, keep=round(self.keep.value(), 3), iterations=iterations
             ),
             mask=replace(default.mask, smallest=self.smallest.value()),
+        )
+        if self._has_network:
+            return config
+        return replace(
+            config,
+            scale=self.scale.currentText(),
+            caution=round(self.caution.value(), 3),
+            gain=round(self.gain.value(), 3),
+            adapt=round(self.adapt.value(), 3),
         )
 
 

@@ -12,27 +12,27 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
-from napari_defocus.dense.detector import load_dense
 from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
-from napari_defocus.measure.regions import region_shares, score_objects
-from napari_defocus.metric.local_metric import LocalMetric
+from napari_defocus.measure.regions import region_shares, score_objects, shares_text
 from napari_defocus.widgets._shared import layers, ui
-from napari_defocus.widgets._shared.choosers import MetricChooser, follow_selection, layer_chooser
-from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, ask_to_open
+from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
+from napari_defocus.widgets._shared.dialogs import ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
+from napari_defocus.widgets._shared.session import TAUGHT
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 from napari_defocus.widgets.detect import object_table
 from napari_defocus.widgets.detect.export_panel import ExportPanel
+from napari_defocus.widgets.detect.limit import Picker, limit_at
 from napari_defocus.widgets.detect.preview import Preview
-from napari_defocus.widgets.detect.settings import DetectionSettings, DetectorChooser, MoreLayers
+from napari_defocus.widgets.detect.settings import DetectionSettings, MoreLayers, detector_chooser
 
-NETWORKS = "Dense networks (*.safetensors)"
+DETECTORS = "Detectors (*.safetensors)"
 
 
 class DetectWidget(PluginWidget):
@@ -44,13 +44,16 @@ class DetectWidget(PluginWidget):
         self._watched: Image | None = None
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
         self._timer = ui.debounced(self, 0, self._ask_preview)
+        # The plane and the place in it that were clicked, until the plane is predicted.
+        self._pick: tuple[tuple[Any, ...], tuple[float, float]] | None = None
         self._make_choosers()
         self._make_details()
         self._lay_out()
         self._connect()
-        self._show_metrics()
-        self._prefer_metric(preferred("metric"))
-        self.detector_chooser.choose(preferred("detector"))
+        self._show_detectors()
+        self._prefer(*map(preferred, ("detector", "metric")))
+        if TAUGHT in self._session.detector_names:
+            self.detector_chooser.choose(TAUGHT)
         self._detector_changed()
         self._image_changed()
 
@@ -68,21 +71,11 @@ class DetectWidget(PluginWidget):
             "only the plane on screen",
             "Detects in the plane on screen alone, not in all planes of the stack.",
         )
-        self.detector_chooser = DetectorChooser()
+        self.detector_chooser = detector_chooser()
         self.open_detector = ui.button(
             "Open…",
-            "Opens the file of another dense network.",
-            lambda: ask_to_open(self, "Open a dense network", NETWORKS, self.use_detector_file),
-        )
-        self.metric_chooser = ui.tipped(
-            MetricChooser(),
-            "The filters that measure sharpness: the default, or one of your own. The dense "
-            "network uses them, too.",
-        )
-        self.open_metric = ui.button(
-            "Open…",
-            "Opens the file of a metric, such as Train saves.",
-            lambda: ask_metric_to_open(self, self.use_metric_file),
+            "Opens the file of a profile, a metric or a dense network.",
+            lambda: ask_to_open(self, "Open a detector", DETECTORS, self.use_detector_file),
         )
         self.more_layers = MoreLayers()
         self.jobs = JobBar(
@@ -97,6 +90,7 @@ class DetectWidget(PluginWidget):
             "coarser.",
         )
         self.settings = DetectionSettings()
+        self.picker = Picker(self._viewer, self.settings.limit.pick)
         self.region = layer_chooser(
             self._viewer,
             Shapes,
@@ -137,11 +131,9 @@ class DetectWidget(PluginWidget):
 
     def _lay_out(self) -> None:
         detector = ui.row(self.detector_chooser, self.open_detector)
-        metric = ui.row(self.metric_chooser, self.open_metric)
-        for line in (detector, metric):
-            line.setStretch(0, 1)
+        detector.setStretch(0, 1)
         chosen = ui.form(("Image", self.image.native), ("", self.contents), ("", self.shown_plane),
-                      ("Detector", detector), ("Metric", metric))  # fmt: skip
+                      ("Detector", detector))  # fmt: skip
         chosen.addRow(self.more_layers)
         more = ui.form(("Region", self.region.native), ("", self.share),
                     ("Objects", self.objects.native))  # fmt: skip
@@ -154,10 +146,12 @@ class DetectWidget(PluginWidget):
 
     def _connect(self) -> None:
         self.jobs.clicked.connect(self.detect)
-        self._session.metrics_changed.connect(self._show_metrics)
+        self._session.metrics_changed.connect(self._show_detectors)
+        self._session.detectors_changed.connect(self._show_detectors)
         self.image.changed.connect(self._image_changed)
         self.detector_chooser.currentIndexChanged.connect(self._detector_changed)
-        self.metric_chooser.currentIndexChanged.connect(self._request_preview)
+        self.settings.limit.pick.toggled.connect(self._begin_to_pick)
+        self.picker.picked.connect(self._picked)
         self.settings.changed.connect(self._request_preview)
         self.preview.toggled.connect(self._toggle_preview)
         self._viewer.dims.events.current_step.connect(self._request_preview)
@@ -171,13 +165,13 @@ class DetectWidget(PluginWidget):
     @property
     def config(self) -> DetectionConfig:
         """The settings as they stand."""
-        config = replace(self.settings.config, detector=self.detector_chooser.name)
-        return replace(config, device=preferred("device"))
+        _, name = self._session.detector(self.detector_chooser.name)
+        return replace(self.settings.config, detector=name, device=preferred("device"))
 
     def _detector_changed(self, _: Any = None) -> None:
-        name = self.detector_chooser.name
-        self.more_layers.follow_detector(name)
-        self.settings.follow_detector(name)
+        network = self._session.uses_network(self.detector_chooser.name)
+        self.more_layers.follow_detector(network)
+        self.settings.follow_detector(network)
         self._request_preview()
 
     def _image_changed(self, _: Any = None) -> None:
@@ -192,61 +186,64 @@ class DetectWidget(PluginWidget):
         self.contents.setText(layers.describe(layer) if layer is not None else "no image layer")
         is_stack = layer is not None and bool(layers.leading_shape(layer))
         self.shown_plane.setVisible(is_stack)
+        self.settings.limit.follow_image(self._pixel_size)
         self._request_preview()
 
     def _data_changed(self, _: Any = None) -> None:
         self._preview.forget()
         self._image_changed()
 
-    def _show_metrics(self, chosen: str = "") -> None:
-        self.metric_chooser.show_names(self._session.metric_names, chosen)
+    @property
+    def _pixel_size(self) -> float | None:
+        layer = self.image.value
+        return None if layer is None else layers.pixel_size_um(layer)
 
-    def _prefer_metric(self, name: str) -> None:
-        if name in self._session.metric_names:
-            self._show_metrics(name)
+    def _show_detectors(self, changed: str = "") -> None:
+        names, chooser = self._session.detector_names, self.detector_chooser
+        # What is new is chosen; a profile that is taught further is not chosen again.
+        wanted = chooser.findData(changed) < 0 or changed in self._session.metric_names
+        chooser.show_names(names, changed if changed in names and wanted else "")
+
+    def _prefer(self, detector: str, metric: str) -> None:
+        # A metric is an older preference: it counts where the detector is left open.
+        name = metric if detector == "auto" and metric != "default" else detector
+        if name in self._session.detector_names:
+            self.detector_chooser.choose(name)
         else:
-            self.use_metric_file(Path(name))
-
-    def use_metric_file(self, path: Path) -> None:
-        """Choose the metric of a file; show why where it cannot be used."""
-        with self.jobs.refusing():
-            self._session.open_metric(path)
+            self.use_detector_file(Path(name))
 
     def use_detector_file(self, path: Path) -> None:
-        """Choose the dense detector of a file; show why where it cannot be used."""
+        """Choose the detector of a file of any kind; show why where it cannot be used."""
         with self.jobs.refusing():
-            load_dense(path)
+            self._session.open_detector(path)
             self.detector_chooser.choose(str(path))
 
     # The main job
 
-    def _chosen(self) -> tuple[Image, LocalMetric]:
-        image = layers.check_image(self.image.value)
-        return image, self._session.metric(self.metric_chooser.name)
-
     def detect(self) -> None:
         """Detect defocus in the chosen image, in the background."""
         with self.jobs.refusing():
-            self._start(*self._chosen())
+            self._start(layers.check_image(self.image.value))
 
-    def _start(self, source: Image, metric: LocalMetric) -> None:
-        config, more = self.config, self.more_layers.names
+    def _start(self, source: Image) -> None:
+        config, more, name = self.config, self.more_layers.names, self.detector_chooser.name
+        given, _ = self._session.detector(name)
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
         if layers.leading_shape(source) and self.shown_plane.isChecked():
             index = layers.visible_index(self._viewer, source)
             data, axes = np.asarray(data[index]), axes[len(index) :]
         note = {
             "version": __version__,
-            "metric": self.metric_chooser.name,
-            "metric_digest": metric.digest,
+            "detector": name,
+            "detector_digest": given.digest,
             "settings": asdict(config),
             "plane": index,
         }
+        pixel_size = self._pixel_size
 
         def call(on_event: OnEvent, should_stop: ShouldStop) -> Detection:
-            return detect(
-                data, metric, config, axes=axes, on_event=on_event, should_stop=should_stop
-            )
+            listeners: Any = {"on_event": on_event, "should_stop": should_stop}
+            return detect(data, given, config, axes=axes, pixel_size=pixel_size, **listeners)
 
         self.jobs.run(lambda found: self._show(found, source, more, note), call)
 
@@ -261,11 +258,13 @@ class DetectWidget(PluginWidget):
             values = getattr(found, name)
             if name in more and values is not None:
                 layers.put_image(self._viewer, values, source, role, **note)
+        if found.limit is not None:
+            note["limit_px"] = found.limit.tolist()
         layers.put_labels(self._viewer, found.mask, source, MASK, **note)
         self._viewer.layers.selection.active = source
+        self.settings.limit.show_used(found)
         everything = np.ones(found.mask.shape[-2:], bool)
-        missed = "; the metric tells no blur radius" * ("radius" in more and found.radius is None)
-        self.jobs.report(_shares_text("image", region_shares(found.mask, everything)) + missed)
+        self.jobs.report(shares_text(region_shares(found.mask, everything)))
         self._show_region()
         self._show_objects()
 
@@ -284,7 +283,7 @@ class DetectWidget(PluginWidget):
         if found is not None and region is not None:
             try:
                 inside = layers.region_mask(region, self.image.value, found.mask.shape[-2:])
-                text = _shares_text("region", region_shares(found.mask, inside))
+                text = f"region: {shares_text(region_shares(found.mask, inside), 'region')}"
             except DefocusError as error:
                 text = f"⚠ {error}"
         self.share.setText(text)
@@ -320,11 +319,12 @@ class DetectWidget(PluginWidget):
 
     def _ask_preview(self) -> None:
         with self.jobs.refusing():
-            source, metric = self._chosen()
-            index = layers.visible_index(self._viewer, source)
+            source = layers.check_image(self.image.value)
+            given, _ = self._session.detector(self.detector_chooser.name)
+            key = (source.unique_id, layers.visible_index(self._viewer, source))
             data = layers.full_resolution(source)
-            key = (source.unique_id, index)
-            self._preview.request(key, lambda: np.asarray(data[index]), metric, self.config)
+            config, size = self.config, self._pixel_size
+            self._preview.request(key, lambda: np.asarray(data[key[1]]), given, config, size)
 
     def _show_preview(self, answer: tuple[Any, Detection, int]) -> None:
         key, found, step = answer
@@ -334,6 +334,36 @@ class DetectWidget(PluginWidget):
         layers.put_preview(self._viewer, found.mask, source, step)
         if self._viewer.layers.selection.active != source:
             self._viewer.layers.selection.active = source
+        self.settings.limit.show_used(found)
+        self._settle_pick()
+
+    # The limit by a click
+
+    def _begin_to_pick(self, on: bool) -> None:
+        if on and self.image.value is not None:
+            # A brush would paint; and what the click does should be seen.
+            self._viewer.layers.selection.active = self.image.value
+            self.preview.setChecked(True)
+            self.jobs.report("click on something that is in focus")
+
+    def _picked(self, position: tuple[float, ...]) -> None:
+        source = self.image.value
+        if source is not None:
+            leading = len(layers.leading_shape(source))
+            place = source.world_to_data(position)[leading : leading + 2]
+            index = layers.visible_index(self._viewer, source)
+            self._pick = (source.unique_id, index), (float(place[0]), float(place[1]))
+            self._settle_pick()
+
+    def _settle_pick(self) -> None:
+        prediction = None if self._pick is None else self._preview.prediction(self._pick[0])
+        if self._pick is None or prediction is None:
+            return
+        (_, place), self._pick = self._pick, None
+        with self.jobs.refusing():
+            limit = limit_at(prediction, place)
+            self.settings.limit.set_pixels(limit)
+            self.jobs.report(f"limit set to {limit:.1f} px by what was clicked")
 
     def _drop_preview_layer(self, source: Image) -> None:
         layer = layers.find_owned(self._viewer, source, PREVIEW)
@@ -343,13 +373,13 @@ class DetectWidget(PluginWidget):
     # As text
 
     def _copy(self, write: Any) -> None:
+        name = self.detector_chooser.name
+        if not self._session.is_named(name):
+            error = f"{name!r} is in memory alone; save it, open its file as Detector, and copy"
+            self.jobs.refuse(DefocusError(error))
+            return
         source = self.image.value
         path = (source.source.path if source is not None else None) or "IMAGE"
-        text = write(path, self.metric_chooser.name, self.config, self.more_layers.names)
+        text = write(path, "default", self.config, self.more_layers.names)
         QApplication.clipboard().setText(text)
         self.jobs.report("copied to the clipboard")
-
-
-def _shares_text(what: str, shares: dict[str, float]) -> str:
-    parts = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
-    return f"{what}: {parts}"

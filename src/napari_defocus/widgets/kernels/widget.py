@@ -17,7 +17,7 @@ from napari_defocus.metric.local_metric import (
 )
 from napari_defocus.metric.nets import PACKAGED, TrainedNets, load_nets
 from napari_defocus.widgets._shared import layers, ui
-from napari_defocus.widgets._shared.choosers import MetricChooser
+from napari_defocus.widgets._shared.choosers import NameChooser
 from napari_defocus.widgets._shared.dialogs import ask_metric_to_open, save_metric_button
 from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.latest import Latest
@@ -46,7 +46,7 @@ class KernelsWidget(PluginWidget):
         # What is chosen, and what it is with the chosen number of components.
         self._chosen: LocalMetric | None = None
         self.shown: LocalMetric | None = None
-        self.metric_chooser = ui.tipped(MetricChooser(), "The metric to look at.")
+        self.metric_chooser = ui.tipped(NameChooser(), "The metric to look at.")
         self.open_button = ui.button(
             "Open…",
             "Opens the file of a metric, such as Train saves.",
