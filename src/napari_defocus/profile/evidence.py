@@ -149,9 +149,10 @@ def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
     """
     labels = check_annotation(labels, plane.seen.shape, name)
     parts, sharpest = [], EdgeRadii.of(plane).sharpest
+    painted = labels[::BLOCK, ::BLOCK]
     for label in (BLURRED, SHARP):
-        strokes, count = ndimage.label(labels == label, np.ones((3, 3)))
-        blocks = (strokes * plane.seen)[::BLOCK, ::BLOCK]
+        strokes, count = ndimage.label(painted == label, np.ones((3, 3)))
+        blocks = strokes * plane.seen[::BLOCK, ::BLOCK]
         for stroke in range(1, count + 1):
             stroke_name = f"{name}, {CLASS_NAMES[label]} stroke {stroke}"
             part = Evidence.of(plane, blocks == stroke, label == SHARP, stroke_name, sharpest)

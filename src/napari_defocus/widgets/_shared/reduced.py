@@ -13,10 +13,10 @@ from napari_defocus.detection.postprocess import Detection, postprocess
 MOST_PIXELS = 200_000
 
 
-def preview_step(shape: Sequence[int]) -> int:
-    """Return n where every n-th pixel of a plane is previewed."""
-    step = 1
-    while -(-shape[0] // step) * -(-shape[1] // step) > MOST_PIXELS:
+def preview_step(shape: Sequence[int], most: int | None = None) -> int:
+    """Return n where every n-th pixel of a plane is previewed, `MOST_PIXELS` by default."""
+    step, most = 1, most or MOST_PIXELS
+    while -(-shape[0] // step) * -(-shape[1] // step) > most:
         step += 1
     return step
 

@@ -25,6 +25,8 @@ from napari_defocus.widgets._shared.targets import Target
 # Planes whose prediction is kept, with some 50 bytes a pixel.
 MOST_PLANES = 8
 MOST_PIXELS = 2**24
+# Coarser than Detect's preview: each stroke waits for it.
+MOST_PREVIEWED = 100_000
 
 NOTHING_PAINTED = "nothing is painted yet: paint over edges or texture, a little of each class"
 
@@ -60,7 +62,7 @@ class _Reduced:
 
     @classmethod
     def of(cls, plane: DensePlane) -> "_Reduced":
-        step = preview_step(plane.seen.shape)
+        step = preview_step(plane.seen.shape, MOST_PREVIEWED)
         edges = EdgeRadii.of(plane)
         prediction = reduced(Prediction(score_of(plane), plane.seen, edges=edges), step)
         rows, columns = (np.arange(0, size, step) // 2 for size in plane.seen.shape)
