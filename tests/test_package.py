@@ -110,7 +110,7 @@ def test_only_widgets_import_the_viewer_and_nothing_else_imports_them(path):
 # What is public
 
 
-PUBLIC_ROOMS = ("", ".evaluate", ".io", ".measure", ".stacks", ".tiled")
+PUBLIC_ROOMS = ("", ".evaluate", ".io", ".measure", ".profile", ".stacks", ".tiled")
 PUBLIC = [
     (room, name)
     for room in PUBLIC_ROOMS

@@ -133,13 +133,35 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
 def predictor(
     network: DenseDetector | None = None, should_stop: ShouldStop = never_stop
 ) -> Predict:
-    """Return what predicts an image for the functions of this module."""
+    """Return what predicts an image for the functions of this module.
+
+    Parameters
+    ----------
+    network : DenseDetector, optional
+        The default one where none is given.
+    should_stop : callable
+        Called between tiles.
+
+    Returns
+    -------
+    callable
+        Takes an image (Y, X) or (Y, X, C), returns a `DensePlane`.
+    """
     network = network or cached_dense()
     return lambda image: predict_image(image, network, should_stop)
 
 
 def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
     """Take what was painted on an image, (Y, X): 1 blurred, 2 sharp; each stroke is a source.
+
+    Parameters
+    ----------
+    plane : DensePlane
+        What `predictor` predicts of the image.
+    labels : ndarray of integers, (Y, X)
+        0 unlabelled, 1 blurred, 2 sharp; of one class or of both.
+    name : str
+        Of the image, for messages and for the sources.
 
     Raises
     ------
@@ -167,6 +189,17 @@ def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
 
 def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
     """Compare the structure of an image in focus, (Y, X) or (Y, X, C), with blurred copies of it.
+
+    Of a large image, the window with most structure is taken.
+
+    Parameters
+    ----------
+    image : ndarray, (Y, X) or (Y, X, C)
+        In focus as a whole.
+    predict : callable
+        See `predictor`.
+    name : str
+        Of the image, for messages and for the sources.
 
     Raises
     ------
@@ -204,7 +237,10 @@ def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
 
 
 def from_defocused(image: Image, predict: Predict, name: str) -> Evidence:
-    """Take the structure of an image that is out of focus as a whole."""
+    """Take the structure of an image (Y, X) or (Y, X, C) that is out of focus as a whole.
+
+    Parameters as of `from_focused`.
+    """
     plane = predict(image[_richest_window(image)])
     return Evidence.of(plane, _structure(plane), False, f"{name}, out of focus")
 
@@ -213,6 +249,15 @@ def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
     """Compare the planes of a focus stack, registered: which pixels are in focus in which.
 
     Where too little is clearly blurred, the sharpest plane is compared with blurred copies of it.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray, (Y, X) or (Y, X, C), or StackPlanes
+        Of one field, registered.
+    predict : callable
+        See `predictor`.
+    name : str
+        Of the stack, for messages and for the sources.
 
     Raises
     ------

@@ -1,0 +1,9 @@
+from .evidence import Evidence as Evidence
+from .evidence import from_defocused as from_defocused
+from .evidence import from_focused as from_focused
+from .evidence import from_planes as from_planes
+from .evidence import from_strokes as from_strokes
+from .evidence import joined as joined
+from .evidence import predictor as predictor
+from .teach import Taught as Taught
+from .teach import teach as teach
