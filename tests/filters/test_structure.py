@@ -7,11 +7,11 @@ from scipy import ndimage
 from napari_defocus.filters.noise import measure_plane
 from napari_defocus.filters.plane import prepare_part
 from napari_defocus.filters.structure import (
+    AROUND,
     BLOCK,
     EDGE_SIGMA,
     LEAST_SHARE,
     NOISE_FACTOR,
-    SIGMA,
     edge_energy,
     local_deviation,
     shows_structure,
@@ -73,7 +73,7 @@ def test_against_the_formula():
     a, b = 1e-4, 2e-4
     blocks = np.pad(grey, ((0, 0), (0, 1)), mode="edge").astype(float)
     blocks = blocks.reshape(30, BLOCK, 41, BLOCK).mean((1, 3))
-    smooth = lambda values: ndimage.gaussian_filter(values, SIGMA)  # noqa: E731
+    smooth = lambda values: ndimage.uniform_filter(values, AROUND)  # noqa: E731
     of_noise = NOISE_FACTOR / 4 * (a + b * smooth(blocks))
     variance = smooth(blocks**2) - smooth(blocks) ** 2 - of_noise
     deviation = np.sqrt(np.clip(variance, 0, None))

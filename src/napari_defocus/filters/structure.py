@@ -5,21 +5,20 @@ that a blurred bead counts as well as a sharp one; flat background has noise alo
 """
 
 import numpy as np
-from scipy import ndimage
 
-from napari_defocus.filters.linear import squared_gradient
+from napari_defocus.filters.linear import box_mean, squared_gradient
 from napari_defocus.filters.luminance import Bool, Float
 from napari_defocus.filters.resampling import block_mean
 
 # All is computed on blocks of so many pixels.
 BLOCK = 2
-# The Gaussian, in blocks, of what is around a pixel.
-SIGMA = 4.5
+# Side of the square around a block that counts, in blocks.
+AROUND = 25
 # Of the estimated variance of the noise, subtracted: more than it varies by among as many blocks,
 # and the estimate, of the flattest blocks, is low by a fifth.
 NOISE_FACTOR = 1.9
 # Structure has this share of the strongest contrast of its plane, the percentile of all blocks.
-LEAST_SHARE = 0.03
+LEAST_SHARE = 0.06
 STRONGEST = 99.0
 # Of the gradient that weighs edges, in blocks.
 EDGE_SIGMA = 0.75
@@ -41,8 +40,8 @@ def local_deviation(grey: Float, noise: tuple[float, float]) -> Float:
         In grey ranges, 0 or more.
     """
     blocks = block_mean(grey, BLOCK)
-    mean = ndimage.gaussian_filter(blocks, SIGMA)
-    variance = ndimage.gaussian_filter(blocks * blocks, SIGMA) - mean * mean
+    mean = box_mean(blocks, AROUND)
+    variance = box_mean(blocks * blocks, AROUND) - mean * mean
     a, b = (np.float32(part * NOISE_FACTOR / BLOCK**2) for part in noise)
     variance = np.maximum(variance - a - b * np.maximum(mean, 0), 0)
     return np.asarray(np.sqrt(variance), np.float32)
