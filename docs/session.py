@@ -165,8 +165,9 @@ def learn_from_strokes(session: Session) -> None:
     assert {1, 2} <= set(np.unique(annotation.data)), "the strokes did not reach the layer"
     wait(seconds=3)
     session.picture("annotate")
-    session.click(annotate.jobs.run_button)
-    wait(lambda: not annotate.jobs.busy)
+    annotate.patches.fold.expand(animate=False)
+    session.click(annotate.patches.jobs.run_button)
+    wait(lambda: not annotate.patches.jobs.busy)
 
     train = session.open("Train")
     train.settings.epochs.setValue(6)

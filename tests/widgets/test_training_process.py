@@ -59,7 +59,9 @@ labels = annotate.annotation.value
 painted = np.zeros((160, 160), np.uint8)
 painted[:75, :75], painted[85:, 85:] = 1, 2
 labels.data_setitem(np.nonzero(painted), painted[np.nonzero(painted)])
-press(annotate)
+annotate.patches.fold.expand(animate=False)
+wait(annotate.patches.jobs.run_button.isVisible)
+press(annotate.patches)
 train.settings.nets.setValue(40)
 train.settings.epochs.setValue(500)
 QTest.mouseClick(train.jobs.run_button, Qt.MouseButton.LeftButton)
@@ -75,7 +77,7 @@ kernels.components.setValue(3)
 wait(lambda: len(kernels.shown.filters) == 3)
 viewer.layers.selection.active = photo
 detect.detector_chooser.choose("metric")
-detect.metric_chooser.setCurrentText("just trained")
+detect.detector_chooser.setCurrentText("just trained")
 press(detect)
 evaluate.labels.value = labels
 press(evaluate)

@@ -136,16 +136,16 @@ def test_a_second_run_updates_its_own_layers_and_leaves_the_users_alone(
     first[0].visible = False
     first[0].name = "mine now"
     first[1].editable = False
-    widget.settings.caution.setValue(3)
+    widget.settings.limit.slider.setValue(1)
     press(qtbot, widget)
     assert results(viewer, source) == first
     assert len(viewer.layers) == 5
     assert not first[0].visible
     assert first[0].name == "mine now"
-    found = detect(CAMERA, config=DetectionConfig(caution=3.0))
+    found = detect(CAMERA, config=DetectionConfig(limit=1.0))
     np.testing.assert_array_equal(first[0].data, found.blur)
     np.testing.assert_array_equal(first[1].data, found.mask)
-    assert layers.owned(first[1])["settings"]["caution"] == 3
+    assert layers.owned(first[1])["settings"]["limit"] == 1
     for layer, pixels in zip(theirs, before, strict=True):
         np.testing.assert_array_equal(layer.data, pixels)
 
@@ -173,7 +173,7 @@ def test_undo_after_a_second_detection_gives_the_first_back(make_napari_viewer_p
     first = mask.data.copy()
     mask.data_setitem(np.nonzero(np.indices(first.shape).sum(0) < 20), 2)
     corrected = mask.data.copy()
-    widget.settings.caution.setValue(-3)
+    widget.settings.limit.slider.setValue(9)
     press(qtbot, widget)
     second = mask.data.copy()
     assert (second != corrected).any()
@@ -197,8 +197,8 @@ def test_provenance_is_written_into_the_metadata(make_napari_viewer_proxy, qtbot
         note = layers.owned(layer)
         assert note["role"] == role
         assert note["version"] == __version__
-        assert note["metric"] == "default"
-        assert len(note["metric_digest"]) > 10
+        assert note["detector"] == "auto"
+        assert len(note["detector_digest"]) > 10
         assert note["settings"]["refine"] is False
         assert note["source"] == "cells"
     assert source.metadata == {}
@@ -220,10 +220,10 @@ def test_confidence_layer_has_the_manners_of_the_blur_map(make_napari_viewer_pro
     assert confidence.visible == blur.visible
     note = layers.owned(confidence)
     assert {**note, "role": layers.BLUR} == layers.owned(blur)
-    widget.settings.caution.setValue(3)
+    widget.settings.limit.slider.setValue(1)
     press(qtbot, widget)
     assert layers.find_owned(viewer, source, layers.CONFIDENCE) == confidence
-    found = detect(CAMERA, config=DetectionConfig(caution=3.0))
+    found = detect(CAMERA, config=DetectionConfig(limit=1.0))
     np.testing.assert_array_equal(confidence.data, found.confidence)
     np.testing.assert_allclose(confidence.contrast_limits, (0, 1))
     assert len(viewer.layers) == 4

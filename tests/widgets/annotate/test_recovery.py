@@ -35,8 +35,9 @@ def open_widget(viewer, qtbot):
 
 
 def idle(widget):
-    runners = (widget._overlays._patches, widget._overlays._outlines, widget.recovery._writer)
-    return not (widget._timer.isActive() or widget.jobs.busy or any(r.busy for r in runners))
+    waiting = widget._timer.isActive() or widget._learning.isActive()
+    runners = (widget.jobs, widget.teach.latest, widget.recovery._writer)
+    return not (waiting or any(r.busy for r in runners))
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ def test_a_dock_that_is_opened_again_offers_and_keeps(viewer, open_widget, kept,
     qtbot.waitUntil(lambda: bool(gone), timeout=WAIT)
     stroke(labels, 2, row=90)
     again = open_widget()
-    qtbot.mouseClick(again.show_patches, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(again.patches.show_patches, Qt.MouseButton.LeftButton)
     assert again.annotation.value == labels
     assert kept(again) == [file]
     np.testing.assert_array_equal(load_copy(file).labels, labels.data)

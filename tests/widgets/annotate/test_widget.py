@@ -25,6 +25,7 @@ def open_widget(viewer, qtbot):
     def make():
         widget = AnnotateWidget(viewer)
         viewer.window.add_dock_widget(widget)
+        widget.patches.fold.expand(animate=False)
         made.append(widget)
         return widget
 
@@ -34,8 +35,11 @@ def open_widget(viewer, qtbot):
 
 
 def idle(widget):
-    runners = (widget._overlays._patches, widget._overlays._outlines)
-    return not (widget._timer.isActive() or widget.jobs.busy or any(r.busy for r in runners))
+    overlays = widget.patches.overlays
+    runners = (overlays._patches, overlays._outlines, widget.teach.latest)
+    bars = (widget.jobs, widget.patches.jobs)
+    waiting = widget._timer.isActive() or widget._learning.isActive()
+    return not (waiting or any(r.busy for r in (*bars, *runners)))
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_the_whole_path(viewer, open_widget, click, settle, tmp_path):
     image = photo(viewer)
     widget = open_widget()
     settle(widget)
-    assert "press New annotation" in widget.counts.text()
+    assert "press New annotation" in widget.patches.counts.text()
 
     click(widget.new)
     labels = viewer.layers["photo annotation"]
@@ -69,11 +73,11 @@ def test_the_whole_path(viewer, open_widget, click, settle, tmp_path):
     assert (labels.mode, labels.selected_label) == ("paint", 1)
     assert labels.data.shape == (256, 256)
     settle(widget)
-    assert "nothing is painted" in widget.counts.text()
+    assert "nothing is painted" in widget.patches.counts.text()
 
     stroke(labels, (40, 20), (150, 60), 1)
     settle(widget)
-    assert "no sharp patch yet: paint label 2 on sharp regions" in widget.counts.text()
+    assert "no sharp patch yet: paint label 2 on sharp regions" in widget.patches.counts.text()
 
     click(widget.paint_sharp)
     assert labels.selected_label == 2
@@ -87,7 +91,7 @@ def test_the_whole_path(viewer, open_widget, click, settle, tmp_path):
         overlay.edge_color[: len(expected), :3], [COLOURS[label] for label in expected.labels]
     )
     counts = "{blurred} blurred, {sharp} sharp".format(**expected.counts())
-    assert widget.counts.text() == f"{counts} patches"
+    assert widget.patches.counts.text() == f"{counts} patches"
     assert viewer.layers.selection.active == labels
 
     before = overlay.data.copy()
@@ -97,22 +101,22 @@ def test_the_whole_path(viewer, open_widget, click, settle, tmp_path):
     labels.redo()
     settle(widget)
     np.testing.assert_array_equal(overlay.data, before)
-    widget.show_patches.click()
+    widget.patches.show_patches.click()
     assert not overlay.visible
 
-    click(widget.jobs.run_button)
+    click(widget.patches.jobs.run_button)
     settle(widget)
     assert session().patch_sets["photo"].counts() == expected.counts()
-    assert widget.patch_set.list.item(0).text() == f"photo: {counts}"
+    assert widget.patches.patch_set.list.item(0).text() == f"photo: {counts}"
 
     path = tmp_path / "set"
-    widget.patch_set.save(path)
+    widget.patches.patch_set.save(path)
     settle(widget)
     saved = path.with_suffix(".safetensors")
     np.testing.assert_array_equal(load_patch_set(saved).patches, expected.patches)
-    click(widget.patch_set.remove_button)
-    assert widget.patch_set.list.count() == 0
-    widget.patch_set.open(saved)
+    click(widget.patches.patch_set.remove_button)
+    assert widget.patches.patch_set.list.count() == 0
+    widget.patches.patch_set.open(saved)
     settle(widget)
     assert session().patch_sets["set.safetensors"].counts() == expected.counts()
 
@@ -159,7 +163,7 @@ def test_one_plane_of_a_lazy_stack_with_calibrated_scale(viewer, open_widget, cl
     viewer.dims.set_current_step(0, 2)
     settle(widget)
     assert f"plane {index[0]}, while plane 2" in widget.place.text()
-    click(widget.jobs.run_button)
+    click(widget.patches.jobs.run_button)
     settle(widget)
     added = session().patch_sets[f"z, plane {index[0]}"]
     expected = build_patch_set([("z", sample.image[index], labels.data)])
@@ -179,7 +183,7 @@ def test_a_deleted_annotation_is_no_longer_counted(viewer, open_widget, click, s
     viewer.layers.remove(labels)
     settle(widget)
     assert widget.annotation.value is None
-    assert "press New annotation" in widget.counts.text()
+    assert "press New annotation" in widget.patches.counts.text()
     assert not widget.paint_sharp.isEnabled()
     assert [layer.name for layer in viewer.layers] == ["photo"]
 
@@ -187,15 +191,15 @@ def test_a_deleted_annotation_is_no_longer_counted(viewer, open_widget, click, s
 def test_superpixels_come_and_go(viewer, open_widget, settle):
     image = photo(viewer)
     widget = open_widget()
-    widget.show_superpixels.click()
+    widget.patches.show_superpixels.click()
     settle(widget)
     overlay = layers.find_owned(viewer, image, "super-pixels")
     few = overlay.data.sum()
-    widget.superpixel.setValue(8)
+    widget.patches.superpixel.setValue(8)
     settle(widget)
     assert overlay.data.sum() > few
     assert overlay not in widget.annotation.choices
-    widget.show_superpixels.click()
+    widget.patches.show_superpixels.click()
     settle(widget)
     assert layers.find_owned(viewer, image, "super-pixels") is None
 
@@ -220,41 +224,41 @@ def test_a_mask_becomes_an_annotation(viewer, open_widget, click, settle):
 def test_bad_input_is_told_in_the_widget(viewer, open_widget, click, settle, tmp_path):
     widget = open_widget()
     settle(widget)
-    assert "no image layer" in widget.counts.text()
+    assert "no image layer" in widget.patches.counts.text()
     assert not widget.new.isEnabled()
-    click(widget.jobs.run_button)
-    assert "no image layer" in widget.jobs.text.text()
-    widget.patch_set.save(tmp_path / "a.safetensors")
-    assert "empty" in widget.jobs.text.text()
+    click(widget.patches.jobs.run_button)
+    assert "no image layer" in widget.patches.jobs.text.text()
+    widget.patches.patch_set.save(tmp_path / "a.safetensors")
+    assert "empty" in widget.patches.jobs.text.text()
     foreign = tmp_path / "b.safetensors"
     foreign.write_bytes(b"nothing of the kind")
-    widget.patch_set.open(foreign)
+    widget.patches.patch_set.open(foreign)
     settle(widget)
-    assert "b.safetensors" in widget.jobs.text.text()
+    assert "b.safetensors" in widget.patches.jobs.text.text()
 
     image = photo(viewer)
     other = viewer.add_labels(np.ones((9, 9), np.uint8), name="small")
     assert widget.annotation.value is None
     widget.annotation.value = other
     settle(widget)
-    assert "'small' are (9, 9), a plane of the image (256, 256)" in widget.counts.text()
-    click(widget.jobs.run_button)
-    assert "'small'" in widget.jobs.text.text()
+    assert "'small' are (9, 9), a plane of the image (256, 256)" in widget.patches.counts.text()
+    click(widget.patches.jobs.run_button)
+    assert "'small'" in widget.patches.jobs.text.text()
     strange = viewer.add_labels(np.full((256, 256), 7), name="strange")
     widget.annotation.value = strange
     settle(widget)
-    assert "label 7" in widget.counts.text()
+    assert "label 7" in widget.patches.counts.text()
     assert session().patch_sets == {}
     assert list(tmp_path.iterdir()) == [foreign]
     # One class alone is taken: another image may give the other.
     widget.annotation.value = viewer.add_labels(np.ones((256, 256), np.uint8), name="one")
-    click(widget.jobs.run_button)
+    click(widget.patches.jobs.run_button)
     settle(widget)
     assert session().patch_sets["photo"].counts()["sharp"] == 0
-    assert "no sharp patch yet" in widget.counts.text()
+    assert "no sharp patch yet" in widget.patches.counts.text()
     viewer.layers.remove(image)
     settle(widget)
-    assert "no image layer" in widget.counts.text()
+    assert "no image layer" in widget.patches.counts.text()
     assert not any(layers.owned(layer) for layer in viewer.layers)
 
 
@@ -280,20 +284,20 @@ def test_an_image_deleted_while_it_is_worked_on(viewer, open_widget, click, sett
     click(widget.from_stack)
     assert widget.jobs.busy
     assert not widget.from_stack.isEnabled()
-    assert not widget.patch_set.save_button.isEnabled()
+    assert not widget.patches.patch_set.save_button.isEnabled()
     viewer.layers.remove(image)
     slow.set()
     settle(widget)
     assert "'z' was deleted" in widget.jobs.text.text()
     assert len(viewer.layers) == 0
-    assert widget.patch_set.open_button.isEnabled()
+    assert widget.patches.patch_set.open_button.isEnabled()
 
 
 def test_the_viewer_is_closed_while_work_runs(viewer, click, slow, qtbot):
     viewer.add_image(read_sample("z_stack").image, name="z")
     widget = AnnotateWidget(viewer)
     viewer.window.add_dock_widget(widget)
-    widget.show_superpixels.click()
+    widget.patches.show_superpixels.click()
     click(widget.from_stack)
     assert widget.jobs.busy
     began = time.monotonic()
@@ -312,11 +316,11 @@ def test_a_failing_refresh_is_told(viewer, open_widget, click, settle, monkeypat
     click(widget.new)
     stroke(viewer.layers["photo annotation"], (40, 20), (150, 60), 1)
     settle(widget)
-    assert "out of luck" in widget.counts.text()
+    assert "out of luck" in widget.patches.counts.text()
     monkeypatch.undo()
     stroke(viewer.layers["photo annotation"], (140, 20), (150, 60), 1)
     settle(widget)
-    assert "blurred" in widget.counts.text()
+    assert "blurred" in widget.patches.counts.text()
 
 
 def test_a_closed_widget_no_longer_listens(viewer, qtbot):

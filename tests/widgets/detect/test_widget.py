@@ -28,8 +28,7 @@ from napari_defocus.io.raster import write_png
 from napari_defocus.measure.regions import focus_scores, region_shares, shares_text
 from napari_defocus.metric.local_metric import save_metric
 from napari_defocus.profile.profile import Profile, save_profile
-from napari_defocus.widgets._shared import layers, preferences
-from napari_defocus.widgets._shared import reduced as reduced_module
+from napari_defocus.widgets._shared import layers, preferences, reduced
 from napari_defocus.widgets._shared.session import TAUGHT, session
 from napari_defocus.widgets._shared.ui import Scrolled
 from napari_defocus.widgets.detect import preview as preview_module
@@ -308,7 +307,7 @@ def test_preview_follows_the_detector_and_predicts_once(
     predict_plane = preview_module.predict_plane
     monkeypatch.setattr(preview_module, "predict_plane", predict)
     # So few pixels that the preview leaves some out.
-    monkeypatch.setattr(reduced_module, "MOST_PIXELS", CAMERA.size // 2)
+    monkeypatch.setattr(reduced, "MOST_PIXELS", CAMERA.size // 2)
     source = viewer.add_image(CAMERA)
     shown = []
     choose(widget, "Local metric")

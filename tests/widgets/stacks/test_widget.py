@@ -455,8 +455,8 @@ def test_annotates_all_planes(viewer, open_widget, click, settle):
     annotate = open_widget(AnnotateWidget)
     annotate.annotation.value = labels
     viewer.dims.set_current_step(0, 3)
-    click(annotate.jobs.run_button)
-    settle(annotate)
+    click(annotate.patches.jobs.run_button)
+    settle(annotate.patches)
     assert session().patch_sets["z, plane 3"].counts()["sharp"] > 0
 
 
@@ -484,7 +484,7 @@ def test_fits_a_metric_in_one_step(viewer, open_widget, click, settle):
     assert "AUC" in widget.jobs.text.text()
     assert session().metric(TRAINED).record["method"] == "instant"
     detect = open_widget(DetectWidget)
-    assert detect.metric_chooser.findData(TRAINED) >= 0
+    assert detect.detector_chooser.findData(TRAINED) >= 0
 
 
 def test_nets_are_handed_over(viewer, open_widget, click, settle, monkeypatch):

@@ -123,8 +123,9 @@ class TeachPanel(QWidget):
         self.enable()
 
     def refuse(self, error: Exception) -> None:
-        """Show why nothing is learnt; what was taught before stays."""
+        """Show why nothing is learnt; the profile of before stays."""
         self.latest.stop()
+        self.drop_mask()
         self.text.setText(ui.warning(error))
 
     def _show_mask(self, source: Image, mask: Plane, step: int) -> None:
