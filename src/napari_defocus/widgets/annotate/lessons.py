@@ -62,6 +62,7 @@ class _Reduced:
 
     @classmethod
     def of(cls, plane: DensePlane) -> "_Reduced":
+        """Take every so many pixels."""
         step = preview_step(plane.seen.shape, MOST_PREVIEWED)
         edges = EdgeRadii.of(plane)
         prediction = reduced(Prediction(score_of(plane), plane.seen, edges=edges), step)
@@ -69,6 +70,7 @@ class _Reduced:
         return cls(plane, step, classifier_inputs(plane, np.ix_(rows, columns)), prediction)
 
     def mask(self, profile: Profile) -> Labels:
+        """Return what a profile makes of them."""
         score = self.prediction.score + profile.correction(self.inputs)
         config = DetectionConfig(limit=profile.limit)
         found = postprocess_reduced(replace(self.prediction, score=score), config, self.step)
