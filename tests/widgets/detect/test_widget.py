@@ -432,6 +432,12 @@ def test_a_profile_is_a_detector(viewer, widget, qtbot, tmp_path, metric):
     assert set(np.unique(result(viewer, source, layers.MASK).data)) <= {0, 2}
     assert "100% sharp" in widget.jobs.text.text()
     assert widget.settings.limit.slider.value() == pytest.approx(2)
+    # Taught on pixels twice as large: its limit is as wide in micrometres.
+    source.scale, source.units = (0.5, 0.5), ("um", "um")
+    session().add_profile(TAUGHT, replace(profile, record={"pixel_size_um": 1.0}))
+    press(qtbot, widget)
+    assert "taught on pixels of 1 um, these have 0.5 um" in widget.jobs.text.text()
+    assert layers.owned(result(viewer, source, layers.MASK))["limit_px"] == pytest.approx(4)
     choose(widget, "Default")
     # Teaching it further leaves the choice alone.
     session().add_profile(TAUGHT, replace(profile, bias=-99.0))

@@ -13,7 +13,8 @@ from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.api import detect
-from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.detectors import choose_detector, scale_note
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
 from napari_defocus.measure.regions import region_shares, score_objects, shares_text
@@ -227,7 +228,8 @@ class DetectWidget(PluginWidget):
 
     def _start(self, source: Image) -> None:
         config, more, name = self.config, self.more_layers.names, self.detector_chooser.name
-        given, _ = self._session.detector(name)
+        check_config(config)
+        detector = choose_detector(self._session.detector(name)[0], config)
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
         if layers.leading_shape(source) and self.shown_plane.isChecked():
             index = layers.visible_index(self._viewer, source)
@@ -235,36 +237,42 @@ class DetectWidget(PluginWidget):
         note = {
             "version": __version__,
             "detector": name,
-            "detector_digest": given.digest,
+            "detector_digest": detector.digest,
             "settings": asdict(config),
             "plane": index,
         }
         pixel_size = self._pixel_size
+        warning = scale_note(detector, pixel_size)
 
         def call(on_event: OnEvent, should_stop: ShouldStop) -> Detection:
             listeners: Any = {"on_event": on_event, "should_stop": should_stop}
-            return detect(data, given, config, axes=axes, pixel_size=pixel_size, **listeners)
+            return detect(data, detector, config, axes=axes, pixel_size=pixel_size, **listeners)
 
-        self.jobs.run(lambda found: self._show(found, source, more, note), call)
+        self.jobs.run(lambda found: self._show(found, source, more, note, warning), call)
 
     def _show(
-        self, found: Detection, source: Image, more: tuple[str, ...], note: dict[str, Any]
+        self,
+        found: Detection,
+        source: Image,
+        more: tuple[str, ...],
+        note: dict[str, Any],
+        warning: str,
     ) -> None:
         if source not in self._viewer.layers:
             raise DefocusError(f"layer {source.name!r} was deleted; its result was dropped")
         self._drop_preview_layer(source)
+        if found.limit is not None:
+            note["limit_px"] = found.limit.tolist()
         layers.put_image(self._viewer, found.blur, source, BLUR, **note)
         for name, role in (("confidence", CONFIDENCE), ("radius", RADIUS)):
             values = getattr(found, name)
             if name in more and values is not None:
                 layers.put_image(self._viewer, values, source, role, **note)
-        if found.limit is not None:
-            note["limit_px"] = found.limit.tolist()
         layers.put_labels(self._viewer, found.mask, source, MASK, **note)
         self._viewer.layers.selection.active = source
         self.settings.limit.show_used(found)
-        everything = np.ones(found.mask.shape[-2:], bool)
-        self.jobs.report(shares_text(region_shares(found.mask, everything)))
+        shares = region_shares(found.mask, np.ones(found.mask.shape[-2:], bool))
+        self.jobs.report(shares_text(shares) + f"\n⚠ {warning}" * bool(warning))
         self._show_region()
         self._show_objects()
 
