@@ -11,11 +11,7 @@ from scipy import special
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.profile.evidence import Evidence
-from napari_defocus.profile.limit import (
-    AUTO_RANGE,
-    TIMES_SHARPEST,
-    shift,
-)
+from napari_defocus.profile.limit import AUTO_RANGE, TIMES_SHARPEST, shift
 from napari_defocus.profile.profile import Profile
 
 Float = npt.NDArray[np.float32]
@@ -32,10 +28,10 @@ BLOCKS_A_SOURCE = 400
 MOST_BLOCKS = 8000
 # Share of what was taught that a profile must answer as taught, of each source of some size.
 HOLDS = 0.95
+SOME_BLOCKS = 20
 # Newton's method: steps at most, and where it ends.
 MOST_STEPS = 50
 SMALLEST_STEP = 1e-5
-SOME_BLOCKS = 20
 
 
 @dataclass(frozen=True)
