@@ -13,8 +13,8 @@ DEBIAN := xvfb xauth libegl1 libgl1 libgl1-mesa-dri libopengl0 libglib2.0-0 libd
 	libfontconfig1 libxkbcommon-x11-0 libx11-xcb1 libxcb-cursor0 libxcb-icccm4 libxcb-image0 \
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xfixes0 libxcb-xkb1
 
-# Test files side by side, a process each.
-BESIDE := -n auto --maxprocesses 4 --dist loadfile
+# Test files side by side; many of them wait for windows and processes.
+BESIDE := -n 3 --dist loadfile
 
 .PHONY: demo test slow lint types docs figures window lowest audit trust coverage mutants clean
 

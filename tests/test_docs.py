@@ -181,7 +181,7 @@ def test_figures_of_the_method_page_are_drawn_by_their_script(tmp_path):
 
 # The Python pages
 
-ROOMS = ("io", "tiled", "measure", "evaluate", "stacks")
+ROOMS = ("io", "tiled", "measure", "profile", "evaluate", "stacks")
 
 
 def test_python_pages_document_the_public_names_and_no_others():
