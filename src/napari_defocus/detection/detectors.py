@@ -85,14 +85,14 @@ def choose_detector(
     check_config(config)
     if isinstance(given, Detector):
         return given
-    name = config.detector
+    name, default = config.detector, _default_metric()
     if isinstance(given, str | Path):
         given = load_detector(given)
         if isinstance(given, str):  # a network
-            name, given = (given if name == "auto" else name), load_metric()
-    metric, profile = (given, None) if isinstance(given, LocalMetric) else (load_metric(), given)
+            name, given = (given if name == "auto" else name), default
+    metric, profile = (given, None) if isinstance(given, LocalMetric) else (default, given)
     if name == "auto":
-        own = profile is None and metric.digest != load_metric().digest
+        own = profile is None and metric.digest != default.digest
         if own or config.scale == "image" or not find_spec("onnxruntime"):
             name = "metric"
     if name == "metric":
@@ -143,6 +143,11 @@ def _scale(detector: Detector, pixel_size: float | None) -> float | None:
     """Return how many of these pixels are as wide as one where the profile was taught."""
     taught = detector.profile.record.get("pixel_size_um") if detector.profile else None
     return taught / pixel_size if taught and pixel_size else None
+
+
+@lru_cache(maxsize=1)
+def _default_metric() -> LocalMetric:
+    return load_metric()
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.dense.graph import WIDTHS
 from napari_defocus.dense.plane import DensePlane
 from napari_defocus.filters.resampling import enlarge
 from napari_defocus.io.cards import as_floats, load_container, save_container
@@ -20,7 +21,7 @@ Float = npt.NDArray[np.float32]
 
 KIND = "profile"
 # Of the network, and its log odds and the logarithm of its radius.
-FEATURES = 32
+FEATURES = WIDTHS[0]
 INPUTS = FEATURES + 2
 
 

@@ -102,7 +102,7 @@ class Patches(QWidget):
 
     def _warn(self, error: Exception) -> None:
         self.overlays.drop_patches()
-        self.counts.setText(f"⚠ {error or type(error).__name__}")
+        self.counts.setText(ui.warning(error))
 
     def add(self) -> None:
         """Add the patches of the annotated plane to the patch set, in the background."""
