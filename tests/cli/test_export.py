@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from napari_defocus.cli.export import mask_stem
 from napari_defocus.cli.main import main
 from napari_defocus.io.raster import write_png
+from napari_defocus.io.results import mask_stem
 from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.measure.regions import focus_scores
 from tests.measure.test_polygons import painted

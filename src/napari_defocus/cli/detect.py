@@ -274,7 +274,14 @@ def _record(
     notes = str(limits or ""), scale_note(request.detector, image.grid.pixel_size_um)
     for note in filter(None, notes):
         print(f"{image.name}: {note}", file=sys.stderr)
-    request.record.add(stem, identity, outputs, limits.as_record() if limits else None)
+    found = limits.as_record() if limits else None
+    request.record.add(stem, identity, outputs, found, _address(image.name))
+
+
+def _address(name: str) -> str:
+    """Return where an image is, from any folder."""
+    place = location(name)
+    return place if isinstance(place, str) else str(place.absolute())
 
 
 def _detect_tiled(

@@ -16,6 +16,7 @@ from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.base import ImageSource, location
 from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.open import open_source
+from napari_defocus.io.results import IMAGES, blur_beside, find_masks, mask_place, mask_stem
 from napari_defocus.io.tables import write_csv
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 from napari_defocus.measure.polygons import check_mask, mask_features
@@ -24,11 +25,6 @@ from napari_defocus.measure.tables import object_rows, share_row
 
 Array = npt.NDArray[Any]
 Plane = tuple[int, ...]
-
-# Where a blur map that is OME-Zarr keeps its mask.
-MASK_WITHIN = Path("labels") / "mask"
-# Longer ones first.
-IMAGES = (".ome.zarr", ".ome.tif", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -76,32 +72,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the polygons and tables of masks; go on where one cannot be used."""
-    masks, failed = list_inputs(options.masks, _masks)
+    masks, failed = list_inputs(options.masks, find_masks)
 
     def work(given: str) -> tuple[str, Iterable[Path]]:
         stem = mask_stem(given)
         return stem, _export(given, stem, options)
 
     return run_each(masks, work, failed=failed)
-
-
-def _masks(given: str) -> list[str]:
-    """List the masks that an input stands for."""
-    place = location(given)
-    if isinstance(place, str) or not place.is_dir() or place.suffix == ".zarr":
-        return [given]
-    found = [path for path in place.glob("*.mask.*") if path.suffix in IMAGES]
-    found += [path for path in place.glob("*.blur.ome.zarr") if (path / MASK_WITHIN).is_dir()]
-    if not found:
-        raise DefocusError(f"{given}: a folder without masks, STEM.mask.tif")
-    return list(map(str, sorted(found)))
-
-
-def mask_stem(place: str | Path) -> str:
-    """Return the name that a mask shares with its image: ``photo`` of ``photo.mask.tif``."""
-    name = Path(str(place)).name
-    ending = next((ending for ending in IMAGES if name.lower().endswith(ending)), "")
-    return name.removesuffix(ending).removesuffix(".mask").removesuffix(".blur")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +144,8 @@ def _objects(
 
 def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
     place = location(given)
-    blur: Path | None = options.blur or _beside(place, stem)
-    if isinstance(place, Path) and (place / MASK_WITHIN).is_dir():
-        blur = options.blur or place
-        place = place / MASK_WITHIN
-    mask = open_source(place, options.axes)
+    blur: Path | None = options.blur or blur_beside(place, stem)
+    mask = open_source(mask_place(place), options.axes)
     parts: dict[str, ImageSource | None] = {}
     for name, path in (("blur", blur), ("labels", options.labels), ("image", options.image)):
         source = None if path is None else open_source(_named(path, stem))
@@ -179,14 +153,6 @@ def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
             _check_fit(source, mask, one_plane=name == "labels")
         parts[name] = source
     return _Inputs(mask, **parts)
-
-
-def _beside(place: str | Path, stem: str) -> Path | None:
-    """Find the blur map that detection wrote beside a mask."""
-    if isinstance(place, str):
-        return None
-    name = f"{stem}.blur"
-    return next((p for e in IMAGES if (p := place.with_name(name + e)).exists()), None)
 
 
 def _named(place: Path, stem: str) -> Path:

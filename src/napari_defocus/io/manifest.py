@@ -42,6 +42,17 @@ class RunRecord:
         same = all(checksum(self.folder / name) == seen for name, seen in outputs.items())
         return [self.folder / name for name in outputs] if same else []
 
+    def recorded(self, stem: str, identity: Mapping[str, Any]) -> bool:
+        """Check as `finished` does, but by the outputs' names alone, which is quick."""
+        self._read()
+        made_of, outputs = self._entries.get(stem, ("", {}))
+        return made_of == _digest(identity) and all((self.folder / n).exists() for n in outputs)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return the last entry of each image by its stem: ``identity``, ``found``, ``source``."""
+        self._read()
+        return self._told
+
     def mine(self, path: Path) -> bool:
         """Check whether an output is as a recorded run wrote it.
 
@@ -62,8 +73,9 @@ class RunRecord:
         identity: Mapping[str, Any],
         outputs: Iterable[Path],
         found: Mapping[str, Any] | None = None,
+        source: str = "",
     ) -> None:
-        """Record the outputs of an image, and what was `found` on the way.
+        """Record the outputs of an image, what was `found` on the way, and where the image is.
 
         Processes that write to one folder take turns.
         """
@@ -72,6 +84,7 @@ class RunRecord:
             "identity": dict(identity),
             "outputs": {path.name: checksum(path) for path in outputs},
             **({"found": dict(found)} if found else {}),
+            **({"source": source} if source else {}),
         }
         with _alone_in(self.folder):
             self._read()
@@ -92,6 +105,7 @@ class RunRecord:
 
     def _forget(self) -> None:
         self._entries: dict[str, tuple[str, dict[str, str]]] = {}  # identity's digest, outputs
+        self._told: dict[str, dict[str, Any]] = {}  # what else entries hold
         self._written: dict[str, set[str]] = {}  # by output: the checksums it was recorded with
         self._end = 0  # of what was read
         self._inode = 0
@@ -141,6 +155,7 @@ class RunRecord:
                 raise self._unreadable(f"the entry of {reprlib.repr(stem)} is damaged")
         for entry in entries:
             self._entries[entry["stem"]] = _digest(entry["identity"]), entry["outputs"]
+            self._told[entry["stem"]] = {k: v for k, v in entry.items() if k != "outputs"}
             for name, seen in entry["outputs"].items():
                 self._written.setdefault(name, set()).add(seen)
         self._old_entries = old
