@@ -180,6 +180,22 @@ def test_objects_get_their_planes(run, stack, planes, tmp_path):
     assert int(rows[0]["best_plane"]) < int(rows[1]["best_plane"])
 
 
+def test_an_empty_stack_has_an_empty_best_plane(run, tmp_path):
+    write_tiff(tmp_path / "dark.tif", np.full((4, SIDE, SIDE), 100, np.uint16), axes="ZYX")
+    labels = np.zeros((SIDE, SIDE), np.uint16)
+    labels[10:40, 5:25] = 3
+    write_tiff(tmp_path / "labels.tif", labels, axes="YX")
+    arguments = ("--labels", tmp_path / "labels.tif", "--picture")
+    status, _, err = run("stack", tmp_path / "dark.tif", "--out", tmp_path, *arguments)
+    assert status == 0
+    assert any("no plane is in focus" in line for line in err)
+    assert any("warning: no plane shows detail" in line for line in err)
+    rows = table(tmp_path / "dark.planes.csv")
+    assert {(row["confidence"], row["best"]) for row in rows} == {("0", "0")}
+    (row,) = table(tmp_path / "dark.labels.csv")
+    assert (row["best_plane"], row["confidence"]) == ("", "0")
+
+
 def test_a_minimum_is_warned_of_and_found(run, tmp_path):
     seen, depth = render_phase()
     write_tiff(tmp_path / "phase.tif", seen, axes="ZYX")

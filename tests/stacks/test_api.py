@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from benchmarks.stacks import rendered as benchmark
 from napari_defocus.core.errors import DefocusError
@@ -170,6 +171,31 @@ def test_equal_planes_give_themselves_and_no_confidence():
     constant = analyse_stack(np.full((3, 40, 40), 7, np.uint16))
     assert (constant.fused == 7).all()
     assert constant.confidence.max() == 0
+
+
+@pytest.mark.parametrize("kind", ["dark", "alike", "noise", "brighter noise", "small objects"])
+def test_where_nothing_is_seen_there_is_no_best_plane(kind):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(6, 96, 128))
+    planes = {
+        "dark": np.full((6, 96, 128), 100, np.uint16),
+        "alike": np.stack([rng.integers(0, 255, (96, 128)).astype(np.uint8)] * 5),
+        # A lamp that drifts changes the noise of photons.
+        "brighter noise": 100 + noise * np.linspace(4, 6, 6)[:, np.newaxis, np.newaxis],
+    }.get(kind, 100 + 5 * noise)
+    found = analyse_stack(planes)
+    assert found.scores.best is None
+    assert found.scores.confidence.max() == 0
+    assert found.confidence.max() < 0.1
+    assert "no plane shows detail" in found.warnings[0]
+    labels = np.zeros(planes.shape[1:], np.int32)
+    labels[10:40, 10:40] = 1
+    if kind == "small objects":
+        labels = ndimage.label(np.kron(np.indices((8, 8)).sum(0) % 2 == 0, np.ones((6, 6))))[0]
+        labels = np.pad(labels, ((0, 48), (0, 80)))
+    columns = score_labels(planes, labels).columns()
+    assert np.isnan(columns["best_plane"]).all()
+    assert columns["confidence"].max() == 0
 
 
 def test_phase_objects_are_told_and_found_as_a_minimum():

@@ -16,6 +16,7 @@ from napari_defocus.simulate.optics import Camera, defocus, expose
 from napari_defocus.stacks.api import StackConfig, analyse_stack
 from napari_defocus.stacks.depth_map import estimate_depth, highest_peak, pool_scales, upsample
 from napari_defocus.stacks.fusion import fuse, plane_weight, source_plane
+from napari_defocus.stacks.objects import score_labels
 from napari_defocus.stacks.plane_scores import best_position, blocks_of, phase_share, score_samples
 from napari_defocus.stacks.planes import as_type, open_stack
 from napari_defocus.stacks.registration import register_planes
@@ -152,6 +153,59 @@ def test_confidence_tells_clear_cases_from_even_ones():
     assert found.score.max() == 1
     again = score_samples(even)
     np.testing.assert_array_equal(found.confidence, again.confidence)
+
+
+def test_one_place_planes_alike_and_chance_give_no_best_plane():
+    rng = np.random.default_rng(0)
+    clear = np.array([1.0, 9, 1])[:, np.newaxis]
+    noise = rng.gamma(0.5, 0.2, (6, 200))
+    for samples in (clear, np.zeros((4, 50)), np.tile(noise[:1], (5, 1)), noise):
+        found = score_samples(samples)
+        assert found.best is None
+        assert np.isnan(found.position)
+        assert not found.confidence.any()
+        assert found.sure == 0
+    with_one_lost = np.vstack([np.tile(noise[:1], (4, 1)), np.zeros((1, 200))])
+    np.testing.assert_allclose(score_samples(with_one_lost).confidence, [0.25] * 4 + [0])
+
+
+def test_samples_without_end_are_scored_in_little_memory():
+    import tracemalloc
+
+    samples = np.array([1.0, 2, 1])[:, np.newaxis] * np.ones(200_000)
+    tracemalloc.start()
+    found = score_samples(samples, weights=np.full(200_000, 64.0))
+    assert found.confidence.tolist() == [0, 1, 0]
+    assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("contrast", "most_sure"), [((0, 0), 0.01), ((0.5, 30), 1.0)])
+def test_of_a_thousand_objects_in_noise_the_confidence_is_the_share_that_is_right(
+    contrast, most_sure
+):
+    """Each its own texture, blurred by its own depth, between none and far above the noise."""
+    rng = np.random.default_rng(3)
+    side, pitch, count, planes = 20, 28, 32, 5
+    labels = np.zeros((count * pitch, count * pitch), np.int32)
+    stack = rng.normal(100, 5, (planes, *labels.shape)).astype(np.float32)
+    depth = rng.uniform(-0.5, planes - 0.5, count * count)
+    strength = rng.uniform(*contrast, count * count)
+    corners = np.stack(np.mgrid[:count, :count], -1).reshape(-1, 2) * pitch
+    for k, (y, x) in enumerate(corners):
+        labels[y + 4 : y + 4 + side, x + 4 : x + 4 + side] = k + 1
+        texture = ndimage.gaussian_filter(rng.normal(size=(pitch, pitch)), 1.2)
+        texture *= strength[k] / texture.std()
+        for z in range(planes):
+            blurred = ndimage.gaussian_filter(texture, 1.2 * abs(z - depth[k]))
+            stack[z, y : y + pitch, x : x + pitch] += blurred
+    found = score_labels(stack, labels).columns()
+    right = found["best_plane"] == np.round(depth)
+    assert found["confidence"].mean() <= most_sure
+    assert right.mean() == pytest.approx(found["confidence"].mean(), abs=0.05)
+    sure = found["confidence"] > 0.9
+    if sure.any():
+        assert right[sure].mean() > 0.95
 
 
 def test_the_error_is_that_of_a_mean():

@@ -151,7 +151,7 @@ def _analyse(
         _print_focus(source.name, where, focus)
         if labels is not None:
             scores = score_labels(planes, labels, config, transforms=focus.transforms, **listeners)
-            found.labels += column_rows(scores.columns(), where)
+            found.labels += scores.rows(where)
     found.maps.update({name: _joined(parts) for name, parts in maps.items()})
     return found
 
@@ -181,13 +181,8 @@ def _joined(parts: dict[tuple[int, ...], npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def _print_focus(name: str, where: dict[str, int], focus: FocusStack) -> None:
-    scores = focus.scores
     place = ", ".join([name, *(f"{letter}={at}" for letter, at in where.items())])
-    print(
-        f"{place}: plane {scores.best} is in focus "
-        f"(confidence {scores.confidence[scores.best]:.2f})",
-        file=sys.stderr,
-    )
+    print(f"{place}: {focus.scores.told()}", file=sys.stderr)
     for warning in focus.warnings:
         print(f"{place}: warning: {warning}", file=sys.stderr)
 

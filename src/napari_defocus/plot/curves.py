@@ -42,15 +42,17 @@ def draw_curve(axes: Any, curves: Mapping[str, PlaneScores]) -> None:
         line = axes.errorbar(
             planes, scores.score, scores.error, color=colour, marker="o", capsize=3, label=name
         )
-        sure = scores.confidence[scores.best]
-        label = f"{name} best {scores.best} (confidence {sure:.2f})".strip()
+        if scores.best is None:
+            continue
+        label = f"{name} best {scores.best} (confidence {scores.sure:.2f})".strip()
         tint = BEST if len(curves) == 1 else line[0].get_color()
         axes.axvline(scores.position, color=tint, linestyle="--", label=label)
     axes.set_xlabel("plane")
     axes.set_ylabel("detail, share of the most")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="best", fontsize="small")
+    if any(axes.get_legend_handles_labels()):
+        axes.legend(loc="best", fontsize="small")
 
 
 def write_report(path: Path, report: Report, *, overwrite: bool = True) -> None:

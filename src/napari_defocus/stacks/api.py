@@ -20,7 +20,13 @@ from napari_defocus.stacks.focus_measure import (
     measure_scale,
 )
 from napari_defocus.stacks.fusion import fuse, source_plane
-from napari_defocus.stacks.plane_scores import PlaneScores, blocks_of, phase_share, score_samples
+from napari_defocus.stacks.plane_scores import (
+    LEAST_BLOCK,
+    PlaneScores,
+    blocks_of,
+    phase_share,
+    score_samples,
+)
 from napari_defocus.stacks.planes import StackLike, StackPlanes, open_stack
 from napari_defocus.stacks.registration import register_planes
 
@@ -133,9 +139,9 @@ def analyse_stack(
     shape = planes[0].shape[:2]
     step = block_side(len(planes), shape)
     energy, noise = _details(planes, shape, scale, step, on_event, should_stop)
-    scores = score_samples(blocks_of(energy), config.extremum)
+    scores = _scores(energy, noise, step, config)
     share = _phase_share(energy, noise, step)
-    depth = estimate_depth(energy, noise, config.extremum, scores.best)
+    depth = estimate_depth(energy, noise, config.extremum, scores.best or 0)
     del energy
     if transforms is not None:
         depth = _within_view(depth, planes, shape, step)
@@ -206,6 +212,13 @@ def _within_view(
     )
 
 
+def _scores(energy: Float, noise: Float, step: int, config: StackConfig) -> PlaneScores:
+    part = max(LEAST_BLOCK // step, 1)
+    peak = max(float(block_means(plane, part).max()) for plane in energy)
+    blocks, level = blocks_of(energy, step), float(noise.mean())
+    return score_samples(blocks, config.extremum, noise=level, peak=peak)
+
+
 def _phase_share(energy: Float, noise: Float, step: int) -> float:
     side = max(PHASE_BLOCK // step, 1)
     blocks = np.stack([block_means(plane, side).ravel() for plane in energy])
@@ -213,6 +226,11 @@ def _phase_share(energy: Float, noise: Float, step: int) -> float:
 
 
 def _warnings(config: StackConfig, share: float, scores: PlaneScores) -> tuple[str, ...]:
+    if scores.best is None:
+        return (
+            "no plane shows detail above the noise, or none more than the others: an empty field, "
+            "a closed shutter, or planes that are alike",
+        )
     if config.extremum == "min":
         return ()
     if share > PHASE_WARNING:

@@ -1,6 +1,6 @@
 """The plane of a stack in which each object is in focus."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.io.tables import column_rows
 from napari_defocus.measure.regions import NO_OBJECT
 from napari_defocus.stacks.api import StackConfig
 from napari_defocus.stacks.focus_measure import measure_detail, measure_scale
@@ -36,13 +37,22 @@ class LabelScores:
     scores: Sequence[PlaneScores]
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Return a table: ``index``, ``best_plane``, its ``position`` and ``confidence``."""
+        """Return a table: ``index``, ``best_plane``, its ``position`` and ``confidence``.
+
+        Objects without a best plane, as those of less than 12 pixels a side, have nan, nan and 0.
+        """
+        best = [np.nan if each.best is None else each.best for each in self.scores]
         return {
             "index": self.index,
-            "best_plane": np.array([each.best for each in self.scores], np.int64),
+            "best_plane": np.array(best, np.float64),
             "position": np.array([each.position for each in self.scores]),
-            "confidence": np.array([each.confidence[each.best] for each in self.scores]),
+            "confidence": np.array([each.sure for each in self.scores]),
         }
+
+    def rows(self, where: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """Return a row for each object, after where the stack is; no best plane is None."""
+        rows = column_rows(self.columns(), where)
+        return [row | {"best_plane": own.best} for row, own in zip(rows, self.scores, strict=True)]
 
 
 def score_labels(
@@ -84,14 +94,20 @@ def score_labels(
     scale = measure_scale(planes, on_event, should_stop)
     inside, owner, part = _parts(labels, index)
     pixels = np.bincount(part).astype(np.float64)
-    sums = [
-        np.bincount(part, measure_detail(planes[z], scale, 1)[0][inside])
-        for z in track("measuring detail", len(planes), on_event, should_stop)
-    ]
-    detail = np.stack(sums) / pixels
+    detail = np.empty((len(planes), len(pixels)))
+    noise = np.zeros(len(pixels))
+    for z in track("measuring detail", len(planes), on_event, should_stop):
+        own, own_noise = measure_detail(planes[z], scale, 1)
+        detail[z] = np.bincount(part, own[inside]) / pixels
+        noise += np.bincount(part, own_noise[inside]) / pixels / len(planes)
     ends = np.searchsorted(owner, np.arange(len(index) + 1))
     scores = [
-        score_samples(detail[:, start:stop], config.extremum, weights=pixels[start:stop])
+        score_samples(
+            detail[:, start:stop],
+            config.extremum,
+            weights=pixels[start:stop],
+            noise=float(np.average(noise[start:stop], weights=pixels[start:stop])),
+        )
         for start, stop in pairwise(ends)
     ]
     return LabelScores(index, scores)
@@ -113,17 +129,21 @@ def _check(labels: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]
 def _parts(
     labels: npt.NDArray[Any], index: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Cut objects where a grid crosses them.
+    """Cut the box around each object evenly, in parts of about `PART` pixels a side.
 
     Returns the pixels of objects (Y, X); the object, by its place in `index`, of each part, rising;
     and the part of each of the pixels.
     """
     inside = labels != 0
-    y, x = np.nonzero(inside)
-    columns = -(-labels.shape[1] // PART)
-    block = y // PART * columns + x // PART
-    blocks = columns * -(-labels.shape[0] // PART)
-    found, part = np.unique(
-        np.searchsorted(index, labels[inside]) * blocks + block, return_inverse=True
-    )
-    return inside, found // blocks, part
+    which = np.searchsorted(index, labels[inside])
+    part = which
+    across = max(labels.shape) // PART + 2
+    for at in np.nonzero(inside):
+        first, last = np.full(len(index), labels.size), np.zeros(len(index), np.intp)
+        np.minimum.at(first, which, at)
+        np.maximum.at(last, which, at)
+        extent = last - first + 1
+        parts = np.maximum((extent + PART // 2) // PART, 1)
+        part = part * across + (at - first[which]) * parts[which] // extent[which]
+    found, part = np.unique(part, return_inverse=True)
+    return inside, found // across**2, part

@@ -160,7 +160,7 @@ def test_best_plane_of_each_label(viewer, open_widget, click, settle, qtbot, tmp
         viewer.dims.set_current_step(0, 5)
         place = table.visualItemRect(table.item(i, 1)).center()
         qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
-        assert table.item(i, 1).text() == str(expected["best_plane"][i])
+        assert table.item(i, 1).text() == str(int(expected["best_plane"][i]))
         assert plane_on_screen(viewer, source) == expected["best_plane"][i]
     legend = widget.results.plot.figure.axes[0].get_legend()
     assert [text.get_text().split(" best")[0] for text in legend.get_texts()] == [

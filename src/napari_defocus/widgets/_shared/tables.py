@@ -30,7 +30,7 @@ def fill_table(
     table.setRowCount(max(map(len, columns.values()), default=0))
     for column, values in enumerate(columns.values()):
         for line, value in enumerate(values):
-            text = str(value)
+            text = "" if value is None else str(value)
             if isinstance(value, float | np.floating):
                 text = nan if np.isnan(value) else f"{value:.{digits}f}"
             table.setItem(line, column, QTableWidgetItem(text))

@@ -90,17 +90,14 @@ class StackResults(QWidget):
         """Show the curve of a stack, and the best plane of each of its objects."""
         self.best_button.setText("Go to best plane")
         scores = found.scores
-        sure = scores.confidence[scores.best]
         place = "".join(f"{name} {at}: " for name, at in where.items())
-        text = f"{place}plane {scores.best} is in focus (confidence {sure:.2f})."
+        text = f"{place}{scores.told()}."
         warning = "\n".join(f"⚠ {warning}." for warning in found.warnings)
         rows = plane_rows(scores, where)
         self._set(text, warning, scores.best, rows, _curves({"": scores}))
         self._stack = found
         if found.labels is not None:
-            table = {"label": found.labels.index, **found.labels.columns()}
-            table.pop("index")
-            self._fill(column_rows(table))
+            self._fill([{"label": row.pop("index")} | row for row in found.labels.rows()])
 
     def show_frames(self, found: FrameScores, where: Mapping[str, int]) -> None:
         """Show the scores of frames, and list those out of focus."""
@@ -155,7 +152,9 @@ class StackResults(QWidget):
         if not self.table.selectedItems() or not 0 <= line < len(self._table_rows):
             return
         values = self._table_rows[line]
-        self.chosen.emit(values.get("best_plane", values.get("frame")))
+        plane = values.get("best_plane", values.get("frame"))
+        if plane is not None:
+            self.chosen.emit(plane)
         if self._stack is not None and self._stack.labels is not None:
             label = f"label {values['label']}"
             curves = {FIELD: self._stack.scores, label: self._stack.labels.scores[line]}
