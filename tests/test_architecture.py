@@ -26,6 +26,7 @@ ROOMS = (
     "evaluate",
     "stacks",
     "plot",
+    "report",
     "data",
     "cli",
     "widgets",

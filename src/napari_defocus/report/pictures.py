@@ -1,0 +1,117 @@
+"""Small pictures of fields for a page: the field under its mask, and a detail as it is."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.open import open_source
+from napari_defocus.io.results import mask_place
+from napari_defocus.labels.classes import COLOURS
+from napari_defocus.report.fields import Field
+
+Array = npt.NDArray[Any]
+
+SIDE = 240
+QUALITY = 78
+OPACITY = 0.35
+# Grey levels are stretched between these percentiles.
+RANGE = (0.3, 99.7)
+# The detail is where most structure is, looked for in steps of so many pixels.
+STEP = 8
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A field under its mask and a detail, as data URLs; `note` says where the image is missing."""
+
+    masked: str
+    detail: str = ""
+    note: str = ""
+
+
+def pictures_of(field: Field) -> Pictures:
+    """Draw a field.
+
+    Raises
+    ------
+    DefocusError
+        Where its mask cannot be read.
+    """
+    mask = open_source(mask_place(field.mask)).read(field.plane, *field.region)
+    try:
+        image = _image_of(field, mask.shape)
+    except DefocusError as error:
+        empty = np.full((*mask.shape, 3), 255, np.uint8)
+        return Pictures(_url(_tinted(empty, mask)), note=str(error))
+    rows, columns = _detail(mask)
+    masked = _tinted(image, mask)
+    scale = masked.width / mask.shape[1]
+    box = [scale * end for end in (columns.start, rows.start, columns.stop, rows.stop)]
+    if max(mask.shape) > SIDE:
+        ImageDraw.Draw(masked).rectangle(box, outline=(255, 255, 255))
+    return Pictures(_url(masked), _url(Image.fromarray(image[rows, columns])))
+
+
+def _image_of(field: Field, shape: tuple[int, ...]) -> Array:
+    """Read what the mask is of, as 8-bit colours."""
+    if not field.source:
+        raise DefocusError("the record does not tell where the image is")
+    source = open_source(field.source)
+    if source.leading and len(source.leading) != len(field.plane):
+        raise DefocusError(f"{field.source} has other planes than its mask")
+    image = source.read(field.plane, *field.region)
+    if image.shape[:2] != shape:
+        raise DefocusError(f"{field.source} has another size than its mask")
+    return _as_rgb(image)
+
+
+def _as_rgb(image: Array) -> Array:
+    if image.ndim == 2 or image.shape[-1] < 3:
+        image = image.reshape(*image.shape[:2], -1)[..., :1]
+    colours = image[..., :3]
+    if colours.dtype != np.uint8 or colours.shape[-1] == 1:
+        values = np.nan_to_num(colours.astype(np.float32))
+        step = max(1, max(values.shape) // 1024)
+        low, high = np.percentile(values[::step, ::step], RANGE)
+        values -= low
+        values *= np.float32(255 / max(high - low, 1e-12))
+        colours = np.clip(values, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(colours, (*image.shape[:2], 3)))
+
+
+def _tinted(image: Array, mask: Array) -> Image.Image:
+    scale = min(1.0, SIDE / max(mask.shape))
+    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
+    classes = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    tinted, labels = small.copy(), np.asarray(classes)
+    for label, colour in COLOURS.items():
+        where = labels == label
+        tinted[where] = (1 - OPACITY) * small[where] + OPACITY * 255 * np.array(colour)
+    return Image.fromarray(tinted.astype(np.uint8))
+
+
+def _detail(mask: Array) -> tuple[slice, slice]:
+    """Find the window of `SIDE` pixels that has most structure."""
+    thin = (mask[::STEP, ::STEP] > 0).astype(np.float32)
+    window = SIDE // STEP
+    dense = ndimage.uniform_filter(thin, window, mode="constant")
+    place = np.unravel_index(int(dense.argmax()), dense.shape)
+    found = []
+    for middle, size in zip(place, mask.shape, strict=True):
+        start = min(max(int(middle) * STEP - SIDE // 2, 0), max(size - SIDE, 0))
+        found.append(slice(start, min(start + SIDE, size)))
+    return found[0], found[1]
+
+
+def _url(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
