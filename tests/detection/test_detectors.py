@@ -18,7 +18,7 @@ from napari_defocus.detection.detectors import (
     Detector,
     choose_detector,
     load_detector,
-    settle_limit,
+    settle,
 )
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.postprocess import postprocess
@@ -215,8 +215,8 @@ def test_a_profile_adds_to_the_score_what_its_classifier_says(profile):
 
 def test_a_profile_brings_its_limit_where_none_is_given(profile):
     detector = choose_detector(profile, DetectionConfig())
-    assert settle_limit(DetectionConfig(), detector, None).limit == profile.limit
-    assert settle_limit(DetectionConfig(limit="1um"), detector, 0.5).limit == 2.0
+    assert settle(DetectionConfig(), detector, None).limit == profile.limit
+    assert settle(DetectionConfig(limit="1um"), detector, 0.5).limit == 2.0
     assert detect(HALF, profile).limit == profile.limit
     assert detect(HALF, profile, DetectionConfig(limit=4.0)).limit == 4.0
 

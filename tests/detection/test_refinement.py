@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from skimage import data
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.config import ZENG2019
 from napari_defocus.detection.refinement import RefinementConfig, halo, refine
 from napari_defocus.filters import _numba as compiled
 
-PAPER = {"keep": 0.0}
+WHOLLY = {"keep": 0.0}
 
 
 @pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
@@ -42,13 +44,13 @@ def box_mean(values, side):
 
 
 def literal(sharpness, config):
-    """Run every iteration as published, without the short cut."""
+    """Run every iteration, without the short cut."""
     values = sharpness.astype(np.float64)
     threshold = values.mean() if config.threshold is None else config.threshold
     combined = np.zeros_like(values)
     for iteration in range(1, max(config.iterations) + 1):
         low = box_mean(values, config.neighbourhood) < threshold * (1 - TIE)
-        values = np.tanh(values) / np.tanh(1)
+        values = np.tanh(values) / (np.tanh(1) if config.growing else 1)
         values[low] = 0
         for when, weight in zip(config.iterations, config.weights, strict=True):
             if when == iteration:
@@ -68,6 +70,7 @@ configs = st.builds(
     neighbourhood=st.sampled_from([1, 3, 5, 9]),
     threshold=st.none() | st.floats(0.01, 1),
     keep=st.sampled_from([0.0, 0.3, 1.0]),
+    growing=st.booleans(),
 )
 smooth_maps = st.builds(
     smooth_map,
@@ -120,7 +123,7 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("config", [PAPER, {}, {"threshold": None, "keep": 0.0}])
+@pytest.mark.parametrize("config", [WHOLLY, {}, {"threshold": None, "keep": 0.0}])
 @pytest.mark.parametrize("name", PICTURES)
 def test_short_cut_on_laplacian_maps_of_pictures(name, config):
     sharpness = laplacian_map(PICTURES[name]())
@@ -130,7 +133,7 @@ def test_short_cut_on_laplacian_maps_of_pictures(name, config):
     np.testing.assert_allclose(refine(sharpness, config), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [PAPER, {"threshold": None, "keep": 0.0}])
+@pytest.mark.parametrize("config", [WHOLLY, {"threshold": None, "keep": 0.0}])
 @pytest.mark.parametrize("scale", ["calibrated", "image"])
 def test_short_cut_on_maps_of_a_metric(metric, scenes, scale, config):
     config = RefinementConfig(**config)
@@ -178,7 +181,7 @@ def test_a_map_of_zeros_stays_zero(threshold):
 @given(st.floats(2**-10, 1, width=32), st.integers(1, 60), st.integers(1, 60))
 def test_a_constant_map_equals_its_mean_and_survives(value, rows, columns):
     constant = np.full((rows, columns), value, np.float32)
-    refined = refine(constant, RefinementConfig(threshold=None, **PAPER))
+    refined = refine(constant, RefinementConfig(threshold=None, **WHOLLY))
     assert (refined >= value).all()
     np.testing.assert_array_equal(refined, refined[0, 0])
 
@@ -204,8 +207,8 @@ def test_weights_of_the_kept_iterations():
     assert refined[0, 0] == 1
 
 
-def test_defaults_are_those_of_the_paper():
-    config = RefinementConfig()
+@pytest.mark.parametrize("config", [RefinementConfig(), ZENG2019.refinement])
+def test_iterations_and_weights_are_those_of_the_paper(config):
     assert config.iterations == (10, 50, 100)
     assert config.weights == (0.3, 0.2, 0.5)
 
@@ -215,7 +218,7 @@ def test_the_neighbourhood_decides_not_the_pixel():
     sharpness[3, 3] = 1  # alone: the mean of its square is 1/25
     sharpness[10:21, 10:21] = 0.9
     sharpness[15, 15] = 0.1  # in bright surroundings
-    refined = refine(sharpness, RefinementConfig(threshold=0.5, **PAPER))
+    refined = refine(sharpness, RefinementConfig(threshold=0.5, **WHOLLY))
     assert refined[3, 3] == 0
     assert refined[15, 15] > 0.5
     assert refined[14, 14] == pytest.approx(1, abs=1e-3)
@@ -224,7 +227,7 @@ def test_the_neighbourhood_decides_not_the_pixel():
 def test_a_step_becomes_black_and_white():
     sharpness = np.full((30, 40), 0.2, np.float32)
     sharpness[:, 20:] = 0.8
-    refined = refine(sharpness, RefinementConfig(threshold=0.5, **PAPER))
+    refined = refine(sharpness, RefinementConfig(threshold=0.5, **WHOLLY))
     np.testing.assert_allclose(refined[:, 22:], 1, atol=1e-3)
     np.testing.assert_array_equal(refined[:, :18], 0)
 
@@ -243,12 +246,83 @@ def test_specks_of_almost_0_in_a_disc_that_shrinks(radius):
     y, x = np.mgrid[-20:21, -20:21]
     sharpness = np.where(y**2 + x**2 <= radius**2, 0.9, 0.1).astype(np.float32)
     sharpness[1::5, 1::4] = np.geomspace(1e-9, 0.04, sharpness[1::5, 1::4].size).reshape(8, 10)
-    config = RefinementConfig(**PAPER)
+    config = RefinementConfig(**WHOLLY)
     np.testing.assert_allclose(refine(sharpness, config), literal(sharpness, config), atol=1e-6)
 
 
-def test_weights_that_sum_to_more_than_1_give_no_more_than_1():
-    assert refine(np.ones((9, 9), np.float32), RefinementConfig(weights=(1.0, 1.0, 1.0))).max() == 1
+def test_both_ways_of_computing_agree_bit_for_bit(monkeypatch):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sharpness = smooth_map(seed, (37, 41), rng.uniform(0.3, 5), rng.uniform(0.3, 3))
+        side, threshold = int(rng.choice([1, 3, 5, 9])), float(rng.uniform(0.05, 1))
+        config = RefinementConfig(neighbourhood=side, threshold=threshold)
+        found = []
+        for worth in (0, math.inf):
+            monkeypatch.setattr(compiled, "WORTH_PIXELS", worth)
+            found.append(refine(sharpness, config))
+        np.testing.assert_array_equal(*found)
+
+
+# --- tanh alone, the paper's ----------------------------------------------------------------------
+
+
+def tanh_alone(sharpness, threshold):
+    """Follow the words of the paper's review, pixel by pixel."""
+    rows, columns = sharpness.shape
+    values, kept = sharpness.astype(np.float64), {}
+    for iteration in range(1, 101):
+        after = np.zeros_like(values)
+        for y in range(rows):
+            for x in range(columns):
+                ys = np.clip(np.arange(y - 2, y + 3), 0, rows - 1)
+                xs = np.clip(np.arange(x - 2, x + 3), 0, columns - 1)
+                if values[np.ix_(ys, xs)].mean() >= threshold:
+                    after[y, x] = math.tanh(values[y, x])
+        values = kept[iteration] = after
+    return 0.3 * kept[10] + 0.2 * kept[50] + 0.5 * kept[100]
+
+
+def test_tanh_alone_is_what_the_paper_says():
+    sharpness = smooth_map(4, (11, 13), 1.5, 8.0)
+    refined = refine(sharpness, ZENG2019.refinement)
+    expected = tanh_alone(sharpness, sharpness.mean(dtype=float))
+    assert 0 < (expected > 0).mean() < 1  # some pixels die and some survive
+    np.testing.assert_allclose(refined, expected, atol=1e-7)
+
+
+@given(smooth_maps | any_maps, configs)
+def test_tanh_alone_is_never_above_its_input(sharpness, config):
+    assert (refine(sharpness, replace(config, growing=False)) <= sharpness).all()
+
+
+@given(smooth_maps)
+def test_the_three_maps_are_weighed(sharpness):
+    paper = ZENG2019.refinement
+    alone = [
+        refine(sharpness, replace(paper, iterations=(after,), weights=(1.0,)))
+        for after in (10, 50, 100)
+    ]
+    assert (alone[2] <= alone[1]).all()
+    assert (alone[1] <= alone[0]).all()
+    mixed = 0.3 * alone[0] + 0.2 * alone[1] + 0.5 * alone[2]
+    np.testing.assert_allclose(refine(sharpness, paper), mixed, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "after"), [(1.0, (0.356, 0.170, 0.121)), (0.2, (0.178, 0.131, 0.104))]
+)
+def test_tanh_alone_falls(start, after):
+    found = [
+        refine(
+            np.full((5, 5), start, np.float32),
+            RefinementConfig((n,), (1.0,), threshold=0.0, keep=0.0, growing=False),
+        )[0, 0]
+        for n in (10, 50, 100)
+    ]
+    assert found == pytest.approx(after, abs=6e-4)
+
+
+# --- settings -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -279,6 +353,12 @@ def test_nothing_beyond_the_reach_counts(sharpness, seed):
         ({"weights": (0.3, math.nan, 0.5)}, "weight is nan"),
         ({"weights": (0.3, 1.5, 0.5)}, "weight is 1.5"),
         ({"neighbourhood": 0}, "neighbourhood is 0"),
+        ({"neighbourhood": 4}, "neighbourhood is 4; give an odd side"),
+        ({"iterations": (50, 10, 100)}, "iterations are 50, 10, 100; give them rising"),
+        ({"iterations": (10, 10, 100)}, "give them rising"),
+        ({"iterations": (10, 50, 2**15)}, "the last of the iterations is 32768"),
+        ({"weights": (1.0, 1.0, 1.0)}, "sum to 3; give some that sum to 1"),
+        ({"weights": (0.0, 0.0, 0.0)}, "sum to 0"),
         ({"keep": 1.5}, "keep is 1.5"),
         ({"threshold": -1.0}, "threshold is -1.0"),
         ({"threshold": 1.5}, "threshold is 1.5"),

@@ -5,7 +5,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.detection.api import detect
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.detectors import Detector, choose_detector, scale_note, settle_limit
+from napari_defocus.detection.detectors import Detector, choose_detector, scale_note, settle
 from napari_defocus.io.cards import save_container
 from napari_defocus.profile.limit import REFERENCE, score_of
 from napari_defocus.profile.profile import (
@@ -100,9 +100,9 @@ def test_the_metric_can_not_use_a_profile():
 def test_the_limit_of_a_profile_is_as_wide_in_micrometres_on_other_pixels():
     given = Detector(None, "dense", profile(limit=3.0, pixel_size_um=0.2))
     automatic = DetectionConfig()
-    assert settle_limit(automatic, given, 0.2).limit == 3.0
-    assert settle_limit(automatic, given, 0.4).limit == pytest.approx(1.5)
-    assert settle_limit(automatic, given, None).limit == 3.0
-    assert settle_limit(DetectionConfig(limit="1um"), given, 0.4).limit == pytest.approx(2.5)
+    assert settle(automatic, given, 0.2).limit == 3.0
+    assert settle(automatic, given, 0.4).limit == pytest.approx(1.5)
+    assert settle(automatic, given, None).limit == 3.0
+    assert settle(DetectionConfig(limit="1um"), given, 0.4).limit == pytest.approx(2.5)
     assert scale_note(given, 0.2) == scale_note(given, None) == ""
     assert "0.2 um, these have 0.4 um: its limit is 0.5 times" in scale_note(given, 0.4)

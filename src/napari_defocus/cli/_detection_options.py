@@ -20,7 +20,8 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
         group,
         config,
         "detector",
-        "'metric', 'dense', 'auto', or a profile's or detector's file",
+        "'metric', 'dense', 'zeng2019' (the paper as written), 'auto', or a profile's or "
+        "detector's file",
     )
     add_setting(
         group,
@@ -54,6 +55,12 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
         help="the global threshold in [0, 1], or 'mean' for that of the map",
     )
     add_setting(group, refinement, "keep", "share of the unrefined map in the result, 0 to 1")
+    group.add_argument(
+        "--tanh-alone",
+        dest="growing",
+        action="store_false",
+        help="do not divide by tanh(1) after each iteration: what survives falls, as in the paper",
+    )
     group = parser.add_argument_group("mask")
     mask = MaskConfig()
     add_setting(

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ from napari_defocus.cli.train import add_training_settings
 from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.open import read_image
+from napari_defocus.metric import zeng2019
 from napari_defocus.metric.fitting import METHODS, FitConfig, fit_metric
+from napari_defocus.metric.local_metric import LITERAL
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.patches import (
     PatchConfig,
@@ -65,13 +68,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instant", dest="method", action="store_const", const="instant", help=argparse.SUPPRESS
     )
+    parser.add_argument(
+        "--preset",
+        action=_Preset,
+        choices=(LITERAL,),
+        help="a metric as the paper makes it: the settings of patches and training that are not "
+        "given behind this option are its own",
+    )
     add_components(parser)
     add_training_settings(parser)
+
+
+class _Preset(argparse.Action):
+    """Set what the paper's method needs; options behind it may change it."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, options: argparse.Namespace, name: Any, __: Any = None
+    ) -> None:
+        """Put the settings of the preset in place of the defaults."""
+        vars(options).update(preset=name, method="nets")
+        for preset in (zeng2019.PATCHES, zeng2019.TRAINING):
+            default = asdict(type(preset)())
+            own = {n: value for n, value in asdict(preset).items() if value != default[n]}
+            vars(options).update(own)
 
 
 def run(options: argparse.Namespace) -> int:
     """Make a profile or a metric of what is known of images."""
     refuse_existing(options.out, options.overwrite)
+    if options.preset and options.method != "nets":
+        raise DefocusError(
+            f"the preset {options.preset} trains nets, and --method is {options.method}; "
+            "give one of the two"
+        )
     if options.method == PROFILE:
         return _fit_profile(options)
     if options.in_focus or options.out_of_focus:

@@ -40,6 +40,7 @@ def add_annotated_images(parser: argparse.ArgumentParser, nargs: str = "+") -> N
     add_setting(group, config, "superpixel", "side of a super-pixel, pixels")
     add_setting(group, config, "purity", "least share of one class in the annotated area")
     add_setting(group, config, "coverage", "least share of a patch that is annotated")
+    add_setting(group, config, "area", "least share of one class in the whole patch")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from napari_defocus.detection.detectors import (
     Detector,
     DetectorLike,
     choose_detector,
-    settle_limit,
+    settle,
 )
 from napari_defocus.detection.inference import predict_plane, undecided
 from napari_defocus.detection.postprocess import Detection, postprocess
@@ -71,7 +71,7 @@ def detect(
     """
     config = config or DetectionConfig()
     chosen = choose_detector(detector, config)
-    config = settle_limit(config, chosen, pixel_size)
+    config = settle(config, chosen, pixel_size)
     if not hasattr(image, "shape"):
         image = np.asarray(image)
     axes = check_axes(axes, image.shape) if axes else guess_axes(image.shape)

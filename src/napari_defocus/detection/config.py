@@ -1,7 +1,8 @@
 """The settings of detection; quick to import, for the command line and the widgets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from napari_defocus.core.devices import DEVICES
 from napari_defocus.core.errors import DefocusError, check_range
@@ -9,7 +10,7 @@ from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.profile.limit import AUTO, check_limit
 
-DETECTORS = ("auto", "metric", "dense")
+DETECTORS = ("auto", "metric", "dense", "zeng2019")
 SCALES = ("calibrated", "image")
 
 
@@ -20,16 +21,18 @@ class DetectionConfig:
     Parameters
     ----------
     detector : str
-        ``metric``: the local metric. ``dense``: a network, which sees the surroundings too. Or the
-        file of a metric, a network or a profile. ``auto``: dense, but the metric where it is not
-        the default one, `scale` is ``image`` or ONNX Runtime is missing.
+        ``metric``: the local metric. ``dense``: a network, which sees the surroundings too.
+        ``zeng2019``: the paper's method as written; what has the default in `refinement` and `mask`
+        is then as in `ZENG2019`. Or the file of a metric, a network or a profile. ``auto``:
+        dense, but the metric where it is not the default one, `scale` is ``image`` or ONNX Runtime
+        is missing.
     limit : float or str
         The widest blur radius that counts as sharp: pixels, a text with a unit such as ``0.8um``,
         or ``auto``, by the sharpest structure of each plane. Of the dense detector; `scale` to
         `gain` are of the metric.
     scale : str
         ``calibrated``: that of the metric's training patches, so that images compare. ``image``:
-        the paper's, each image from its least response to its largest.
+        each image from its least response to its largest, as with ``zeng2019``.
     adapt : float
         Share, in [0, 1], of the way from the metric's threshold down to the image's own (Otsu's),
         for images softer than those the metric learnt from. The threshold never rises: a wholly
@@ -63,6 +66,42 @@ class DetectionConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     device: str = "auto"
+
+
+# The method as the paper has it, but for what the texts at hand leave open: see the comments.
+ZENG2019 = DetectionConfig(
+    detector="zeng2019",
+    scale="image",  # L is in [0, 1]; that it gets there by its least and largest value is ours
+    refinement=RefinementConfig(
+        iterations=(10, 50, 100),
+        weights=(0.3, 0.2, 0.5),
+        neighbourhood=5,  # not published; ours
+        threshold=None,  # "the global threshold": not published; the mean of the map is ours
+        keep=0.0,
+        growing=False,
+    ),
+    mask=MaskConfig(
+        threshold="mean",  # "the adaptive threshold": its rule is not published; ours
+        range=(0.0, 1.0),
+        smallest=0,
+    ),
+)
+
+
+def with_preset(config: DetectionConfig) -> DetectionConfig:
+    """Return settings with those of `ZENG2019` wherever refinement and mask have the default."""
+
+    def filled(given: Any, preset: Any) -> Any:
+        default = type(given)()
+        left = [f.name for f in fields(given) if getattr(given, f.name) == getattr(default, f.name)]
+        return replace(given, **{name: getattr(preset, name) for name in left})
+
+    return replace(
+        config,
+        scale=ZENG2019.scale,
+        refinement=filled(config.refinement, ZENG2019.refinement),
+        mask=filled(config.mask, ZENG2019.mask),
+    )
 
 
 def check_config(config: DetectionConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import KIND as NETWORK
 from napari_defocus.dense.detector import cached_dense
-from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.config import ZENG2019, DetectionConfig, check_config, with_preset
 from napari_defocus.io.cards import read_kind
 from napari_defocus.metric.local_metric import KIND as METRIC
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
@@ -40,6 +40,11 @@ class Detector:
     metric: LocalMetric
     network: str | None = None
     profile: Profile | None = None
+
+    @property
+    def literal(self) -> bool:
+        """Whether it is a metric that is made and applied as the paper says."""
+        return self.network is None and self.metric.literal
 
     @property
     def digest(self) -> str:
@@ -85,7 +90,7 @@ def choose_detector(
     check_config(config)
     if isinstance(given, Detector):
         return given
-    name, default = config.detector, _default_metric()
+    name, default = config.detector, _packaged_metric("default")
     if isinstance(given, str | Path):
         given = load_detector(given)
         if isinstance(given, str):  # a network
@@ -95,10 +100,11 @@ def choose_detector(
         own = profile is None and metric.digest != default.digest
         if own or config.scale == "image" or not find_spec("onnxruntime"):
             name = "metric"
-    if name == "metric":
+    if name in ("metric", ZENG2019.detector):
         if profile is not None:
             raise DefocusError("a profile corrects the network; the metric cannot use it")
-        return Detector(metric)
+        literal = name == "metric" or metric.literal
+        return Detector(metric if literal else _packaged_metric(ZENG2019.detector))
     network = "dense"
     if name not in ("auto", "dense"):
         found = _load_once(Path(name), Path(name).stat().st_mtime_ns)
@@ -113,18 +119,21 @@ def choose_detector(
     return Detector(metric, network, profile)
 
 
-def settle_limit(
+def settle(
     config: DetectionConfig, detector: Detector, pixel_size: float | None
 ) -> DetectionConfig:
-    """Return settings with a limit in pixels; where it is automatic, that of the profile, if any.
+    """Return the settings that a detector works with.
 
-    `pixel_size` is in micrometres. A profile's limit is as wide in micrometres as where it was
-    taught, if both pixel sizes are known. The automatic limit without a profile stays.
+    A limit is in pixels; where it is automatic, it is that of the profile, if any. A `literal`
+    metric takes the paper's refinement and mask, see `with_preset`. `pixel_size` is in
+    micrometres. A profile's limit is as wide in micrometres as where it was taught, if both pixel
+    sizes are known. The automatic limit without a profile stays.
     """
     limit = limit_in_pixels(config.limit, pixel_size)
     if limit == AUTO and detector.profile is not None:
         limit = detector.profile.limit * (_scale(detector, pixel_size) or 1.0)
-    return replace(config, limit=limit)
+    config = replace(config, limit=limit)
+    return with_preset(config) if detector.literal else config
 
 
 def scale_note(detector: Detector, pixel_size: float | None) -> str:
@@ -145,9 +154,9 @@ def _scale(detector: Detector, pixel_size: float | None) -> float | None:
     return taught / pixel_size if taught and pixel_size else None
 
 
-@lru_cache(maxsize=1)
-def _default_metric() -> LocalMetric:
-    return load_metric()
+@lru_cache(maxsize=2)
+def _packaged_metric(name: str) -> LocalMetric:
+    return load_metric(name)
 
 
 @lru_cache(maxsize=8)

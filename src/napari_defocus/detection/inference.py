@@ -24,6 +24,7 @@ from napari_defocus.detection.detectors import Detector
 from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.noise import PlaneStatistics, ReadPart, measure_plane
 from napari_defocus.filters.plane import Plane, prepare_part
+from napari_defocus.metric import zeng2019
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.response import alignment, filter_response, halo, pool, predict_log_odds
 from napari_defocus.profile.limit import EdgeRadii, score_of
@@ -39,8 +40,8 @@ class Prediction:
     Parameters
     ----------
     score : ndarray of float32, (Y, X)
-        Log odds of being sharp, by the network at the limit `limit.REFERENCE`; or, by the paper's
-        scale, the metric's pooled response in [0, 1].
+        Log odds of being sharp, by the network at the limit `limit.REFERENCE`; or, by the scale of
+        the image, the metric's response.
     valid : ndarray of bool, (Y, X)
         False where there is no structure to go by.
     radius, radius_error : ndarray of float32, (Y, X), or None
@@ -153,13 +154,16 @@ def _by_metric(
     config: DetectionConfig,
     should_stop: ShouldStop,
 ) -> Prediction:
+    holes = plane.part(*inside).holes
+    if metric.literal:
+        score = zeng2019.response(plane.grey, metric.filters)[inside]
+        return Prediction(score, ~holes, calibrated=False)
     compiled.expect(plane.grey.size)
     score, valid = predict_log_odds(plane, metric, should_stop=should_stop, region=inside)
     if config.scale == "image":
         score = pool(filter_response(plane, metric), plane.grey, metric.pooling)[inside]
     if should_stop():
         raise Stopped
-    holes = plane.part(*inside).holes
     return Prediction(score, valid & ~holes, calibrated=config.scale == "calibrated")
 
 
@@ -188,6 +192,8 @@ def _window(
 ) -> tuple[Region, npt.NDArray[Any], Plane]:
     """Read a region with the margin that its prediction needs."""
     margin = halo(detector.metric) if detector.network is None else dense.HALO
+    if detector.literal:
+        margin = max(margin, zeng2019.halo(detector.metric.filters))
     # Holes take the value of the nearest pixel, which is no farther than the predicted pixel.
     for wide in (margin, 2 * margin):
         window = widen(region, wide, shape, alignment(detector.metric))

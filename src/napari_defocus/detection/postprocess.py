@@ -71,7 +71,7 @@ class Detection:
 
     @property
     def sharpness(self) -> Float:
-        """1 - blur: the quantity L of the paper."""
+        """1 - blur: 1 where it is sharp."""
         return np.float32(1) - self.blur
 
 

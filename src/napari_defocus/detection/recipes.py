@@ -32,6 +32,9 @@ def as_arguments(config: DetectionConfig) -> list[str]:
         elif not is_dataclass(value):
             words += _option(name, value)
     for name, value in _changed(config.refinement).items():
+        if name == "growing":
+            words.append("--tanh-alone")
+            continue
         words += _option("refine-threshold" if name == "threshold" else name, value)
     for name, value in _changed(config.mask).items():
         words += _option("mask-threshold" if name == "threshold" else name, value)

@@ -3,16 +3,18 @@
 Zeng et al., IEEE TIP 28(5), 2019, section on the iterative updating mechanism: where the mean of a
 pixel's neighbourhood is below a global threshold the pixel becomes 0, else the tanh of it; the maps
 after 10, 50 and 100 iterations are weighed 0.3, 0.2 and 0.5. Ours: after each iteration the map is
-divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks), and the neighbourhood is 5 x 5.
+divided by tanh(1), so that 1 stays 1 (tanh alone only shrinks; `growing` False leaves it so), the
+neighbourhood of 5 x 5, and the share of the unrefined map that is kept.
 
-Short cut. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls, nor does any
-neighbourhood mean, unless a pixel dies. So after the first iteration only neighbours of the pixels
-that died last are looked at, and values are updated where they are needed. No pixel depends on
-one beyond `halo`, so that parts of an image can be refined alone.
+Short cut, where the map grows. On [0, 1], tanh(x) / tanh(1) >= x: a surviving value never falls,
+nor does any neighbourhood mean, unless a pixel dies. So after the first iteration only neighbours
+of the pixels that died last are looked at, and values are updated where they are needed. No pixel
+depends on one beyond `halo`, so that parts of an image can be refined alone.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.linear import box_mean
 
 Float = npt.NDArray[np.float32]
+
+# Ages are counted in 16 bits.
+MOST_ITERATIONS = 2**15 - 1
+# Weights that sum to 1 but for rounding, or for digits that were not given (.333 three times).
+WEIGHTS_OFF = 2e-3
 
 # A mean this much below the threshold, relatively, is still equal to it: rounding of sums.
 TIE = 1e-6
@@ -58,7 +65,10 @@ class RefinementConfig:
         The global threshold in [0, 1]; None for the mean of the map.
     keep : float
         Share, in [0, 1], of the unrefined map in the result. It keeps the order of pixels that
-        the iterations make equal; 0 is the paper's result.
+        the iterations make equal. The paper knows no such share.
+    growing : bool
+        Whether each iteration divides by tanh(1), so that what survives rises towards 1. If not,
+        the paper's tanh alone: no value is ever above what it was.
     """
 
     iterations: tuple[int, ...] = (10, 50, 100)
@@ -66,6 +76,7 @@ class RefinementConfig:
     neighbourhood: int = 5
     threshold: float | None = 0.5
     keep: float = 0.3
+    growing: bool = True
 
 
 def halo(config: RefinementConfig) -> int:
@@ -83,10 +94,38 @@ def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
     """
     config = config or RefinementConfig()
     check_refinement(config)
+    if not config.growing:
+        return _refine_by_tanh_alone(sharpness, config)
     outlived = _checkpoints_outlived(sharpness, config)
     grown = _weighted_growth(sharpness, outlived, config)
     refined = np.float32(config.keep) * sharpness + np.float32(1 - config.keep) * grown
     return np.asarray(np.clip(refined, 0, 1), np.float32)
+
+
+def _refine_by_tanh_alone(sharpness: Float, config: RefinementConfig) -> Float:
+    """Run every iteration: values fall, so that pixels may die at any of them."""
+    limit = _limit(sharpness, config)
+    weight_after = dict(zip(config.iterations, config.weights, strict=True))
+    values = np.array(sharpness, np.float64, order="C")
+    flat, refined = values.ravel(), config.keep * values
+    alive = np.flatnonzero(flat)
+    for iteration in range(1, max(config.iterations) + 1):
+        dark = box_mean(values, config.neighbourhood, "edge").ravel()[alive] < limit
+        flat[alive[dark]] = 0
+        alive = alive[~dark]
+        flat[alive] = np.tanh(flat[alive])
+        if iteration in weight_after:
+            refined += (1 - config.keep) * weight_after[iteration] * values
+        if not alive.size:
+            break
+    # The weights sum to 1 but for rounding.
+    return np.minimum(refined.astype(np.float32), sharpness)
+
+
+def _limit(sharpness: Float, config: RefinementConfig) -> float:
+    """Return the mean below which a pixel becomes 0."""
+    threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
+    return float(threshold) * (1 - TIE)
 
 
 def _checkpoints_outlived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.uint8]:
@@ -100,9 +139,7 @@ def _checkpoints_outlived(sharpness: Float, config: RefinementConfig) -> npt.NDA
 
 def _iterations_lived(sharpness: Float, config: RefinementConfig) -> npt.NDArray[np.int16]:
     """Count the iterations that each pixel lives through."""
-    threshold = sharpness.mean(dtype=float) if config.threshold is None else config.threshold
-    limit = float(threshold) * (1 - TIE)
-    most = max(config.iterations)
+    limit, most = _limit(sharpness, config), max(config.iterations)
     loops = compiled.loops()
     if loops is None:
         return _Update(sharpness, config.neighbourhood, limit).iterations_lived(most)
@@ -166,12 +203,28 @@ def check_refinement(config: RefinementConfig) -> None:
             "give a weight for each"
         )
     check_range("the first of the iterations", min(config.iterations, default=0), 1)
+    check_range("the last of the iterations", max(config.iterations), 1, MOST_ITERATIONS)
+    if any(later <= earlier for earlier, later in pairwise(config.iterations)):
+        raise DefocusError(f"the iterations are {_listed(config.iterations)}; give them rising")
     for weight in config.weights:
         check_range("a weight", weight, 0, 1)
+    if abs(sum(config.weights) - 1) > WEIGHTS_OFF:
+        raise DefocusError(
+            f"the weights {_listed(config.weights)} sum to {sum(config.weights):g}; "
+            "give some that sum to 1"
+        )
     check_range("neighbourhood", config.neighbourhood, 1)
+    if config.neighbourhood % 2 == 0:
+        raise DefocusError(
+            f"neighbourhood is {config.neighbourhood}; give an odd side, which has a middle pixel"
+        )
     check_range("keep", config.keep, 0, 1)
     if config.threshold is not None:
         check_range("the refinement's threshold", config.threshold, 0, 1)
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 class _Update:

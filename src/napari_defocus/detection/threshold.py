@@ -28,7 +28,8 @@ class MaskConfig:
     ----------
     threshold : float or str
         Least sharpness of a sharp pixel in [0, 1], or a rule that adapts to the image: ``otsu``,
-        or ``mean`` for min(1.5 x mean, 1), the rule of the paper's experiments.
+        or ``mean`` for min(1.5 x mean, 1), which tests of such maps often use. (The paper says
+        "the adaptive threshold" and not which.)
     range : tuple of float
         The adapted threshold stays within it: a wholly blurred image must not be cut in two.
     smallest : int

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.filters.luminance import LUMINANCE
+from napari_defocus.metric import zeng2019
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.nets import NO_BASE, TrainedNets, TrainingConfig, as_base
@@ -54,6 +55,13 @@ class RecipeConfig:
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(training=TrainingConfig(base=NO_BASE, learning_rate=2e-3))
     )
+
+
+# What `train-default` can make.
+PRESETS = {
+    "default": RecipeConfig(),
+    "zeng2019": RecipeConfig(patches=zeng2019.PATCHES, fit=FitConfig(training=zeng2019.TRAINING)),
+}
 
 
 def load_picture(name: str) -> npt.NDArray[np.uint8]:
@@ -136,7 +144,8 @@ def train_default(
     if nets is None:
         return None
     metric = metric_from_nets(nets, config.fit)
-    recipe = {"command": "napari-defocus train-default", "pictures": list(PICTURES)}
+    preset = "" if config.fit.training.whiten else " --preset zeng2019"
+    recipe = {"command": f"napari-defocus train-default{preset}", "pictures": list(PICTURES)}
     recipe |= {
         name: value for name, value in vars(config).items() if name not in ("patches", "fit")
     }

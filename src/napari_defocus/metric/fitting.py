@@ -11,6 +11,7 @@ from scipy import linalg
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.labels.classes import BLURRED, SHARP
+from napari_defocus.metric import zeng2019
 from napari_defocus.metric.calibration import calibrate, weighted_parts
 from napari_defocus.metric.kernel_pca import KernelPCA, fixed_directions, kernel_pca
 from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
@@ -99,6 +100,8 @@ def metric_from_nets(nets: TrainedNets, config: FitConfig | None = None) -> Loca
     LocalMetric
     """
     config = config or FitConfig()
+    if not nets.config.whiten:
+        return zeng2019.metric_from_nets(nets, config.components)
     size = nets.config.kernel_size
     kernels = nets.kernels.reshape(-1, size, size)
     record = {

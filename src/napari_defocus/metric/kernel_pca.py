@@ -53,6 +53,24 @@ def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
     return KernelPCA(filters.astype(np.float32), (variance / variance.sum()).astype(np.float32))
 
 
+def plain_pca(kernels: Float) -> KernelPCA:
+    """Principal components of raw kernels (N, size, size), as the paper says: see `zeng2019`.
+
+    The kernels are the columns of a matrix of 49 x N, for 7 x 7. Its N columns are reduced to K,
+    and the result of 49 x K is K filters. So pixels are the observations, and each kernel is taken
+    about its own mean.
+    """
+    columns = kernels.reshape(len(kernels), -1).T.astype(np.float64)
+    columns = columns - columns.mean(axis=0)
+    vectors, values, _ = np.linalg.svd(columns, full_matrices=False)
+    reduced = fixed_directions(vectors, values) * values
+    variance = np.square(values)
+    return KernelPCA(
+        reduced.T.reshape(-1, *kernels.shape[1:]).astype(np.float32),
+        (variance / variance.sum()).astype(np.float32),
+    )
+
+
 def fixed_directions(vectors: Double, values: Double) -> Double:
     """Turn and sign eigenvectors in columns in a fixed way, whatever linear algebra found them.
 

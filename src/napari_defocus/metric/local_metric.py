@@ -12,14 +12,19 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.io.cards import Card, as_floats, load_container, read_settings, save_container
-from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca
+from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca, plain_pca
 
 Float = npt.NDArray[np.float32]
 
 KIND = "metric"
 TENSORS = ("filters", "explained_variance_ratio", "kernels", "whitening")
 # Calls by name: metrics that come with the package.
-PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.safetensors"}
+PACKAGED = {
+    name: Path(__file__).parents[1] / "weights" / f"{name}.safetensors"
+    for name in ("default", "zeng2019")
+}
+# The method, in a metric's record, of those that are made and applied as the paper says.
+LITERAL = "zeng2019"
 LARGEST_KERNEL = 63
 LARGEST_ENERGY = 1e6
 # Beyond these a metric is no metric: powers and exponentials leave the numbers of single precision.
@@ -63,7 +68,8 @@ class LocalMetric:
     Parameters
     ----------
     filters : ndarray of float32, (K, size, size)
-        K1, K2, ... in order of explained variance; each of zero mean, all squares sum to 1.
+        K1, K2, ... in order of explained variance; all squares sum to 1. Each of zero mean, but
+        for a `literal` metric.
     explained_variance_ratio : ndarray of float32, (components,)
         Of all principal components, falling.
     calibration : Calibration
@@ -92,10 +98,16 @@ class LocalMetric:
         return int(self.filters.shape[-1])
 
     @property
+    def literal(self) -> bool:
+        """Whether it was made, and is applied, as the paper says: see `zeng2019`."""
+        return self.record.get("method") == LITERAL
+
+    @property
     def digest(self) -> str:
         """Hash of filters, pooling and calibration, twelve letters."""
         digest = hashlib.sha256(np.ascontiguousarray(self.filters, "<f4").tobytes())
-        digest.update(repr((self.pooling, self.calibration)).encode())
+        applied = LITERAL if self.literal else (self.pooling, self.calibration)
+        digest.update(repr(applied).encode())
         return digest.hexdigest()[:12]
 
 
@@ -103,6 +115,8 @@ def principal_components(metric: LocalMetric) -> KernelPCA:
     """Return all components of a metric; those of the instant fit are stored as its kernels."""
     if metric.record.get("method") == "instant":
         return KernelPCA(metric.kernels, metric.explained_variance_ratio)
+    if metric.literal:
+        return plain_pca(metric.kernels)
     return kernel_pca(metric.kernels, metric.whitening)
 
 
@@ -140,7 +154,7 @@ def load_metric(source: str | Path = "default") -> LocalMetric:
     Parameters
     ----------
     source : str or Path
-        ``"default"`` or a path.
+        ``"default"``, ``"zeng2019"`` or a path.
 
     Raises
     ------

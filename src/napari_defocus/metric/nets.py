@@ -54,6 +54,10 @@ class TrainingConfig:
         Same seed, same machine: same nets.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    whiten : bool
+        Whether nets see whitened windows; if not, the metric is made as `zeng2019` says.
+    turn : bool
+        Whether patches are turned and mirrored at random.
     """
 
     base: str = "default"
@@ -69,6 +73,8 @@ class TrainingConfig:
     validation: float = 0.25
     seed: int = 0
     device: str = "auto"
+    whiten: bool = True
+    turn: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def load_base(config: TrainingConfig) -> TrainedNets | None:
     if config.base == NO_BASE:
         return None
     base = load_nets(PACKAGED.get(config.base, Path(config.base)))
-    for name in ("kernels", "kernel_size"):
+    for name in ("kernels", "kernel_size", "whiten"):
         has, wanted = getattr(base.config, name), getattr(config, name)
         if has != wanted:
             raise DefocusError(

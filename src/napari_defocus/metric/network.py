@@ -170,7 +170,8 @@ class NetTraining:
         for batch in torch.split(torch.randperm(len(labels), generator=chance), self.config.batch):
             if self.should_stop():
                 return None
-            x = _turn(patches[batch.to(self.device)], chance)
+            x = patches[batch.to(self.device)]
+            x = _turn(x, chance) if self.config.turn else x
             loss = functional.cross_entropy(net(x), labels[batch.to(self.device)])
             kernels = net.first.weight
             penalty = (

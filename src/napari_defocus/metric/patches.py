@@ -38,12 +38,15 @@ class PatchConfig:
         Least share of the annotated area in the window that must be of one class.
     coverage : float
         Least share of the window that must be annotated at all.
+    area : float
+        Least share of the whole window that must be of one class.
     """
 
     size: int = 32
     superpixel: int = 12
     purity: float = 0.95
     coverage: float = 0.05
+    area: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def build_patch_set(
     check_range("superpixel", config.superpixel, 1)
     check_range("purity", config.purity, 0, 1)
     check_range("coverage", config.coverage, 0, 1)
+    check_range("area", config.area, 0, 1)
     parts = [_cut(name, image, labels, config) for name, image, labels in images]
     if not parts:
         raise DefocusError("no annotated image was given")
@@ -162,6 +166,7 @@ def _cut(
     annotated = blurred + sharp
     larger = np.maximum(blurred, sharp)
     pure = (annotated >= config.coverage) & (larger >= config.purity * annotated) & (annotated > 0)
+    pure &= larger >= config.area
     corner = corner[pure]
     return PatchSet(
         patches=_windows(plane.grey, corner, size),
@@ -205,9 +210,15 @@ def require_both_classes(patch_set: PatchSet, least: int = 8) -> None:
     for label, name in CLASS_NAMES.items():
         count = patch_set.counts()[name]
         if count < least:
+            config = patch_set.config
+            how = (
+                f"so that it fills {config.area:.0%} of a window of {config.size} pixels"
+                if config.area
+                else "in strokes a few pixels wide"
+            )
             raise DefocusError(
                 f"only {count} {name} patches, {least} are needed: "
-                f"paint more {name} regions (label {label}), in strokes a few pixels wide"
+                f"paint more {name} regions (label {label}), {how}"
             )
 
 

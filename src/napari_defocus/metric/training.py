@@ -65,7 +65,9 @@ def train(
     base = load_base(config)
     _check_patch_size(patch_set, base)
     earlier_nets = resume or base
-    if earlier_nets is None:
+    if earlier_nets is None and not config.whiten:
+        whitening = np.eye(config.kernel_size**2, dtype=np.float32)
+    elif earlier_nets is None:
         covariance = window_covariance(training.patches, config.kernel_size, config.seed)
         whitening = whitening_matrix(covariance).astype(np.float32)
     else:

@@ -14,7 +14,7 @@ from napari_defocus.detection.detectors import (
     Detector,
     DetectorLike,
     choose_detector,
-    settle_limit,
+    settle,
 )
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
@@ -118,7 +118,7 @@ def detect_file_in_tiles(
     """
     check_range("tile", tiling.side, 1)
     chosen = choose_detector(detector, config)
-    config = settle_limit(config, chosen, source.grid.pixel_size_um)
+    config = settle(config, chosen, source.grid.pixel_size_um)
     step = tile_step(chosen)
     side = -(-tiling.side // step) * step
     names = map_names(tiling.maps, source.grid)

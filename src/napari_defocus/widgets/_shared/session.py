@@ -87,6 +87,10 @@ class Session(QObject):
             return find_spec("onnxruntime") is not None
         return name == "dense" or name in self._others
 
+    def is_literal(self, name: str) -> bool:
+        """Tell whether a detector is a metric that is made and applied as the paper says."""
+        return name in self._metrics and self.metric(name).literal
+
     def add_profile(self, name: str, profile: Profile) -> None:
         """Offer a profile under a name, in place of an earlier one."""
         self._others[name] = profile

@@ -11,7 +11,7 @@ from napari_defocus.detection.detectors import (
     Detector,
     DetectorLike,
     choose_detector,
-    settle_limit,
+    settle,
 )
 from napari_defocus.detection.inference import Prediction, predict_plane
 from napari_defocus.detection.postprocess import Detection
@@ -63,7 +63,7 @@ class Preview(QObject):
         """
         check_config(config)
         detector = choose_detector(given, config)
-        config = settle_limit(config, detector, pixel_size)
+        config = settle(config, detector, pixel_size)
         key = (*key, self._edition, detector.digest, config.scale)
         self._latest.request(key, self._preview, key, read, detector, config)
 

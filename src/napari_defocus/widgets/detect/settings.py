@@ -12,7 +12,12 @@ from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.choosers import NameChooser
 from napari_defocus.widgets.detect.limit import LimitControl
 
-DETECTOR_TITLES = {"auto": "Default", "metric": "Local metric", "dense": "Dense network"}
+DETECTOR_TITLES = {
+    "auto": "Default",
+    "metric": "Local metric",
+    "dense": "Dense network",
+    "zeng2019": "Zeng et al. 2019",
+}
 
 
 def detector_chooser() -> NameChooser:
@@ -23,6 +28,8 @@ def detector_chooser() -> NameChooser:
         "<p><b>Local metric</b>: looks at small patches, with its own threshold.</p>"
         "<p><b>Dense network</b>: sees the surroundings of each pixel, and tells the radius of the "
         "blur.</p>"
+        "<p><b>Zeng et al. 2019</b>: the paper's method as written, with its own settings; to "
+        "compare with.</p>"
         "<p>Below: the profile that Annotate taught, the metrics of this session, and files.</p>"
     )
     return chooser
@@ -65,7 +72,7 @@ class DetectionSettings(QWidget):
     def __init__(self) -> None:
         super().__init__()
         default = DetectionConfig()
-        self._has_network = True
+        self._has_network, self._literal = True, False
         self.limit = LimitControl()
         self.caution = _slider(
             -4, 4, default.caution,
@@ -93,7 +100,7 @@ class DetectionSettings(QWidget):
             "Share of the map before its refinement that stays in the result.",
         )  # fmt: skip
         self.iterations = _slider(
-            1, 200, max(default.refinement.iterations),
+            3, 200, max(default.refinement.iterations),
             "Steps of the refinement. The maps after a tenth, half and all of them are mixed.",
             QLabeledSlider,
         )  # fmt: skip
@@ -103,8 +110,8 @@ class DetectionSettings(QWidget):
         )  # fmt: skip
         self.scale = ui.choice(
             SCALES, default.scale,
-            "Of the local metric. calibrated: its own scale, by which images compare. image: the "
-            "paper's, by which each image has a sharp part.",
+            "Of the local metric. calibrated: its own scale, by which images compare. image: from "
+            "the least to the largest response, by which each image has a sharp part.",
         )  # fmt: skip
         first = [("Sharp up to", self.limit), ("", self.refine)]
         more = [("Keep", self.keep), ("Iterations", self.iterations),
@@ -118,17 +125,21 @@ class DetectionSettings(QWidget):
         self.refine.toggled.connect(self.changed)
         self.scale.currentTextChanged.connect(self.changed)
 
-    def follow_detector(self, network: bool) -> None:
-        """Offer what counts for a detector, be it the network or a metric."""
-        self._has_network = network
+    def follow_detector(self, network: bool, *, literal: bool = False) -> None:
+        """Offer what counts for a detector: the network, a metric, or one as the paper has it."""
+        self._has_network, self._literal = network, literal
         self.limit.follow_detector(network)
         for control in (self.caution, self.gain, self.adapt, self.scale):
-            control.setEnabled(not network)
+            control.setEnabled(not network and not literal)
+        for control in (self.keep, self.iterations, self.smallest):
+            control.setEnabled(not literal)
 
     @property
     def config(self) -> DetectionConfig:
         """The settings; what was not touched, or does not count, is the library's default."""
         default = DetectionConfig()
+        if self._literal:
+            return replace(default, refine=self.refine.isChecked())
         last = self.iterations.value()
         iterations = default.refinement.iterations
         if last != iterations[-1]:

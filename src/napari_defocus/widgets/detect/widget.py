@@ -13,7 +13,7 @@ from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.api import detect
-from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.config import DetectionConfig, check_config, with_preset
 from napari_defocus.detection.detectors import choose_detector, scale_note
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
@@ -172,7 +172,9 @@ class DetectWidget(PluginWidget):
     def _detector_changed(self, _: Any = None) -> None:
         network = self._session.uses_network(self.detector_chooser.name)
         self.more_layers.follow_detector(network)
-        self.settings.follow_detector(network)
+        self.settings.follow_detector(
+            network, literal=self._session.is_literal(self.detector_chooser.name)
+        )
         self._request_preview()
 
     def _image_changed(self, _: Any = None) -> None:
@@ -230,6 +232,7 @@ class DetectWidget(PluginWidget):
         config, more, name = self.config, self.more_layers.names, self.detector_chooser.name
         check_config(config)
         detector = choose_detector(self._session.detector(name)[0], config)
+        config = with_preset(config) if detector.literal else config
         data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
         if layers.leading_shape(source) and self.shown_plane.isChecked():
             index = layers.visible_index(self._viewer, source)
