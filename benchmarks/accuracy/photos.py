@@ -35,9 +35,15 @@ def images_in(folder: Path) -> list[Path]:
 def read_photos(folder: Path) -> list[Photo]:
     masks = {path.stem: path for path in (folder / "masks").iterdir()}
     return [
-        Photo(p.stem, read_image(p).data, read_image(masks[p.stem]).data >= 128)
+        Photo(p.stem, read_image(p).data, _read_mask(masks[p.stem]))
         for p in images_in(folder / "images")
     ]
+
+
+def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read where it is blurred; some masks are stored as grey in colours."""
+    levels = read_image(path).data
+    return np.asarray((levels if levels.ndim == 2 else levels[..., 0]) >= 128)
 
 
 def score_detection(detection: Detection, photo: Photo) -> MapScores:

@@ -45,8 +45,8 @@ def picture(shape=(90, 120), seed=0):
     return ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1).astype(np.float32)
 
 
-# Patches: "a s x s window at the centroid of each super-pixel", "a threshold to the ratio of blurred
-# or sharp regions that occupy the entire patch area"
+# Patches: "centering a s x s window at the centroid of each super-pixel", "a threshold to the ratio
+# of blurred or sharp regions that occupy the entire patch area"
 
 
 def test_class_of_a_patch_is_by_its_whole_area():

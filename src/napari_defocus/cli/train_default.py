@@ -29,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
     for path in (metric_file, nets_file):
         refuse_existing(path, options.overwrite)
     with interruptible() as should_stop:
-        made = train_default(PRESETS[options.preset], on_event=print_event, should_stop=should_stop)
+        made = train_default(
+            config=PRESETS[options.preset], on_event=print_event, should_stop=should_stop
+        )
     metric, nets = made or (None, None)
     if nets is not None:
         save_nets(nets, nets_file, overwrite=options.overwrite)
