@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,6 +9,7 @@ from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser
 from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
+from napari_defocus.metric import zeng2019
 from napari_defocus.metric.fitting import FitConfig
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.nets import TrainingConfig
@@ -159,3 +162,18 @@ def test_images_of_other_pixel_sizes_are_refused_in_one_profile(run, soft, tmp_p
         )
     given = ["--in-focus", tmp_path / "a.tif", tmp_path / "b.tif"]
     assert_refused(run("fit", *given, "--out", tmp_path / "x"), "0.1 to 0.2 micrometres")
+
+
+def test_preset_is_the_paper_with_what_is_given_behind_it(run, annotated, tmp_path):
+    given = ["fit", "x", "z", "--seed", "8", "--preset", "zeng2019", "--area", "0.5", "--out", "y"]
+    options = build_parser().parse_args(given)
+    assert config_from(options, TrainingConfig) == replace(zeng2019.TRAINING, seed=8)
+    assert config_from(options, PatchConfig) == replace(zeng2019.PATCHES, area=0.5)
+    out = tmp_path / "own.safetensors"
+    tiny = [*TINY, "--base", "none", "--area", "0.5"]
+    status, _, err = run("fit", *annotated, "--out", out, "--preset", "zeng2019", *tiny)
+    assert status == 0, err
+    assert load_metric(out).literal
+    given = ["--preset", "zeng2019", "--method", "instant"]
+    refused = run("fit", *annotated, "--out", tmp_path / "other", *given)
+    assert_refused(refused, "the preset zeng2019 trains nets")

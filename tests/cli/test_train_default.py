@@ -27,3 +27,18 @@ def test_default_metric_stopped_at_once_keeps_nothing(run, tmp_path, monkeypatch
     monkeypatch.setattr(default_metric, "train_default", lambda **options: None)
     assert_refused(run("train-default", "--out", tmp_path / "new"), "nothing to keep")
     assert names(tmp_path) == []
+
+
+def test_preset_is_made_by_its_own_recipe(run, made, tmp_path, monkeypatch):
+    metric, nets = load_metric(made / "metric.safetensors"), load_nets(made / "nets.safetensors")
+    asked = []
+
+    def train_default(config, **_):
+        asked.append(config)
+        return metric, nets
+
+    monkeypatch.setattr(default_metric, "train_default", train_default)
+    status, _, _ = run("train-default", "--preset", "zeng2019", "--out", tmp_path / "new")
+    assert status == 0
+    assert asked == [default_metric.PRESETS["zeng2019"]]
+    assert names(tmp_path / "new") == ["zeng2019.nets.safetensors", "zeng2019.safetensors"]

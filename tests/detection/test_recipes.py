@@ -24,7 +24,7 @@ def number(low, high):
 
 CONFIGS = st.builds(
     DetectionConfig,
-    detector=st.sampled_from(["metric", "dense", "/a b/mine.dense.safetensors"]),
+    detector=st.sampled_from(["metric", "dense", "zeng2019", "/a b/mine.dense.safetensors"]),
     limit=st.one_of(st.sampled_from(["auto", "0.8um", "650nm"]), number(0.1, 20)),
     scale=st.sampled_from(SCALES),
     adapt=number(0, 1),
@@ -38,6 +38,7 @@ CONFIGS = st.builds(
         neighbourhood=st.sampled_from([3, 5, 7]),
         threshold=st.one_of(st.none(), number(0, 1)),
         keep=number(0, 1),
+        growing=st.booleans(),
     ),
     mask=st.builds(
         MaskConfig,

@@ -345,6 +345,23 @@ def test_preview_of_the_dense_detector_is_its_mask(viewer, widget, qtbot, packag
 # Detectors
 
 
+def test_the_paper_as_written_takes_its_own_settings(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA)
+    widget.settings.keep.setValue(0.6)
+    choose(widget, "Zeng et al. 2019")
+    settings = widget.settings
+    for control in (settings.keep, settings.iterations, settings.smallest, settings.caution):
+        assert not control.isEnabled()
+    assert not widget.more_layers.radius.isEnabled()
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        widget.preview.setChecked(True)
+    expected = detect(CAMERA, "zeng2019").mask
+    np.testing.assert_array_equal(preview_of(viewer, source).data, expected)
+    choose(widget, "Local metric")
+    assert settings.keep.isEnabled()
+    assert widget.config.refinement.keep == 0.6
+
+
 def test_titles_of_the_detectors_are_complete(widget):
     assert tuple(DETECTOR_TITLES) == DETECTORS
     chooser = widget.detector_chooser
