@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, Notice
 from napari_defocus.io.base import array_source, location
 from napari_defocus.io.open import open_source, read_image
 
@@ -257,7 +257,9 @@ class TestTiff:
         paths[1].unlink()
         source = open_source(paths[0])
         np.testing.assert_array_equal(source.read((0,)), GREY8)
-        assert_refused(lambda: source.read((1,)), "plane Z=1", str(paths[0]), "missing")
+        for read in (lambda: source.read((1,)), source.read_whole):
+            assert_refused(read, str(paths[0]), "lie in 1.ome.tif, which is not beside it")
+        assert_refused(lambda: source.read((1,)), "plane Z=1")
 
     def test_damaged_plane_is_named_and_others_are_read(self, tmp_path):
         path = tmp_path / "stack.ome.tif"
@@ -411,14 +413,17 @@ class TestZarr:
         source = open_source(tmp_path / "a.zarr")
         assert_source(source, STACK16, "ZYX")
         (tmp_path / "a.zarr/full/c/2/1/0").unlink()
+        source = open_source(tmp_path / "a.zarr", missing="error")
         assert_refused(lambda: source.read((2,)), "chunk full/c/2/1/0", "plane Z=2")
+        with pytest.warns(Notice, match="1 of 16 chunks are not stored"):
+            open_source(tmp_path / "a.zarr")
 
     def test_zip_file(self, tmp_path):
         write_ome_zarr(tmp_path / "a.zarr", STACK16, "zyx")
         shutil.make_archive(tmp_path / "a.zarr", "zip", tmp_path / "a.zarr")
         assert_source(open_source(tmp_path / "a.zarr.zip"), STACK16, "ZYX")
 
-    def test_first_image_of_several(self, tmp_path):
+    def test_image_of_a_collection(self, tmp_path):
         group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
         group.attrs["bioformats2raw.layout"] = 3
         write_ome_zarr(tmp_path / "a.zarr/0", STACK16, "zyx", version="0.4")
@@ -444,11 +449,12 @@ class TestZarr:
     def test_missing_chunk(self, tmp_path):
         write_ome_zarr(tmp_path / "a.zarr", STACK16, "zyx")
         (tmp_path / "a.zarr/full/c/1/2/0").unlink()
-        source = open_source(tmp_path / "a.zarr")
+        source = open_source(tmp_path / "a.zarr", missing="error")
         np.testing.assert_array_equal(source.read((1,), slice(0, 64)), STACK16[1, :64])
         for piece in (source, pickle.loads(pickle.dumps(source))):
             assert_refused(lambda piece=piece: piece.read((1,)), "chunk full/c/1/2/0", "plane Z=1")
-        source = open_source(tmp_path / "a.zarr", missing="fill")
+        with pytest.warns(Notice, match="1 of 36 chunks are not stored.* count as 0"):
+            source = open_source(tmp_path / "a.zarr")
         expected = STACK16[1].copy()
         expected[64:, :48] = 0
         np.testing.assert_array_equal(source.read((1,)), expected)

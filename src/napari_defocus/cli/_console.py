@@ -3,16 +3,17 @@
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_defocus.core.errors import DefocusError, check_new, explained
+from napari_defocus.core.errors import DefocusError, Notice, check_new, explained
 from napari_defocus.core.progress import Event
 
 Given = TypeVar("Given")
-Input = TypeVar("Input", bound=str | Path)
+Input = TypeVar("Input")
 
 PROGRAM = "napari-defocus"
 # Beside 0, and the 1 with which Python ends where an error was not foreseen.
@@ -29,6 +30,23 @@ def report_error(error: Exception, source: object = "") -> int:
     named = str(source) in str(error)
     print(f"{PROGRAM}: {line if named else f'{source}: {line}'}", file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+@contextmanager
+def notices_in_a_line() -> Iterator[None]:
+    """Print notices on stderr in a line each, once, without the code that they come from."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, Notice):
+                print(message, file=sys.stderr)
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", Notice)
+        yield
 
 
 def list_inputs(

@@ -1,9 +1,14 @@
 """What parsers of the command line share: outputs, and the fields of configs as options."""
 
 import argparse
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from napari_defocus.core.errors import DefocusError
+
+ALL_SERIES = "all"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -24,11 +29,69 @@ def add_out(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
+def add_series(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names an image in files of several."""
+    parser.add_argument(
+        "--series",
+        type=_series,
+        metavar="N",
+        help="of files with several images: which, from 0, or all, as STEM_seriesN (default: the "
+        "first of the largest)",
+    )
+
+
+def _series(text: str) -> int | str:
+    if text == ALL_SERIES:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0, nor {ALL_SERIES}")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image: its file, which in it, and what its outputs are called behind the stem."""
+
+    place: str | Path
+    series: int | None = None
+    ending: str = ""
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+
+def each_series(place: str | Path, wanted: int | str | None) -> list[Given]:
+    """List the images of a file that are wanted."""
+    if wanted != ALL_SERIES:
+        return [Given(place, None if wanted is None else int(wanted))]
+    from napari_defocus.io.open import count_images
+
+    count = 1
+    with suppress(DefocusError):  # which comes again when it is opened
+        count = count_images(place)
+    if count == 1:
+        return [Given(place)]
+    return [Given(place, number, f"_series{number}") for number in range(count)]
+
+
+def axes_letters(text: str) -> str:
+    """Return letters of axes as they were given; an error where they fit no image."""
+    letters = text.upper()
+    if len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no axes: give a letter for each dimension, Y and X among them"
+        )
+    return text
+
+
 def add_planes(parser: argparse.ArgumentParser) -> None:
     """Add the options for the planes of a focus stack."""
     parser.add_argument(
-        "--axes", help="a letter for each dimension, where the file does not say, such as ZYX"
+        "--axes",
+        type=axes_letters,
+        help="a letter for each dimension as stored, where the file does not say, such as ZYX",
     )
+    add_series(parser)
     parser.add_argument(
         "--register", action="store_true", help="bring drifting, breathing planes together first"
     )

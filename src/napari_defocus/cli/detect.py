@@ -3,9 +3,8 @@
 import argparse
 import math
 import sys
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -20,8 +19,14 @@ from napari_defocus.cli._console import (
     run_each,
 )
 from napari_defocus.cli._detection_options import add_detection_settings, detection_config
-from napari_defocus.cli._options import add_out, config_from
-from napari_defocus.core.devices import DeviceWarning
+from napari_defocus.cli._options import (
+    Given,
+    add_out,
+    add_series,
+    axes_letters,
+    config_from,
+    each_series,
+)
 from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
@@ -57,7 +62,7 @@ class Request:
     tile: int | None = None
     memory: float | None = None
     format: str | None = None
-    missing: str = "error"
+    missing: str = "fill"
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -90,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="images, folders of images, OME-Zarr folders, or URLs of OME-Zarr",
+        help="images, OME-Zarr, folders of either, or URLs of OME-Zarr",
     )
     add_out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
     parser.add_argument("--metric", default="default", help="a metric's name, or a detector's file")
@@ -104,8 +109,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "dense detector only",
     )
     parser.add_argument(
-        "--axes", help="a letter for each dimension, where the file does not say, such as TCZYX"
+        "--axes",
+        type=axes_letters,
+        help="a letter for each dimension as stored, where the file does not say, such as TCZYX",
     )
+    add_series(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -121,7 +129,7 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
         "Zarr, and files of more than 268 megapixels, are worked in tiles; so is any image where "
         "one of the first three is given. A killed run goes on where it stopped.",
     )
-    group.add_argument("--tile", type=int, metavar="N", help="side of a tile, pixels")
+    group.add_argument("--tile", type=_side, metavar="N", help="side of a tile, pixels")
     group.add_argument("--memory", type=float, metavar="GIB", help="most memory on this machine")
     group.add_argument(
         "--scheduler",
@@ -136,9 +144,15 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--missing",
         choices=("error", "fill"),
-        default="error",
-        help="what a chunk is that a Zarr does not hold: lost, or empty",
+        default="fill",
+        help="what a chunk is that a Zarr does not hold: lost (error), or empty (fill)",
     )
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels: give 1 or more")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -146,37 +160,21 @@ def run(options: argparse.Namespace) -> int:
     request = _request(options)
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
-    sources, failed = list_inputs(options.inputs, _images)
+    sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
     in_tiles = {options.scheduler, request.tile, request.memory} != {None}
     # Connected to before any work.
     connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()
-    with _notices_in_a_line(), connected as tasks:
+    with connected as tasks:
 
-        def work(source: str | Path) -> tuple[str, Iterable[Path]]:
-            stem = _stem(source)
-            return stem, _detect_input(source, stem, request, tasks)
+        def work(image: Given) -> tuple[str, Iterable[Path]]:
+            stem = _stem(image.place) + image.ending
+            return stem, _detect_input(image, stem, request, tasks)
 
         try:
             return run_each(sources, work, failed=failed, noun="images")
         except Stopped:
             print("stopped; the same command goes on where it was", file=sys.stderr)
             raise
-
-
-@contextmanager
-def _notices_in_a_line() -> Iterator[None]:
-    """Print warnings of a device in a line, without the code that they come from."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, DeviceWarning):
-                print(message, file=sys.stderr)
-            else:
-                others(message, category, *place, **more)
-
-        warnings.showwarning = show
-        yield
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -190,10 +188,11 @@ def _request(options: argparse.Namespace) -> Request:
     return request
 
 
-def _images(given: str | Path) -> Sequence[str | Path]:
-    """List the images that an input stands for."""
+def _images(given: str | Path, series: int | str | None) -> Iterator[Given]:
+    """Yield the images that an input stands for."""
     place = location(given)
-    return [place] if is_zarr(place) else find_images([Path(place)])
+    for image in [place] if is_zarr(place) else find_images([Path(place)]):
+        yield from each_series(image, series)
 
 
 def _stem(source: str | Path) -> str:
@@ -204,31 +203,39 @@ def _stem(source: str | Path) -> str:
     return Path(name).stem
 
 
-def _detect_input(
-    place: str | Path, stem: str, request: Request, tasks: Tasks | None
-) -> Iterator[Path]:
+def _open(given: Given, request: Request, *, absolute: bool = False) -> ImageSource:
+    place = given.place
+    if absolute and isinstance(place, Path):
+        place = place.absolute()
+    return open_source(place, request.axes, missing=request.missing, series=given.series)
+
+
+def _detect_input(given: Given, stem: str, request: Request, tasks: Tasks | None) -> Iterator[Path]:
+    place = given.place
     form = request.format or ("zarr" if is_zarr(place) else "tif")
     if isinstance(place, Path) and tasks is None and not is_zarr(place):
-        identity = _identity_whole(place, request, form)
+        identity = _identity_whole(given, request, form)
         if request.resume and (finished := request.record.finished(stem, identity)):
             yield from finished
             return
-        image = open_source(place, request.axes)
+        image = _open(given, request)
         if math.prod(image.shape) <= MOST_PIXELS:
             yield from _detect_whole(image, stem, request, form, identity)
             return
-    yield from _detect_tiled(place, stem, request, form, tasks)
+    yield from _detect_tiled(given, stem, request, form, tasks)
 
 
 def detect_file(path: Path, stem: str, request: Request) -> list[Path]:
     """Detect defocus in one image file that fits into memory, and write the maps as TIFF."""
-    identity = _identity_whole(path, request, "tif")
-    return _detect_whole(open_source(path, request.axes), stem, request, "tif", identity)
+    given = Given(path)
+    identity = _identity_whole(given, request, "tif")
+    return _detect_whole(_open(given, request), stem, request, "tif", identity)
 
 
-def _identity_whole(path: Path, request: Request, form: str) -> dict[str, Any]:
-    with explained(path, "read"):
-        found = request.identity(digest(file_identity(path)))
+def _identity_whole(given: Given, request: Request, form: str) -> dict[str, Any]:
+    with explained(given, "read"):
+        found = request.identity(digest(file_identity(Path(given.place))))
+    found |= {} if given.series is None else {"series": given.series}
     return found if form == "tif" else found | {"format": form}
 
 
@@ -286,16 +293,14 @@ def _address(name: str) -> str:
 
 
 def _detect_tiled(
-    place: str | Path, stem: str, request: Request, form: str, tasks: Tasks | None
+    given: Given, stem: str, request: Request, form: str, tasks: Tasks | None
 ) -> list[Path]:
     """Detect defocus in an image of any size, tile by tile."""
     from napari_defocus.tiled.api import TileConfig, detect_file_in_tiles, fit_memory
 
     if "picture" in request.names:
-        print(f"{place}: no overview of an image worked in tiles", file=sys.stderr)
-    # Workers may have another working directory.
-    absolute = place.absolute() if isinstance(place, Path) else place
-    image = open_source(absolute, request.axes, missing=request.missing)
+        print(f"{given}: no overview of an image worked in tiles", file=sys.stderr)
+    image = _open(given, request, absolute=True)  # workers may have another working directory
     tiling = TileConfig(request.tile or SIDE, form, request.maps)
     identity = request.identity(image.fingerprint())
     identity |= {"tiles": {"side": tiling.side, "format": form}, "missing": request.missing}

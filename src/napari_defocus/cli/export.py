@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import list_inputs, refuse_existing, run_each
-from napari_defocus.cli._options import add_out
+from napari_defocus.cli._options import add_out, axes_letters
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.base import ImageSource, location
@@ -55,7 +55,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--blur", type=Path, metavar="PATH", help="blur map, if not STEM.blur beside the mask"
     )
     parser.add_argument(
-        "--axes", help="a letter for each dimension of masks whose files do not say, such as ZYX"
+        "--axes",
+        type=axes_letters,
+        help="a letter for each dimension of masks whose files do not say, such as ZYX",
+    )
+    parser.add_argument(
+        "--series", type=int, metavar="N", help="which image, from 0, of an --image with several"
     )
     parser.add_argument(
         "--micrometres",
@@ -148,7 +153,8 @@ def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
     mask = open_source(mask_place(place), options.axes)
     parts: dict[str, ImageSource | None] = {}
     for name, path in (("blur", blur), ("labels", options.labels), ("image", options.image)):
-        source = None if path is None else open_source(_named(path, stem))
+        number = options.series if name == "image" else None
+        source = None if path is None else open_source(_named(path, stem), series=number)
         if source is not None:
             _check_fit(source, mask, one_plane=name == "labels")
         parts[name] = source

@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import Progress, interruptible, print_event, refuse_existing
-from napari_defocus.cli._options import add_out, add_planes, config_from
+from napari_defocus.cli._options import (
+    ALL_SERIES,
+    add_out,
+    add_planes,
+    config_from,
+    each_series,
+)
 from napari_defocus.cli.metric import add_components, write_metric
 from napari_defocus.cli.patches import (
     add_annotated_images,
@@ -158,7 +164,7 @@ def _evidence(
     predict = evidence.predictor(should_stop=should_stop)
 
     def read(path: Path) -> npt.NDArray[Any]:
-        image = read_image(path)
+        image = read_image(path, series=_one_series(options))
         if image.axes not in ("YX", "YXS"):
             raise DefocusError(f"{path}: a stack ({image.axes}); give one plane of it")
         pixel_sizes.append(image.grid.pixel_size_um)
@@ -197,12 +203,20 @@ def _stacks(
     from napari_defocus.stacks.planes import stacks_in
     from napari_defocus.stacks.registration import register_planes
 
-    source = open_stack_source(place, options.axes)
-    for index, planes in stacks_in(source):
-        if options.register:
-            transforms = register_planes(planes, on_event=Progress(), should_stop=should_stop)
-            planes = planes.registered(transforms)
-        yield f"{source.name} {index}" if index else source.name, planes
+    for given in each_series(place, options.series):
+        source = open_stack_source(place, options.axes, series=given.series)
+        for index, planes in stacks_in(source):
+            if options.register:
+                transforms = register_planes(planes, on_event=Progress(), should_stop=should_stop)
+                planes = planes.registered(transforms)
+            name = source.name + given.ending
+            yield f"{name} {index}" if index else name, planes
+
+
+def _one_series(options: argparse.Namespace) -> int | None:
+    if options.series == ALL_SERIES:
+        raise DefocusError(f"--series {ALL_SERIES} is for stacks; give images a number")
+    return None if options.series is None else int(options.series)
 
 
 def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
@@ -214,11 +228,13 @@ def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
     if options.images:
         raise DefocusError("give images with their labels, or --from-stack, not both")
     parts = []
+    given = [each for place in options.from_stack for each in each_series(place, options.series)]
     with interruptible() as should_stop:
-        for place in options.from_stack:
-            source = open_stack_source(place, options.axes)
+        for one in given:
+            source = open_stack_source(one.place, options.axes, series=one.series)
+            stacks = list(stacks_in(source))  # which refuses what has no Z
             z = source.axes.index("Z")
-            for index, planes in stacks_in(source):
+            for index, planes in stacks:
                 with about(source.name):
                     part = patches_from_planes(
                         planes,

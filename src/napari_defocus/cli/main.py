@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from napari_defocus import __version__
-from napari_defocus.cli._console import EXIT_INTERRUPTED, PROGRAM, report_error
+from napari_defocus.cli._console import EXIT_INTERRUPTED, PROGRAM, notices_in_a_line, report_error
 from napari_defocus.cli._options import HelpFormatter
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             options = build_parser().parse_args(arguments)
-            return int(options.run(options))
+            with notices_in_a_line():
+                return int(options.run(options))
         finally:
             print(end="", flush=True)
     except DefocusError as error:

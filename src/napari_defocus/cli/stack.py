@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import Progress, interruptible, refuse_existing, run_each
-from napari_defocus.cli._options import add_out, add_planes, add_setting, config_from
+from napari_defocus.cli._options import (
+    Given,
+    add_out,
+    add_planes,
+    add_setting,
+    config_from,
+    each_series,
+)
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.base import ImageSource
@@ -66,13 +73,14 @@ def run(options: argparse.Namespace) -> int:
     """Analyse focus stacks; go on where one cannot be used."""
     with interruptible() as should_stop:
 
-        def work(place: str) -> tuple[str, Iterable[Path]]:
-            source = open_stack_source(place, options.axes)
+        def work(given: Given) -> tuple[str, Iterable[Path]]:
+            source = open_stack_source(given.place, options.axes, series=given.series)
             path = Path(source.name)
-            name = path.name if isinstance(source, FolderSource) else path.stem
+            name = (path.name if isinstance(source, FolderSource) else path.stem) + given.ending
             return name, _write_stack(source, options.out / name, options, should_stop)
 
-        return run_each(options.inputs, work, noun="stacks")
+        stacks = [each for place in options.inputs for each in each_series(place, options.series)]
+        return run_each(stacks, work, noun="stacks")
 
 
 def _write_stack(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, Notice
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-class DeviceWarning(UserWarning):
+class DeviceWarning(Notice):
     """A device could not do its work; the CPU did it."""
 
 

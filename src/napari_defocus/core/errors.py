@@ -1,6 +1,7 @@
 """The one error that users are meant to read."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,15 @@ class DefocusError(ValueError):
 
 class NoDetailError(DefocusError):
     """A plane shows nothing at all: it is constant, or has no finite pixel."""
+
+
+class Notice(UserWarning):
+    """What was guessed, chosen or left out; commands print it in a line, once."""
+
+
+def notice(text: str) -> None:
+    """Tell the user what was guessed, chosen or left out."""
+    warnings.warn(text, Notice, stacklevel=3)
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:

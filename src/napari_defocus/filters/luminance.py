@@ -1,5 +1,6 @@
 """From image values to grey ones: luminance, holes, contrast stretch."""
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,16 @@ def grey_and_holes(image: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Bo
     if alpha is not None:
         holes |= alpha <= 0
     return grey, holes
+
+
+def why_only_holes(parts: Iterable[npt.NDArray[Any]]) -> str:
+    """Say why an image, given in parts, has no pixel that counts."""
+    if any(part.ndim == 3 and np.isfinite(part[..., 0]).any() for part in parts):
+        return (
+            "every pixel of the image is transparent (its alpha is 0): there is nothing to detect; "
+            "leave the alpha out where it means something else"
+        )
+    return "the image has no finite pixel: there is nothing to detect"
 
 
 def fill_holes(values: npt.NDArray[Number], holes: Bool) -> npt.NDArray[Number]:

@@ -22,6 +22,7 @@ from napari_defocus.filters.luminance import (
     grey_and_holes,
     is_constant,
     stretch,
+    why_only_holes,
 )
 from napari_defocus.filters.structure import local_deviation, strongest_contrast
 
@@ -116,7 +117,7 @@ def measure(
                 return statistics
             constant = statistics
     if constant is None:
-        raise NoDetailError("the image has no finite pixel: there is nothing to detect")
+        raise NoDetailError(why_only_holes(parts))
     return constant
 
 

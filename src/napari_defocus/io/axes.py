@@ -19,7 +19,7 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
     if len(letters) != len(shape):
         raise DefocusError(
             f"axes {axes!r} do not fit an image of shape {shape}; give a letter for each of its "
-            f"{len(shape)} dimensions"
+            f"{len(shape)} dimensions, {example_axes(shape)}"
         )
     if not letters.isascii() or not letters.isalpha():
         raise DefocusError(f"axes {axes!r} are unknown; give letters such as {AXES}")
@@ -32,7 +32,7 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
         if letter not in letters:
             raise DefocusError(
                 f"axes {axes!r} of an image of shape {shape} have no {letter}; "
-                f"say which dimension holds the {meaning}, for instance ZYX"
+                f"say which dimension holds the {meaning}, {example_axes(shape)}"
             )
     if "S" in letters and shape[letters.index("S")] not in COLOUR_SIZES:
         raise DefocusError(
@@ -43,15 +43,33 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
 
 
 def guess_axes(shape: tuple[int, ...]) -> str:
-    """Return ``YX`` or, with 1 to 4 last, ``YXS``; DefocusError where axes must be named."""
+    """Return ``YX`` or, with 1, 3 or 4 last, ``YXS``; DefocusError where axes must be named."""
     if len(shape) == 2:
         return "YX"
+    if len(shape) == 3 and shape[-1] == 2:
+        raise DefocusError(
+            f"an image of shape {shape} may have two channels, or be grey with alpha; "
+            "say so with axes, YXC or YXS"
+        )
     if len(shape) == 3 and shape[-1] in COLOUR_SIZES:
         return "YXS"
     raise DefocusError(
         f"which axes an image of shape {shape} has cannot be told; "
-        "say so with axes, for instance ZYX"
+        f"say so with axes, {example_axes(shape)}"
     )
+
+
+def guess_stack_axes(along: str, shape: tuple[int, ...]) -> str:
+    """Return the axes of planes along a letter, ``ZYX`` or ``ZYXS``; DefocusError as above."""
+    if len(shape) == 4 and shape[-1] != 2:
+        return f"{along}YXS"
+    return along + guess_axes(shape[1:]) if len(shape) in (3, 4) else guess_axes(shape)
+
+
+def example_axes(shape: tuple[int, ...]) -> str:
+    """Return ``for instance ZYXS``: letters that would fit a shape."""
+    plane = "YXS" if len(shape) > 2 and shape[-1] in (3, 4) else "YX"
+    return "for instance " + "IQTCZ"[max(5 + len(plane) - len(shape), 0) :] + plane
 
 
 def planes_last(axes: str) -> tuple[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,8 @@ class ImageSource(ABC):
     ----------
     grid : Grid
         Axes and sizes in the standard order, and the calibration.
+    stored_axes : str
+        The letters of the dimensions as stored.
     dtype : dtype
         In the byte order of the machine.
 
@@ -76,8 +79,8 @@ class ImageSource(ABC):
     ) -> None:
         self.name = name
         with about(name):
-            self._stored_axes = check_axes(axes, shape)
-        standard, order = planes_last(self._stored_axes)
+            self.stored_axes = check_axes(axes, shape)
+        standard, order = planes_last(self.stored_axes)
         self.grid = Grid(
             standard,
             tuple(shape[i] for i in order),
@@ -158,7 +161,7 @@ class ImageSource(ABC):
             ) from error
         kept = [
             letter
-            for letter, part in zip(self._stored_axes, selection, strict=True)
+            for letter, part in zip(self.stored_axes, selection, strict=True)
             if isinstance(part, slice)
         ]
         data = data.transpose([kept.index(letter) for letter in "YXS" if letter in kept])
@@ -195,7 +198,7 @@ class ImageSource(ABC):
             and time of change of each chunk. Zarr behind URLs: address and metadata only, so that
             a chunk replaced there goes unnoticed. Arrays: their content; Dask: its own token.
         """
-        seen = (type(self).__name__, self._stored_axes, self.shape, str(self.dtype))
+        seen = (type(self).__name__, self.stored_axes, self.shape, str(self.dtype))
         return digest([*seen, *self._identity()])
 
     def _selection(self, plane: Plane, rows: slice, columns: slice) -> Selection:
@@ -213,7 +216,7 @@ class ImageSource(ABC):
             if letter in sizes:
                 start, stop, _ = part.indices(sizes[letter])
                 parts[letter] = slice(start, max(start, stop))
-        return tuple(parts[letter] for letter in self._stored_axes)
+        return tuple(parts[letter] for letter in self.stored_axes)
 
     def _handle(self) -> Any:
         """Return what `_open` opens, once in each process."""
@@ -302,7 +305,7 @@ def location(path: str | Path) -> str | Path:
     if not url:
         return Path(path)
     if url[1] == "file":
-        return Path("/" + url[2].lstrip("/"))
+        return Path(url2pathname("/" + url[2].removeprefix("localhost/").lstrip("/")))
     return f"{url[1]}://{url[2]}"
 
 

@@ -66,7 +66,9 @@ def _images_in(folder: Path) -> list[Path]:
     return images
 
 
-def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource:
+def open_stack_source(
+    place: str | Path, axes: str | None = None, *, series: int | None = None
+) -> ImageSource:
     """Open a stack: a file, a Zarr, or a folder of equally sized images.
 
     Parameters
@@ -77,6 +79,8 @@ def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource
     axes : str, optional
         A letter for each dimension as stored, where the file does not say; of a folder, the first
         is along the files.
+    series : int, optional
+        See `open_source`.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def open_stack_source(place: str | Path, axes: str | None = None) -> ImageSource
     path = location(place)
     if isinstance(path, Path) and path.is_dir() and not is_zarr(path):
         return FolderSource(path, axes)
-    return open_source(place, axes)
+    return open_source(place, axes, series=series)
 
 
 class FolderSource(ImageSource):

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io import tiff
 from napari_defocus.io.base import ImageSource, location
 from napari_defocus.io.grid import Grid
 from napari_defocus.io.raster import RasterSource
+from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff import open_tiff
 
 MISSING = ("error", "fill")
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -51,23 +54,30 @@ class ImageFile:
 
 
 def open_source(
-    path: str | Path, axes: str | None = None, *, missing: str = "error"
+    path: str | Path,
+    axes: str | None = None,
+    *,
+    missing: str = "fill",
+    series: int | None = None,
 ) -> ImageSource:
     """Open an image to be read piece by piece.
 
     Parameters
     ----------
     path : str or Path
-        TIFF (BigTIFF, OME-TIFF, ImageJ, pyramids: the full resolution), OME-Zarr 0.1 to 0.5 (the
-        first image, full resolution), a Zarr array, or PNG, JPEG and BMP, which are read whole.
+        TIFF (BigTIFF, OME-TIFF, ImageJ, pyramids: the full resolution), OME-Zarr 0.1 to 0.5 (full
+        resolution), a Zarr array, or PNG, JPEG, BMP and WebP, which are read whole.
         Zarr may lie in a folder, in a .zip file, or behind any URL that fsspec knows.
     axes : str, optional
         A letter for each dimension as stored, where the file does not say or is wrong. Without,
         a dimension of size 1 of a TIFF does not count.
     missing : str
-        What a chunk is that a Zarr does not hold. ``error``: a lost one; reading it raises.
-        ``fill``: one that its writer left out as it holds nothing but the fill value; some writers
-        do so, and no file tells the two apart.
+        What a chunk is that a Zarr does not hold. ``fill``: one that its writer left out as it
+        holds nothing but the fill value, as most do; a `Notice` tells of them. ``error``: a lost
+        one; reading it raises. No file tells the two apart.
+    series : int, optional
+        Which image, from 0, of a file that holds several; without, the first of the largest, which
+        a `Notice` tells.
 
     Returns
     -------
@@ -80,11 +90,15 @@ def open_source(
     """
     if missing not in MISSING:
         raise DefocusError(f"missing is {missing!r}; choose one of {', '.join(MISSING)}")
-    return _open(path, axes, missing)
+    return _open(path, axes, missing, series=series)
 
 
 def _open(
-    path: str | Path, axes: str | None, missing: str = "error", as_stored: bool = False
+    path: str | Path,
+    axes: str | None,
+    missing: str = "fill",
+    as_stored: bool = False,
+    series: int | None = None,
 ) -> ImageSource:
     """Open an image; with `as_stored` its numbers count, not the colours they stand for."""
     place = location(path)
@@ -92,11 +106,24 @@ def _open(
     if not head or head.startswith(b"PK\x03\x04"):
         from napari_defocus.io.zarr import open_zarr  # which takes a while to import
 
-        return open_zarr(place, axes, missing)
+        return open_zarr(place, axes, missing, series)
     assert isinstance(place, Path)
-    if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return open_tiff(place, axes, as_stored)
-    return RasterSource(place, axes, as_stored)
+    if head in TIFF_HEADS:
+        return open_tiff(place, axes, as_stored, series)
+    source = RasterSource(place, axes, as_stored)
+    choose_image(str(place), [""], [source.shape], series)
+    return source
+
+
+def count_images(path: str | Path) -> int:
+    """Return how many images a file or Zarr holds, for the `series` of `open_source`."""
+    place = location(path)
+    head = b"" if isinstance(place, str) or place.is_dir() else _first_bytes(place)
+    if not head or head.startswith(b"PK\x03\x04"):
+        from napari_defocus.io import zarr
+
+        return zarr.count_images(place)
+    return tiff.count_images(Path(place)) if head in TIFF_HEADS else 1
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -119,14 +146,16 @@ def is_zarr(place: str | Path) -> bool:
     return place.is_dir() and any((place / name).exists() for name in ZARR_FILES)
 
 
-def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
+def read_image(
+    path: str | Path, axes: str | None = None, *, series: int | None = None
+) -> ImageFile:
     """Read an image or stack whole: `open_source`, and all of its planes.
 
     Palettes are applied and MinIsWhite TIFFs inverted, but for the look-up tables of ImageJ,
-    whose pixels are measured values. CMYK JPEGs become RGB. Of a TIFF the first series is read,
-    of a pyramid the full resolution. The pixel grid stays as stored: EXIF and TIFF orientation
-    are not applied, as in napari and scikit-image. In place of Pillow's limit, PNG, JPEG and BMP
-    may have up to 2 gigapixels.
+    whose pixels are measured values. CMYK JPEGs become RGB. Of a pyramid the full resolution is
+    read, of several images the first of the largest. The pixel grid stays as stored: EXIF and
+    TIFF orientation are not applied, as in napari and scikit-image. In place of Pillow's limit,
+    PNG, JPEG, BMP and WebP may have up to 2 gigapixels.
 
     Parameters
     ----------
@@ -134,6 +163,8 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         See `open_source`.
     axes : str, optional
         A letter for each dimension as stored, where the file does not tell them.
+    series : int, optional
+        Which image, from 0, of a file that holds several.
 
     Returns
     -------
@@ -145,15 +176,20 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     DefocusError
         Where the file is missing, empty, damaged, cut short, has no pixels or is not supported.
     """
-    source = _open_file(path, axes)
+    source = _open_file(path, axes, series=series)
     return ImageFile(source.read_whole(), source.grid, Path(path))
 
 
-def _open_file(path: str | Path, axes: str | None = None, as_stored: bool = False) -> ImageSource:
+def _open_file(
+    path: str | Path,
+    axes: str | None = None,
+    as_stored: bool = False,
+    series: int | None = None,
+) -> ImageSource:
     place = location(path)
     if isinstance(place, Path) and place.is_dir() and not is_zarr(place):
         raise DefocusError(f"{path} is a folder; name an image file")
-    return _open(path, axes, as_stored=as_stored)
+    return _open(path, axes, as_stored=as_stored, series=series)
 
 
 def read_labels(path: Path) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP: pictures that are read whole."""
+"""PNG, JPEG, BMP and WebP: pictures that are read whole."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile as PillowFile
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, notice
 from napari_defocus.io.atomic import whole_file
 from napari_defocus.io.base import ArraySource, decoding, file_identity
 
 Array = NDArray[Any]
 
 MAX_PIXELS = 2 * 10**9
-"""Largest PNG, JPEG or BMP that is read: a broken header may ask for any amount of memory."""
+"""Largest picture that is read: a broken header may ask for any amount of memory."""
 MOST_PIXELS_A_BYTE = 10_000
-"""More than PNG, JPEG and BMP can hold: PNG of 1 bit and one colour comes to 8,300."""
+"""More than pictures hold: PNG of 1 bit and one colour comes to 8,300."""
 
 
 # Pillow's own classes by first bytes: Image.open would enforce the size limit of the whole process.
@@ -27,6 +27,7 @@ _FLAT: dict[bytes, type[PillowFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
 }
 
 
@@ -52,7 +53,8 @@ class RasterSource(ArraySource):
         form = next((form for start, form in _FLAT.items() if head.startswith(start)), None)
         if form is None:
             raise DefocusError(
-                f"{self._path} is not a PNG, JPEG, BMP or TIFF image; export it as one of these"
+                f"{self._path} is not a PNG, JPEG, BMP, WebP or TIFF image; "
+                "export it as one of these"
             )
         with decoding(self._path):
             return _read(form, self._path, self._as_stored)
@@ -68,6 +70,9 @@ def _read(form: type[PillowFile], path: Path, as_stored: bool) -> Array:
         depth, kind = head[24:26] if form is PngImagePlugin.PngImageFile else (8, 0)
         with form(file) as image:
             _check_size(path, *image.size, path.stat().st_size)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                notice(f"{path} holds {frames} pictures; the first is taken")
             if depth == 16:  # Pillow would cut colours to 8 bits
                 image.verify()
                 file.seek(0)

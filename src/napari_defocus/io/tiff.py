@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, notice
 from napari_defocus.io.axes import planes_last
 from napari_defocus.io.base import (
     ALL,
@@ -30,12 +30,16 @@ from napari_defocus.io.base import (
     reason,
 )
 from napari_defocus.io.grid import UNITS
+from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff_metadata import (
+    absent_files,
     calibration,
     channels_named,
     check_chain,
     check_pages,
     check_series,
+    has_alpha,
+    lies_elsewhere,
     quiet_tifffile,
     true_colours,
 )
@@ -44,15 +48,29 @@ Array = NDArray[Any]
 Page = tifffile.TiffPage | tifffile.TiffFrame
 
 
-def open_tiff(path: Path, axes: str | None = None, as_stored: bool = False) -> "TiffSource":
+def open_tiff(
+    path: Path, axes: str | None = None, as_stored: bool = False, series: int | None = None
+) -> "TiffSource":
     """Open a TIFF; see `napari_defocus.io.open.open_source`."""
     with decoding(path), quiet_tifffile(), tifffile.TiffFile(path) as tif:
         check_chain(tif)
-        series = tif.series[0]  # its first level, the full resolution, is the series itself
-        if not series.size:
-            raise DefocusError(f"{path} has no pixels (size {series.shape}); export it again")
-        check_series(tif, series)
-        return TiffSource(path, axes, tif, as_stored)
+        # The first level of a series, the full resolution, is the series itself.
+        shapes = [tuple(each.get_shape(squeeze=True)) for each in tif.series]
+        titles = [each.name for each in tif.series]
+        number = choose_image(str(path), titles, shapes, series)
+        chosen = tif.series[number]
+        if not chosen.size:
+            raise DefocusError(f"{path} has no pixels (size {chosen.shape}); export it again")
+        check_series(tif, chosen)
+        if lies_elsewhere(tif):
+            notice(f"{path} is a part of an image in several files; only its own planes are read")
+        return TiffSource(path, axes, tif, number, as_stored)
+
+
+def count_images(path: Path) -> int:
+    """Return how many images a TIFF holds."""
+    with decoding(path), quiet_tifffile(), tifffile.TiffFile(path) as tif:
+        return len(tif.series)
 
 
 def _is_regular(series: tifffile.TiffPageSeries) -> bool:
@@ -67,20 +85,26 @@ def _is_regular(series: tifffile.TiffPageSeries) -> bool:
 
 
 class TiffSource(ImageSource):
-    """The first series of a TIFF at full resolution.
+    """A series of a TIFF at full resolution.
 
     Axes of size 1 may be left out. With `as_stored`, for labels, palettes and MinIsWhite stay.
     """
 
     def __init__(
-        self, path: Path, axes: str | None, tif: tifffile.TiffFile, as_stored: bool = False
+        self,
+        path: Path,
+        axes: str | None,
+        tif: tifffile.TiffFile,
+        number: int = 0,
+        as_stored: bool = False,
     ) -> None:
-        series = tif.series[0]
+        series = tif.series[number]
         page = series.keyframe
         shape = tuple(series.get_shape(squeeze=True))
-        own = channels_named(series.get_axes(squeeze=True), shape, int(page.photometric))
+        own = channels_named(series.get_axes(squeeze=True), shape, page)
         stored = _without_ones(axes, series) if axes else own
-        scale = calibration(tif)
+        _tell_samples(path, page, stored)
+        scale = calibration(tif, number)
         if len(stored) == len(own):  # else the axes are refused below
             scale = {
                 new.upper(): scale[o] for new, o in zip(stored, own, strict=True) if o in scale
@@ -93,13 +117,13 @@ class TiffSource(ImageSource):
             scale=scale,
             units={letter: UNITS[letter] for letter in scale if letter in UNITS},
         )
-        self._path = path
+        self._path, self._number = path, number
         self._whole: Array | None = None
         self._keeps_table = as_stored or bool(tif.is_imagej)
         self._is_regular = _is_regular(series)
         if self._is_regular:
             steps = _steps(series)
-            y, x = (self._stored_axes.index(letter) for letter in "YX")
+            y, x = (self.stored_axes.index(letter) for letter in "YX")
             self.block = (steps[y], steps[x])
         self._find_colours(page)
         self._files = sorted(
@@ -112,14 +136,13 @@ class TiffSource(ImageSource):
         return super().__getstate__() | {"_whole": None}
 
     def _find_colours(self, page: tifffile.TiffPage) -> None:
-        """Learn from one pixel what a palette makes of it."""
+        """Learn from one pixel what a palette makes of it, and what is no colour of it."""
         plane_axes = self.axes[len(self.leading) :]
         pixel = np.zeros((1, 1, *self.shape[len(self.leading) + 2 :]), self.dtype)
         pixel, axes = true_colours(pixel, plane_axes, page, self._keeps_table)
-        if axes != plane_axes:
-            shape = self.shape + pixel.shape[2:]
-            self.grid = replace(self.grid, axes=self.axes + "S", shape=shape)
-            self.dtype = pixel.dtype
+        shape = self.shape[: len(self.leading) + 2] + pixel.shape[2:]
+        self.grid = replace(self.grid, axes=self.axes.removesuffix("S") + axes[2:], shape=shape)
+        self.dtype = pixel.dtype
 
     def read(self, plane: Plane = (), rows: slice = ALL, columns: slice = ALL) -> Array:
         """Read a piece of a plane; see `ImageSource.read`."""
@@ -128,31 +151,47 @@ class TiffSource(ImageSource):
     def read_whole(self) -> Array:
         """Read all planes; see `ImageSource.read_whole`."""
         with decoding(self._path), quiet_tifffile():
-            series = self._handle().series[0]
-            check_pages(series)
-            standard, order = planes_last(self._stored_axes)
+            series = self._handle().series[self._number]
+            self._check_pages(series)
+            standard, order = planes_last(self.stored_axes)
             data = series.asarray(squeeze=True).transpose(order)
             return np.ascontiguousarray(
                 self._coloured(data, standard), self.dtype.newbyteorder("=")
             )
 
     def _coloured(self, data: Array, axes: str) -> Array:
-        page = self._handle().series[0].keyframe
+        page = self._handle().series[self._number].keyframe
         return true_colours(data, axes[: data.ndim], page, self._keeps_table)[0]
 
     def _open(self) -> tifffile.TiffFile:
         with quiet_tifffile():
             tif = tifffile.TiffFile(self._path)
-            assert tif.series[0].keyframe is not None
+            assert tif.series[self._number].keyframe is not None
         return tif
 
     def _identity(self) -> Iterable[str | bytes]:
-        return (part for path in self._files for part in file_identity(path))
+        yield from (part for path in self._files for part in file_identity(path))
+        if self._number:
+            yield f"series {self._number}"
+
+    def _check_pages(self, series: tifffile.TiffPageSeries, plane: Plane | None = None) -> None:
+        """Raise where pages are missing; DefocusError where the file that holds them is."""
+        try:
+            check_pages(series)
+        except ValueError as error:
+            absent = absent_files(series)
+            if not absent:
+                raise
+            what = self.name if plane is None else self.where(plane)
+            raise DefocusError(
+                f"planes of {what} lie in {', '.join(absent)}, which is not beside it; "
+                "copy all files of the image into one folder, under their own names"
+            ) from error
 
     def _read(self, selection: Selection) -> Array:
         with quiet_tifffile():
             tif = self._handle()
-            series = tif.series[0]
+            series = tif.series[self._number]
             shape = tuple(series.get_shape(squeeze=True))
             if not self._is_regular:  # such as mosaics, which tifffile puts together
                 with self._lock:
@@ -179,10 +218,21 @@ class TiffSource(ImageSource):
             with self._lock:  # pages are loaded from the file as they are first asked for
                 page = series[index]
             if page is None:
+                self._check_pages(series, tuple(p for p in selection if isinstance(p, int)))
                 raise ValueError("its page is missing")
             pieces.append(_read_page(page, selection[first:]))
         lengths = [len(part) for part in places if isinstance(part, range)]
         return np.stack(pieces).reshape(*lengths, *pieces[0].shape)
+
+
+def _tell_samples(path: Path, page: tifffile.TiffPage, axes: str) -> None:
+    """Tell what becomes of a sample beside the colours that is not said to be alpha."""
+    if page.photometric != tifffile.PHOTOMETRIC.RGB or has_alpha(page):
+        return
+    count = page.samplesperpixel
+    if count > 3:
+        told = "it is left out" if "S" in axes.upper() else f"the {count} are taken as channels"
+        notice(f"{path} does not say that sample 4 of {count} is alpha: {told}")
 
 
 def _without_ones(axes: str, series: tifffile.TiffPageSeries) -> str:

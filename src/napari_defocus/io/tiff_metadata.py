@@ -2,16 +2,20 @@
 
 import logging
 import math
+import re
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+
+from napari_defocus.core.errors import DefocusError
 
 _PRINT_UM = 20.0  # pixels per centimetre are a microscope's only where finer than a printer's
 _FOREIGN_COLOURS = {
@@ -85,11 +89,35 @@ def is_complete(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
     return all(start > 0 and length > 0 and start + length <= size for start, length in segments)
 
 
-def channels_named(axes: str, shape: tuple[int, ...], photometric: int) -> str:
+def absent_files(series: tifffile.TiffPageSeries) -> list[str]:
+    """List the files of a multi-file OME-TIFF that are not beside it."""
+    tif = series.keyframe.parent
+    with suppress(Exception):  # foreign metadata of any form
+        described = ElementTree.fromstring(tif.ome_metadata or "")
+        names = {part.attrib["FileName"] for part in described.findall(".//{*}UUID[@FileName]")}
+        folder = Path(tif.filehandle.dirname)
+        return sorted(name for name in names if not (folder / name).exists())
+    return []
+
+
+def lies_elsewhere(tif: tifffile.TiffFile) -> bool:
+    """Check whether a file is one of several of an image, and another describes it."""
+    return bool(tif.is_ome) and "<BinaryOnly" in (tif.ome_metadata or "")
+
+
+def has_alpha(page: tifffile.TiffPage) -> bool:
+    """Check whether the last sample of a page is said to be alpha."""
+    return bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
+
+
+def channels_named(axes: str, shape: tuple[int, ...], page: tifffile.TiffPage) -> str:
     """Call samples S only where they are a colour, C where they are channels of a measurement."""
     s = axes.rfind("S")
-    is_grey = photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
-    if s < 0 or shape[s] in ((2,) if is_grey else (3, 4)):
+    is_grey = page.photometric in (
+        tifffile.PHOTOMETRIC.MINISWHITE,
+        tifffile.PHOTOMETRIC.MINISBLACK,
+    )
+    if s < 0 or shape[s] - has_alpha(page) == (1 if is_grey else 3):
         return axes
     return axes[:s] + ("Q" if "C" in axes else "C") + axes[s + 1 :]
 
@@ -97,7 +125,10 @@ def channels_named(axes: str, shape: tuple[int, ...], photometric: int) -> str:
 def true_colours(
     data: NDArray[Any], axes: str, page: tifffile.TiffPage, keeps_table: bool
 ) -> tuple[NDArray[Any], str]:
-    """Turn MinIsWhite and palettes into grey or RGB, unless the numbers count as they are."""
+    """Turn MinIsWhite and palettes into grey or RGB, unless the numbers count as they are.
+
+    A sample beside the colours that is no alpha goes.
+    """
     kinds, kind = tifffile.PHOTOMETRIC, page.photometric
     is_table = not axes.endswith("S") and not keeps_table
     if is_table and kind == kinds.MINISWHITE and data.dtype.kind in "bu":
@@ -108,25 +139,33 @@ def true_colours(
         return levels.astype(np.uint8).T[data.astype(np.intp)], axes + "S"
     is_jpeg = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # these decode to RGB
     if kind in _FOREIGN_COLOURS or (kind == kinds.YCBCR and not is_jpeg):
-        raise ValueError(f"{kinds(kind).name} pixels are neither grey nor RGB")
+        name = "CMYK" if kind == kinds.SEPARATED else kinds(kind).name
+        raise DefocusError(
+            f"{page.parent.filehandle.path} holds {name} pixels, which are neither grey nor RGB; "
+            "convert it to RGB"
+        )
+    if axes.endswith("S") and data.shape[-1] in (2, 4) and not has_alpha(page):
+        return data[..., :-1], axes
     return data, axes
 
 
-def calibration(tif: tifffile.TiffFile) -> dict[str, float]:
-    """Read the scales that OME, ImageJ or tags give for certain, in micrometres and seconds."""
+def calibration(tif: tifffile.TiffFile, number: int = 0) -> dict[str, float]:
+    """Read the scales that OME, ImageJ, Aperio or tags give for certain, in um and seconds."""
     scale = {}
     for letter in "XYZT":
         # Foreign metadata of any form; the pixels are good without it.
         with suppress(Exception):
-            step = _ome_step(tif, letter) if tif.is_ome else _tag_step(tif, letter)
+            step = (_ome_step if tif.is_ome else _tag_step)(tif, number, letter)
             if 0 < step < math.inf:
                 scale[letter] = step
     return scale
 
 
-def _ome_step(tif: tifffile.TiffFile, letter: str) -> float:
-    pixels = ElementTree.fromstring(tif.ome_metadata or "").find(".//{*}Pixels")
-    assert pixels is not None
+def _ome_step(tif: tifffile.TiffFile, number: int, letter: str) -> float:
+    pixels = ElementTree.fromstring(tif.ome_metadata or "").findall(".//{*}Pixels")[number]
+    page = tif.series[number].keyframe
+    sizes = int(pixels.attrib["SizeX"]), int(pixels.attrib["SizeY"])
+    assert sizes == (page.imagewidth, page.imagelength)  # else of another image
     if letter == "T":
         unit = _SECONDS[pixels.attrib.get("TimeIncrementUnit", "s")]
         return float(pixels.attrib["TimeIncrement"]) * unit
@@ -134,13 +173,19 @@ def _ome_step(tif: tifffile.TiffFile, letter: str) -> float:
     return float(pixels.attrib[name]) * _unit_um(pixels.attrib.get(f"{name}Unit", "um"))
 
 
-def _tag_step(tif: tifffile.TiffFile, letter: str) -> float:
+def _tag_step(tif: tifffile.TiffFile, number: int, letter: str) -> float:
+    page = tif.series[number].keyframe
+    if tif.is_svs:  # of the slide itself, not of its label, nor of reduced images
+        assert number == 0
+        found = re.search(r"\bMPP\s*=\s*([\d.]+)", page.description) if letter in "XY" else None
+        assert found
+        return float(found[1])
     of_imagej = tif.imagej_metadata or {}
     if letter == "T":
         return float(of_imagej["finterval"])
     if letter == "Z":
         return float(of_imagej["spacing"]) * _unit_um(str(of_imagej["unit"]))
-    tags = tif.pages.first.tags
+    tags = page.tags
     pixels, units = tags[f"{letter}Resolution"].value
     if tif.is_imagej:
         return float(units / pixels) * _unit_um(str(of_imagej["unit"]))

@@ -3,7 +3,8 @@
 import math
 import os
 from collections.abc import Iterable, Iterator
-from itertools import product
+from contextlib import suppress
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, notice
 from napari_defocus.io.axes import check_axes, guess_axes
 from napari_defocus.io.base import (
     ImageSource,
@@ -21,8 +22,10 @@ from napari_defocus.io.base import (
     file_identity,
     reason,
 )
+from napari_defocus.io.series import choose_image
 
 Array = NDArray[Any]
+Described = tuple[zarr.Group, str, dict[str, Any]]
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # In micrometres and in seconds, by the names that OME-Zarr allows.
@@ -38,23 +41,34 @@ class MissingChunkError(RuntimeError):
     """A chunk that is not in the store; zarr itself would read it as the fill value."""
 
 
-class StrictStore(WrapperStore[Any]):
-    """A store in which no chunk may be missing."""
+class WatchedStore(WrapperStore[Any]):
+    """A store that notes whether a chunk was missing; none may be where it is `strict`."""
+
+    strict = False
+    lacks = False
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
         """Return the content of a key."""
         content = await self._store.get(key, *args, **options)
         if content is None and key.rpartition("/")[2] not in _METADATA:
-            raise MissingChunkError(key)
+            if self.strict:
+                raise MissingChunkError(key)
+            self.lacks = True
         return content
 
 
-def open_zarr(place: Path | str, axes: str | None, missing: str) -> ImageSource:
+def open_zarr(
+    place: Path | str, axes: str | None, missing: str, series: int | None = None
+) -> ImageSource:
     """Open Zarr; see `napari_defocus.io.open.open_source`."""
     node = _open_node(place)
     if isinstance(node, zarr.Array):
+        choose_image(str(place), [""], [node.shape], series)
         return ZarrSource(place, "", node, axes or _named_axes(node), missing)
-    group, inside, described = _find_image(place, node)
+    images = _find_images(place, node)
+    titles = [str(image.get("name", "")) for _, _, image in images]
+    number = choose_image(str(place), titles, [_shape(*image) for image in images], series)
+    group, inside, described = images[number]
     level = described["datasets"][0]
     try:
         path = f"{inside}{level['path']}"
@@ -70,6 +84,12 @@ def open_zarr(place: Path | str, axes: str | None, missing: str) -> ImageSource:
     if not isinstance(array, zarr.Array):
         raise DefocusError(f"{place}: {path} is no array; copy the image again")
     return ZarrSource(place, path, array, letters, missing, calibration)
+
+
+def count_images(place: Path | str) -> int:
+    """Return how many images a Zarr holds."""
+    node = _open_node(place)
+    return 1 if isinstance(node, zarr.Array) else len(_find_images(place, node))
 
 
 class ZarrSource(ImageSource):
@@ -95,22 +115,38 @@ class ZarrSource(ImageSource):
             **(calibration or {}),
         )
         self._place, self._inside, self._strict = place, inside, missing == "error"
+        self._told = isinstance(place, Path)  # else what a place lacks is seen on the way
+        if self._told and not self._strict:
+            absent, stored = _absent_chunks(array)
+            if absent:
+                notice(
+                    f"{place}: {absent} of {stored} chunks are not stored, as of what is empty; "
+                    f"they count as {array.fill_value or 0} (--missing error refuses them)"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_store": None}
 
     def _open(self) -> "zarr.Array[Any]":
-        store = _open_store(self._place)
-        if self._strict:
-            store = StrictStore(store)
-        return zarr.open_array(store, path=self._inside, mode="r")
+        self._store = WatchedStore(_open_store(self._place))
+        self._store.strict = self._strict
+        return zarr.open_array(self._store, path=self._inside, mode="r")
 
     def _read(self, selection: Selection) -> Array:
         array = self._handle()
         try:
-            return np.asarray(array[selection])
+            data = np.asarray(array[selection])
+            if self._store.lacks and not self._told:
+                self._told = True
+                notice(
+                    f"{self._place}: chunks that are not stored, as of what is empty, count as "
+                    f"{array.fill_value or 0} (--missing error refuses them)"
+                )
+            return data
         except MissingChunkError as error:
             raise DefocusError(
                 f"chunk {error} of {self.where(_plane(selection))} is missing; copy the image "
-                "again, or let missing chunks count as empty (missing: fill) where its writer "
-                "leaves out empty ones"
+                "again, or let such chunks count as empty (--missing fill)"
             ) from error
         except MemoryError:
             raise
@@ -175,6 +211,14 @@ def _chunks(array: "zarr.Array[Any]", selection: Selection) -> Iterator[tuple[st
         yield f"{array.path}/{key}".lstrip("/"), region
 
 
+def _absent_chunks(array: "zarr.Array[Any]") -> tuple[int, int]:
+    """Return how many chunks, or shards, are not stored, and how many would be."""
+    stored = array.shards or array.chunks
+    in_each = math.prod(stored) // math.prod(array.chunks)
+    total = math.prod(-(-size // side) for size, side in zip(array.shape, stored, strict=True))
+    return total - int(array.nchunks_initialized) // in_each, total
+
+
 def _open_store(place: Path | str) -> Any:
     if isinstance(place, str):
         return FsspecStore.from_url(place, read_only=True)
@@ -203,8 +247,8 @@ def _open_node(place: Path | str) -> "zarr.Array[Any] | zarr.Group":
         ) from error
 
 
-def _find_image(place: Path | str, group: zarr.Group) -> tuple[zarr.Group, str, dict[str, Any]]:
-    """Find the first image of a group: its group, the path to it, and its description."""
+def _find_images(place: Path | str, group: zarr.Group) -> list[Described]:
+    """Find the images of a group: of each its group, the path to it, and its description."""
     known = _described(group)
     if "plate" in known:
         raise DefocusError(f"{place} is a plate; name one of its fields, such as {place}/A/1/0")
@@ -213,18 +257,45 @@ def _find_image(place: Path | str, group: zarr.Group) -> tuple[zarr.Group, str, 
     if isinstance(known.get("labels"), list):
         names = ", ".join(map(str, known["labels"]))
         raise DefocusError(f"{place} lists labels; name one of them: {names}")
-    inside = ""
-    if "bioformats2raw.layout" in known and isinstance(first := group.get("0"), zarr.Group):
-        group, inside, known = first, "0/", _described(first)
-    images = known.get("multiscales")
-    image = images[0] if isinstance(images, list) and images else None
-    if not isinstance(image, dict) or not image.get("datasets"):
+    groups = [(group, "")]
+    if "bioformats2raw.layout" in known:
+        groups = list(_numbered(group)) or groups
+    found_images = [
+        (owner, inside, image)
+        for owner, inside in groups
+        for image in _multiscales(owner)
+        if isinstance(image, dict) and image.get("datasets")
+    ]
+    if not found_images:
         found = ", ".join(sorted(group.keys())[:10]) or "nothing"
         raise DefocusError(
             f"{place} is no OME-Zarr image; name the array in it that you mean, with axes "
             f"(it holds {found})"
         )
-    return group, inside, image
+    return found_images
+
+
+def _numbered(group: zarr.Group) -> Iterator[tuple[zarr.Group, str]]:
+    """Yield the groups 0, 1, ..., and the path to each."""
+    for number in count():
+        inner = group.get(str(number))
+        if not isinstance(inner, zarr.Group):
+            return
+        yield inner, f"{number}/"
+
+
+def _multiscales(group: zarr.Group) -> list[Any]:
+    images = _described(group).get("multiscales")
+    return images if isinstance(images, list) else []
+
+
+def _shape(group: zarr.Group, _: str, image: dict[str, Any]) -> tuple[int, ...]:
+    """Return the shape of an image at full resolution, that of nothing where it is damaged."""
+    with suppress(Exception):
+        array = group[image["datasets"][0]["path"]]
+        if isinstance(array, zarr.Array):
+            return array.shape
+    return (0,)
 
 
 def _described(group: zarr.Group) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.axes import AXES, guess_stack_axes
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.io.folder import describe_plane
 
@@ -83,8 +84,8 @@ def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
     if isinstance(stack, StackPlanes):
         planes = stack
     elif hasattr(stack, "shape"):
-        given = axes or {3: "ZYX", 4: "ZYXS"}.get(len(stack.shape), "")
-        source = array_source(stack, given or None, name="the stack")
+        given = axes or guess_stack_axes("Z", tuple(stack.shape))
+        source = array_source(stack, given, name="the stack")
         found = dict(stacks_in(source))
         if list(found) != [()]:
             raise DefocusError(
@@ -95,8 +96,8 @@ def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
         planes = StackPlanes(len(stack), lambda z: np.asarray(stack[z]))
     if len(planes) < 2:
         raise DefocusError(
-            f"a focus stack has two planes or more, this one has {len(planes)}; "
-            "say with axes which axis is Z"
+            f"a focus stack has two planes or more, this one has {len(planes)}"
+            + ("; give another" if axes else "; say with axes which axis is Z")
         )
     return planes
 
@@ -113,7 +114,7 @@ def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlane
     if z < 0:
         raise DefocusError(
             f"{source.name} has axes {source.axes} and no Z; "
-            "say with axes which one the planes are along, for instance ZYX"
+            f"say with axes which one the planes are along{_with_z(source)}"
         )
     count, others = source.leading[z], source.leading[:z] + source.leading[z + 1 :]
     for index in np.ndindex(others):
@@ -122,6 +123,13 @@ def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlane
             return source.read((*index[:z], plane, *index[z:]))
 
         yield index, StackPlanes(count, read)
+
+
+def _with_z(source: ImageSource) -> str:
+    """Name the axes of a source, as stored, with Z for the leading one that means the least."""
+    stored = source.stored_axes
+    leading = sorted(set(source.axes) - set("YXS"), key=lambda letter: (letter in AXES, letter))
+    return f", for instance {stored.replace(leading[0], 'Z')}" if leading else ""
 
 
 def check_same(z: int, plane: npt.NDArray[Any], first: npt.NDArray[Any]) -> None:

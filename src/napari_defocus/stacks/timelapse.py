@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.io.axes import guess_stack_axes
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.measure.regions import focus_scores
 
@@ -79,7 +80,7 @@ def score_frames(
     """
     source = series
     if not isinstance(source, ImageSource):
-        given = axes or {3: "TYX", 4: "TYXS"}.get(len(source.shape))
+        given = axes or guess_stack_axes("T", tuple(source.shape))
         source = array_source(source, given, name="the series")
     if source.axes.removesuffix("S") != "TYX" or source.leading[0] < LEAST_FRAMES:
         raise DefocusError(
