@@ -5,7 +5,7 @@ import pytest
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.tiff_writer import write_tiff
-from napari_defocus.report.fields import Results, Thresholds, field_rows
+from napari_defocus.report.fields import Field, Results, Thresholds, field_rows, mark_odd
 
 SHAPE = (20, 30)
 
@@ -75,6 +75,19 @@ def test_a_slide_is_judged_tile_by_tile(tmp_path):
     rows = field_rows(fields, Thresholds())
     assert [(row["column"], row["width"]) for row in rows][-1] == (80, 10)
     assert len(Results(tmp_path, tile=23).fields()) == 1
+
+
+def test_a_field_whose_sharpest_structure_stands_out_is_soft():
+    def field(radius, sharp=1.0):
+        plane = slice(0, 9), slice(0, 9)
+        return Field("a", "", (), {}, plane, False, sharp, 0.5, None, {"sharpest_px": radius})
+
+    alike = [field(0.2 + 0.01 * k) for k in range(25)]
+    judged = [Thresholds().judge(one) for one in mark_odd([*alike, field(1.5), field(1.5, 0.0)])]
+    assert judged == ["in focus"] * 25 + ["soft", "out of focus"]
+    # where fields differ, and where they are few, none stands out
+    assert not any(one.odd for one in mark_odd([field(0.1 * k) for k in range(1, 30)]))
+    assert not any(one.odd for one in mark_odd([*alike[:5], field(1.5)]))
 
 
 def test_rows_have_the_same_columns(tmp_path):

@@ -98,6 +98,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="images, OME-Zarr, folders of either, or URLs of OME-Zarr",
     )
     add_out(parser, "folder for STEM.blur.tif and STEM.mask.tif")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished results alone unless input, metric or settings changed",
+    )
+    add_output_options(parser)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is written for each image, and how."""
     parser.add_argument("--metric", default="default", help="a metric's name, or a detector's file")
     parser.add_argument("--picture", action="store_true", help="write STEM.overview.png too")
     parser.add_argument("--confidence", action="store_true", help="write STEM.confidence.tif too")
@@ -114,11 +124,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a letter for each dimension as stored, where the file does not say, such as TCZYX",
     )
     add_series(parser)
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="leave finished results alone unless input, metric or settings changed",
-    )
     _add_tiles(parser)
     add_detection_settings(parser)
 
@@ -157,7 +162,7 @@ def _side(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
-    request = _request(options)
+    request = request_from(options)
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
@@ -167,8 +172,8 @@ def run(options: argparse.Namespace) -> int:
     with connected as tasks:
 
         def work(image: Given) -> tuple[str, Iterable[Path]]:
-            stem = _stem(image.place) + image.ending
-            return stem, _detect_input(image, stem, request, tasks)
+            stem = stem_of(image.place) + image.ending
+            return stem, detect_input(image, stem, request, tasks)
 
         try:
             return run_each(sources, work, failed=failed, noun="images")
@@ -177,14 +182,17 @@ def run(options: argparse.Namespace) -> int:
             raise
 
 
-def _request(options: argparse.Namespace) -> Request:
+def request_from(options: argparse.Namespace, **given: Any) -> Request:
+    """Return what the options, and `given`, request."""
     config = detection_config(options)
     detector = choose_detector(options.metric, config)
     if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     config = with_preset(config) if detector.literal else config
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
-    request: Request = config_from(options, Request, detector=detector, config=config, names=names)
+    request: Request = config_from(
+        options, Request, detector=detector, config=config, names=names, **given
+    )
     return request
 
 
@@ -195,7 +203,8 @@ def _images(given: str | Path, series: int | str | None) -> Iterator[Given]:
         yield from each_series(image, series)
 
 
-def _stem(source: str | Path) -> str:
+def stem_of(source: str | Path) -> str:
+    """Return what the results of an image are named."""
     name = source.rstrip("/").rpartition("/")[2] if isinstance(source, str) else source.name
     for ending in (".ome.zarr", ".zarr", ".zarr.zip"):
         if name.lower().endswith(ending):
@@ -210,11 +219,14 @@ def _open(given: Given, request: Request, *, absolute: bool = False) -> ImageSou
     return open_source(place, request.axes, missing=request.missing, series=given.series)
 
 
-def _detect_input(given: Given, stem: str, request: Request, tasks: Tasks | None) -> Iterator[Path]:
+def detect_input(
+    given: Given, stem: str, request: Request, tasks: Tasks | None = None
+) -> Iterator[Path]:
+    """Detect defocus in one image, and yield what was written or is there already."""
     place = given.place
     form = request.format or ("zarr" if is_zarr(place) else "tif")
     if isinstance(place, Path) and tasks is None and not is_zarr(place):
-        identity = _identity_whole(given, request, form)
+        identity = identity_whole(given, request, form)
         if request.resume and (finished := request.record.finished(stem, identity)):
             yield from finished
             return
@@ -228,11 +240,12 @@ def _detect_input(given: Given, stem: str, request: Request, tasks: Tasks | None
 def detect_file(path: Path, stem: str, request: Request) -> list[Path]:
     """Detect defocus in one image file that fits into memory, and write the maps as TIFF."""
     given = Given(path)
-    identity = _identity_whole(given, request, "tif")
+    identity = identity_whole(given, request, "tif")
     return _detect_whole(_open(given, request), stem, request, "tif", identity)
 
 
-def _identity_whole(given: Given, request: Request, form: str) -> dict[str, Any]:
+def identity_whole(given: Given, request: Request, form: str) -> dict[str, Any]:
+    """Return what the results of an image depend on that is not worked in tiles."""
     with explained(given, "read"):
         found = request.identity(digest(file_identity(Path(given.place))))
     found |= {} if given.series is None else {"series": given.series}

@@ -23,6 +23,7 @@ COMMANDS = {
     "stack": "Fuse focus stacks, and map what is in focus where.",
     "fit": "Make a metric of annotated images: patches, train, metric.",
     "evaluate": "Score blur maps against hand-made masks.",
+    "watch": "Judge images as they are written, with alerts and a report.",
     "report": "Write a page that says which fields are in focus.",
     "export": "Write masks as polygons, and tables of their shares.",
     "info": "Show what is in a metric, nets or patch set file.",

@@ -26,11 +26,11 @@ def add_report_settings(parser: argparse.ArgumentParser) -> None:
     add_setting(group, thresholds, "out_of_focus", "sharp share below which it is out of focus")
     add_setting(group, thresholds, "least", "share of its area that must show structure")
     group.add_argument(
-        "--tile",
+        "--square",
         type=int,
         default=1024,
         metavar="N",
-        help="images of more than four tiles of this side, such as slides, are judged tile by tile",
+        help="side of the squares that slides and other images of more than four such are cut into",
     )
 
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     thresholds = config_from(options, Thresholds)
     for path in (options.out, options.out.with_name(FIELDS)):
         refuse_existing(path, options.overwrite)
-    results = Results(options.results, options.tile)
+    results = Results(options.results, options.square)
     found = write_report(
         results, options.out, thresholds, title=options.title, overwrite=options.overwrite
     )

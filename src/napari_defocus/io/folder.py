@@ -54,16 +54,20 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
 def _images_in(folder: Path) -> list[Path]:
     with explained(folder, "read"):
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    images = [
-        folder / name
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
-        and not name.lower().endswith(OUTPUT_ENDINGS)
-        and not name.startswith(".")
-    ]
+    images = [folder / name for name in names if is_image(name)]
     if not images:
         raise DefocusError(f"{folder} holds no PNG, JPEG, BMP or TIFF images; name another folder")
     return images
+
+
+def is_image(name: str) -> bool:
+    """Check whether a file of this name is an image, not hidden and none of our own outputs."""
+    lower = name.lower()
+    return (
+        lower.endswith(IMAGE_SUFFIXES)
+        and not lower.endswith(OUTPUT_ENDINGS)
+        and not name.startswith(".")
+    )
 
 
 def open_stack_source(

@@ -6,7 +6,7 @@ a focus stack the plane with most that is sharp counts. Planes much larger than 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ IN_FOCUS, SOFT, OUT_OF_FOCUS, NOTHING = "in focus", "soft", "out of focus", "not
 VERDICTS = (IN_FOCUS, SOFT, OUT_OF_FOCUS, NOTHING)
 # Planes are cut into tiles where a side is larger than so many tiles.
 LARGE = 4
+# A field stands out by this z-score, of so many fields, where they differ by so much at least.
+MOST_Z, FEWEST_ALIKE, LEAST_SPREAD = 3.5, 20, 0.25
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Thresholds:
         if math.isnan(field.sharp) or field.structure < self.least:
             return NOTHING
         if field.sharp >= self.in_focus:
-            return IN_FOCUS
+            return SOFT if field.odd else IN_FOCUS
         return OUT_OF_FOCUS if field.sharp < self.out_of_focus else SOFT
 
 
@@ -79,7 +81,9 @@ class Field:
     found : mapping
         What the run record says of the plane: ``limit_px``, ``sharpest_px``, ``near_limit``.
     source : str
-        The image; empty where the record does not tell.
+        The image; empty where the record does not tell. It was opened with `axes` and `series`.
+    odd : bool
+        Whether its sharpest structure is far wider than that of the other fields.
     """
 
     name: str
@@ -93,6 +97,9 @@ class Field:
     pixel_size_um: float | None = None
     found: Mapping[str, float | None] = field(default_factory=dict)
     source: str = ""
+    axes: str | None = None
+    series: int | None = None
+    odd: bool = False
     well: Well | None = None
     site: int | None = None
 
@@ -153,18 +160,28 @@ class Results:
         """
         if not self.folder.is_dir():
             raise DefocusError(f"{self.folder} is no folder of results; name what detect wrote")
-        masks = find_masks(str(self.folder))
-        entries = self.record.entries()
+        found: list[Field] = []
         self.failed = {}
-        for mask in masks:
-            stem = mask_stem(mask)
+        for mask in find_masks(str(self.folder)):
             try:
-                seen = _seen(Path(mask)), entries.get(stem, {}).get("source")
-                if self._known.get(mask, (None,))[0] != seen:
-                    self._known[mask] = seen, list(self._read(mask, entries.get(stem, {})))
+                found += self.fields_of(mask)
             except DefocusError as error:
                 self.failed[mask] = error
-        return [one for mask in masks if mask not in self.failed for one in self._known[mask][1]]
+        return mark_odd(found)
+
+    def fields_of(self, mask: str) -> list[Field]:
+        """Read the fields of one mask.
+
+        Raises
+        ------
+        DefocusError
+            Where it cannot be read.
+        """
+        entry = self.record.entries().get(mask_stem(mask), {})
+        seen = _seen(Path(mask)), entry.get("source")
+        if self._known.get(mask, (None,))[0] != seen:
+            self._known[mask] = seen, list(self._read(mask, entry))
+        return self._known[mask][1]
 
     def _read(self, mask: str, entry: Mapping[str, Any]) -> Iterator[Field]:
         source = open_source(mask_place(Path(mask)))
@@ -190,6 +207,8 @@ class Results:
                     pixel_size_um=source.pixel_size_um,
                     found=_found(entry, source, plane),
                     source=str(entry.get("source", "")),
+                    axes=entry.get("identity", {}).get("axes"),
+                    series=entry.get("identity", {}).get("series"),
                     well=well,
                     site=site,
                 )
@@ -240,6 +259,23 @@ def _found(
         for name, values in (found.items() if isinstance(found, dict) else ())
         if isinstance(values, list) and len(values) == planes
     }
+
+
+def mark_odd(fields: list[Field]) -> list[Field]:
+    """Mark fields whose sharpest structure stands out: in one acquisition all are much alike.
+
+    By the modified z-score of Iglewicz and Hoaglin, of the logarithm of the radius.
+    """
+    radii = [one.found.get("sharpest_px") for one in fields]
+    logs = np.log([np.nan if radius is None else max(radius, 1e-2) for radius in radii])
+    if np.count_nonzero(~np.isnan(logs)) < FEWEST_ALIKE:
+        return fields
+    middle = np.nanmedian(logs)
+    spread = max(1.4826 * np.nanmedian(np.abs(logs - middle)), LEAST_SPREAD)
+    odd = (logs - middle) / spread > MOST_Z
+    return [
+        replace(one, odd=True) if is_odd else one for one, is_odd in zip(fields, odd, strict=True)
+    ]
 
 
 def field_rows(fields: Sequence[Field], thresholds: Thresholds) -> list[dict[str, Any]]:

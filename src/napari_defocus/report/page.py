@@ -139,7 +139,8 @@ def _head(results: Results, fields: Sequence[Field], thresholds: Thresholds, tit
         f"{escape(str(results.folder))}; {when}, napari-defocus {__version__}</p>"
         f'<div class="counts">{"".join(parts)}</div>'
         f"<p>In focus: {thresholds.in_focus:.0%} or more of the structure in the field is sharp. "
-        f"Out of focus: less than {thresholds.out_of_focus:.0%}. Soft: between both. "
+        f"Out of focus: less than {thresholds.out_of_focus:.0%}. Soft: between both, or "
+        f"with a sharpest structure far wider than in the other fields. "
         f"Nothing to see: structure on less than {thresholds.least:.2%} of the field.</p>"
     )
 

@@ -63,7 +63,7 @@ def _image_of(field: Field, shape: tuple[int, ...]) -> Array:
     """Read what the mask is of, as 8-bit colours."""
     if not field.source:
         raise DefocusError("the record does not tell where the image is")
-    source = open_source(field.source)
+    source = open_source(field.source, field.axes, series=field.series)
     if source.leading and len(source.leading) != len(field.plane):
         raise DefocusError(f"{field.source} has other planes than its mask")
     image = source.read(field.plane, *field.region)
