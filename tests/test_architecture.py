@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -89,6 +91,25 @@ def test_no_circle():
 
 def test_no_arrow_upward():
     assert upward(GRAPH) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [name for name in FILES if name.endswith((".api", ".config", ".planes"))],
+        pytest.param(list(FILES), marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_each_module_may_be_the_first_to_be_imported(names):
+    code = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [module for module in sys.modules if module.startswith("napari_defocus")]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", code, *names], check=True)
 
 
 def test_every_folder_is_a_room():

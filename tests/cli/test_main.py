@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from napari_defocus import __version__
 from napari_defocus.cli import info
 from napari_defocus.cli._console import interruptible
 from napari_defocus.cli.main import main
+from napari_defocus.core.progress import Stopped
 from napari_defocus.metric.local_metric import PACKAGED
 from tests.cli.helpers import assert_refused, names, press_ctrl_c
 
@@ -73,7 +75,7 @@ def test_interrupt_ends_with_its_own_status(monkeypatch, run):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(info, "run", interrupted)
-    assert run("info", "default") == (130, [], [])
+    assert run("info", "default") == (130, [], ["napari-defocus: interrupted"])
 
 
 @pytest.mark.parametrize("command", ["train", "metric", "train --resume"])
@@ -101,7 +103,7 @@ def test_existing_output_is_refused_before_any_work(run, tmp_path, command):
 @pytest.mark.usefixtures("keyboard")
 def test_first_interrupt_asks_and_the_second_ends():
     before = signal.getsignal(signal.SIGINT)
-    with interruptible() as should_stop:
+    with suppress(Stopped), interruptible() as should_stop:
         assert not should_stop()
         press_ctrl_c()
         assert should_stop()

@@ -97,8 +97,8 @@ def test_a_folder_of_planes_is_a_stack_in_the_order_of_its_numbers(run, folder, 
 
 
 def test_natural_order():
-    names = ["b2.png", "a10.png", "a9.png", "A1.png", "9.png"]
-    expected = ["9.png", "A1.png", "a9.png", "a10.png", "b2.png"]
+    names = ["b2.png", "a10.png", "a9².png", "A1.png", "9.png", "a٣.png", "a9x.png"]
+    expected = ["9.png", "A1.png", "a٣.png", "a9x.png", "a9².png", "a10.png", "b2.png"]
     assert sorted(names, key=natural_key) == expected
 
 
@@ -338,6 +338,18 @@ def test_a_metric_is_fitted_to_a_stack_without_painting(run, tmp_path):
         log_odds, valid = predict_log_odds(prepare_plane(other.planes[z]), metric)
         known = valid & ((radius < 0.5) | (radius > 1.5))
         assert auc(log_odds[known], radius[known] < 0.5) > 0.9
+
+
+@pytest.mark.parametrize("axes", ["QYX", "TYX", "IYX", "YX", "CYX"])
+@pytest.mark.parametrize("method", [[], ["--instant"]])
+def test_fits_from_what_has_no_z_say_what_to_give(run, planes, tmp_path, axes, method):
+    image = planes if len(axes) == 3 else planes[0]
+    options = {} if axes == "IYX" else {"metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", **options)
+    told = ["--from-stack", tmp_path / "a.tif", "--out", tmp_path / "m", *method]
+    status, _, err = run("fit", *told)
+    assert status == 2
+    assert "no Z; say with --axes" in err[-1]
 
 
 def test_fits_need_images_or_a_stack_not_both(run, stack, tmp_path):

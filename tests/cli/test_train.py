@@ -1,9 +1,10 @@
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from napari_defocus.cli import train
+from napari_defocus.cli import fit, train
 from napari_defocus.cli._options import config_from
 from napari_defocus.cli.main import build_parser
 from napari_defocus.metric.local_metric import PACKAGED
@@ -15,6 +16,38 @@ from tests.cli.helpers import TINY, assert_refused, names, press_ctrl_c
 def test_defaults_of_training_are_those_of_the_library():
     options = build_parser().parse_args(["train", "x", "--out", "y"])
     assert config_from(options, TrainingConfig) == TrainingConfig()
+
+
+@pytest.mark.parametrize(("base", "rate"), [("default", 5e-4), ("none", 2e-3)])
+@pytest.mark.parametrize("command", ["train", "fit"])
+def test_the_learning_rate_follows_the_base_in_every_way_to_train(command, base, rate):
+    options = build_parser().parse_args([command, "x", "--out", "y", "--base", base])
+    assert config_from(options, TrainingConfig).rate == rate
+    assert TrainingConfig(base=base).rate == rate
+    assert replace(TrainingConfig(), base=base).rate == rate
+
+
+@pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize(
+    ("method", "busy"),
+    [("nets", "print_event"), ("instant", "fit_metric"), ("profile", "read_annotation")],
+)
+def test_a_fit_that_is_stopped_keeps_nothing_and_says_so(
+    run, annotated, tmp_path, monkeypatch, method, busy
+):
+    """Ctrl+C after the first of two epochs; or while what does not hear it is under way."""
+    work = getattr(fit, busy)
+
+    def pressed(*given, **options):
+        press_ctrl_c() if busy != "read_annotation" or "0.labels" in str(given[0]) else None
+        return work(*given, **options)
+
+    monkeypatch.setattr(fit, busy, pressed)
+    out = tmp_path / "m.safetensors"
+    status, lines, err = run("fit", *annotated, "--method", method, *TINY, "--out", out)
+    assert (status, lines) == (130, [])
+    assert err[-1] == "napari-defocus: interrupted"
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["train", "fit"])
@@ -44,10 +77,10 @@ def test_stopped_training_goes_on_to_the_same_end(run, made, tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(train, "print_event", lambda event: press_ctrl_c())
         status, lines, err = run(*arguments, "--out", first)
-    assert status == 0
+    assert status == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert lines[0].startswith(str(first))
-    assert err == [f"not finished; go on with --resume {first} --overwrite"]
+    assert err[0] == f"not finished; go on with --resume {first} --overwrite"
     stopped = load_nets(first)
     assert len(stopped.nets[0].history) == 1
     assert not stopped.complete
@@ -55,6 +88,8 @@ def test_stopped_training_goes_on_to_the_same_end(run, made, tmp_path, monkeypat
     assert status == 0
     assert len(err) == 1  # the second epoch alone
     assert "2 of 2" in err[0]
+    _, _, err = run("metric", first, "--out", tmp_path / "half.safetensors")
+    assert "was stopped" in err[0]
     straight, resumed = load_nets(made / "nets.safetensors"), load_nets(second)
     assert resumed.complete
     np.testing.assert_allclose(resumed.kernels, straight.kernels, atol=1e-6)

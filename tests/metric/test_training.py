@@ -303,7 +303,7 @@ def test_resume_with_other_settings_is_refused(few, trained, change):
 
 def test_resume_on_another_device_is_allowed(few, trained):
     nets = train(few, replace(CONFIG, device="auto"), resume=trained)
-    assert_same_nets(replace(nets, config=CONFIG), trained)
+    assert_same_nets(replace(nets, config=trained.config), trained)
 
 
 # Events

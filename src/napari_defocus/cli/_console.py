@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_defocus.core.errors import DefocusError, Notice, check_new, explained
-from napari_defocus.core.progress import Event
+from napari_defocus.core.progress import Event, Stopped
 
 Given = TypeVar("Given")
 Input = TypeVar("Input")
@@ -24,9 +24,25 @@ EXIT_INTERRUPTED = 130
 PAUSE_S = 2.0
 
 
+# How the library names settings in its messages, and the options that they are here.
+OPTIONS = {
+    "with axes": "with --axes",
+    "missing: fill": "--missing fill",
+    "the extremum min": "--extremum min",
+}
+
+
+def as_options(message: object) -> str:
+    """Return a message in one line, with the options of a command for the library's settings."""
+    line = " ".join(str(message).split())
+    for setting, option in OPTIONS.items():
+        line = line.replace(setting, option)
+    return line
+
+
 def report_error(error: Exception, source: object = "") -> int:
     """Print an error as one line that names its source, and return the exit status for it."""
-    line = " ".join(str(error).split())
+    line = as_options(error)
     named = str(source) in str(error)
     print(f"{PROGRAM}: {line if named else f'{source}: {line}'}", file=sys.stderr)
     return EXIT_BAD_INPUT
@@ -107,7 +123,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl+C into a request to stop, for `should_stop`; the second interrupts."""
+    """Turn the first Ctrl+C into a request to stop, for `should_stop`; the second interrupts.
+
+    Raises
+    ------
+    Stopped
+        At the end, where it was asked for and the work did not raise it: what was made is not what
+        was wanted.
+    """
     stop: list[int] = []
 
     def request(number: int, frame: Any) -> None:
@@ -119,6 +142,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(stop)
     finally:
         signal.signal(signal.SIGINT, before)
+    if stop:
+        raise Stopped
 
 
 def print_event(event: Event) -> None:

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DefocusError as error:
         return report_error(error)
     except (KeyboardInterrupt, Stopped):
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of the output, such as head, has left. Python would flush once more at exit.

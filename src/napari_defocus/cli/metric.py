@@ -1,6 +1,7 @@
 """The command `metric`: trained nets in, a metric out."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from napari_defocus.cli._console import refuse_existing
@@ -27,6 +28,12 @@ def run(options: argparse.Namespace) -> int:
     """Make a metric of trained nets by kernel PCA."""
     refuse_existing(options.out, options.overwrite)
     nets = load_nets(options.nets)
+    if not nets.complete:
+        print(
+            f"{options.nets}: the training of these nets was stopped; the metric is of what they "
+            "had learnt by then",
+            file=sys.stderr,
+        )
     made = metric_from_nets(nets, FitConfig(components=options.components))
     return write_metric(made, options.out, options.overwrite)
 

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.cli._console import Progress, interruptible, refuse_existing, run_each
+from napari_defocus.cli._console import (
+    Progress,
+    as_options,
+    interruptible,
+    refuse_existing,
+    run_each,
+)
 from napari_defocus.cli._options import (
     Given,
     add_out,
@@ -192,7 +198,7 @@ def _print_focus(name: str, where: dict[str, int], focus: FocusStack) -> None:
     place = ", ".join([name, *(f"{letter}={at}" for letter, at in where.items())])
     print(f"{place}: {focus.scores.told()}", file=sys.stderr)
     for warning in focus.warnings:
-        print(f"{place}: warning: {warning}", file=sys.stderr)
+        print(f"{place}: warning: {as_options(warning)}", file=sys.stderr)
 
 
 def _frames(

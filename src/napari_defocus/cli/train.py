@@ -8,7 +8,7 @@ from napari_defocus.cli._console import interruptible, print_event, refuse_exist
 from napari_defocus.cli._options import add_out, add_setting, config_from
 from napari_defocus.core.devices import DEVICES
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.metric.nets import TrainingConfig, load_nets, save_nets
+from napari_defocus.metric.nets import NO_BASE, TrainingConfig, load_nets, save_nets
 from napari_defocus.metric.patches import load_patch_set
 
 
@@ -33,7 +33,12 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
     add_setting(group, config, "epochs", "most passes over the patches")
     add_setting(group, config, "patience", "passes without a better validation loss before a stop")
     add_setting(group, config, "batch", "patches in a batch")
-    add_setting(group, config, "learning_rate", "of Adam")
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"of Adam (default: {config.rate}, or {TrainingConfig(base=NO_BASE).rate} with "
+        f"--base {NO_BASE})",
+    )
     add_setting(group, config, "l1", "weight of the kernels' absolute values in the loss")
     add_setting(group, config, "decay", "weight of the kernels' squares in the loss")
     add_setting(group, config, "validation", "share of the patches held out, by image")
@@ -42,7 +47,7 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train nets on a patch set; what is trained before an interrupt is written."""
+    """Train nets on a patch set; what is trained before an interrupt is written, to go on from."""
     from napari_defocus.metric.training import train
 
     refuse_existing(options.out, options.overwrite)
@@ -56,10 +61,10 @@ def run(options: argparse.Namespace) -> int:
             on_event=print_event,
             should_stop=should_stop,
         )
-    if nets is None:
-        raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
-    save_nets(nets, options.out, overwrite=options.overwrite)
-    print(options.out, f"(held-out accuracy {nets.accuracy:.3f})")
-    if not nets.complete:
-        print(f"not finished; go on with --resume {options.out} --overwrite", file=sys.stderr)
+        if nets is None:
+            raise DefocusError("stopped before the first epoch ended: there is nothing to keep")
+        save_nets(nets, options.out, overwrite=options.overwrite)
+        print(options.out, f"(held-out accuracy {nets.accuracy:.3f})")
+        if not nets.complete:
+            print(f"not finished; go on with --resume {options.out} --overwrite", file=sys.stderr)
     return 0

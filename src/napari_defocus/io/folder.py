@@ -139,7 +139,7 @@ class FolderSource(ImageSource):
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Give a key that sorts names as people do: plane 2 before plane 10."""
     parts = re.split(r"(\d+)", name.lower())
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def describe_plane(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:

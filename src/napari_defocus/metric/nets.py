@@ -17,6 +17,8 @@ from napari_defocus.metric.patches import PatchSet, pack_patch_set, unpack_patch
 KIND = "nets"
 PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.nets.safetensors"}
 NO_BASE = "none"
+# Learning rates from a base, and from a random start, which needs larger steps.
+BASE_RATE, FRESH_RATE = 5e-4, 2e-3
 SCORES = ("train_loss", "loss", "accuracy")
 SIDES = ("training", "validation", "base")
 Weights = Mapping[str, npt.NDArray[Any]]
@@ -30,7 +32,7 @@ class TrainingConfig:
     ----------
     base : str
         Nets that training goes on from, a file or ``default``, so that a few strokes shift what
-        they learnt and do not replace it; ``none`` for a random start (learning rate 2e-3).
+        they learnt and do not replace it; ``none`` for a random start.
     nets : int
         Number of nets.
     kernels : int
@@ -43,8 +45,8 @@ class TrainingConfig:
         Passes without a better validation loss after which a net is done.
     batch : int
         Patches in a batch.
-    learning_rate : float
-        Of Adam.
+    learning_rate : float, optional
+        Of Adam; where not given, see `rate`.
     l1, decay : float
         Weights of the sum of absolute values and of the sum of squares of the first layer's
         kernels in the loss: kernels that do not help fade away and leave the PCA to those that do.
@@ -67,7 +69,7 @@ class TrainingConfig:
     epochs: int = 20
     patience: int = 4
     batch: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float | None = None
     l1: float = 5e-3
     decay: float = 1e-3
     validation: float = 0.25
@@ -75,6 +77,13 @@ class TrainingConfig:
     device: str = "auto"
     whiten: bool = True
     turn: bool = True
+
+    @property
+    def rate(self) -> float:
+        """The learning rate: as given, else that of the base, larger from a random start."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return FRESH_RATE if self.base == NO_BASE else BASE_RATE
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class NetTraining:
             if not np.isfinite(loss):
                 raise DefocusError(
                     f"training net {index + 1} diverged; "
-                    f"give a learning rate below {self.config.learning_rate}"
+                    f"give a learning rate below {self.config.rate}"
                 )
             history.append({"train_loss": train_loss, "loss": loss, "accuracy": accuracy})
             last, moments = _to_numpy(net.state_dict()), _save_optimiser(optimiser)
@@ -152,7 +152,7 @@ class NetTraining:
         if self.starts:
             net.load_state_dict(_to_torch(self.starts[index % len(self.starts)]))
         net.to(self.device)
-        return net, torch.optim.Adam(net.parameters(), lr=self.config.learning_rate)
+        return net, torch.optim.Adam(net.parameters(), lr=self.config.rate)
 
     def _ended(self, history: Sequence[Mapping[str, float]]) -> bool:
         if len(history) >= self.config.epochs:

@@ -53,6 +53,7 @@ def train(
         diverges.
     """
     config = config or TrainingConfig()
+    config = replace(config, learning_rate=config.rate)
     _check(patch_set, config)
     if resume is not None and replace(resume.config, device=config.device) != config:
         raise DefocusError(

@@ -96,8 +96,8 @@ def open_stack(stack: Any, axes: str | None = None) -> StackPlanes:
         planes = StackPlanes(len(stack), lambda z: np.asarray(stack[z]))
     if len(planes) < 2:
         raise DefocusError(
-            f"a focus stack has two planes or more, this one has {len(planes)}"
-            + ("; give another" if axes else "; say with axes which axis is Z")
+            f"a focus stack has two planes or more, this one has {len(planes)}; "
+            "take another axis for Z, or a stack of more planes"
         )
     return planes
 

@@ -199,7 +199,7 @@ def test_the_instant_method(ready, qtbot):
 def test_no_base_takes_a_larger_learning_rate(widget):
     widget.settings.base.setCurrentText("none")
     training = widget.settings.config.training
-    assert (training.base, training.learning_rate) == ("none", 2e-3)
+    assert (training.base, training.rate) == ("none", 2e-3)
 
 
 def test_saves_the_trained_metric(ready, qtbot, metric, tmp_path):

@@ -1,5 +1,7 @@
 """Controls for the settings of a training."""
 
+from dataclasses import replace
+
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QWidget
 
@@ -8,8 +10,6 @@ from napari_defocus.metric.nets import DEVICES, NO_BASE, TrainingConfig
 from napari_defocus.widgets._shared import ui
 from napari_defocus.widgets._shared.preferences import preferred
 
-# Nets that start at random need larger steps.
-FRESH_LEARNING_RATE = 2e-3
 # Settings that are texts, that are whole numbers, and those of the nets alone.
 NAMES = ("base", "device")
 NUMBERS = ("nets", "epochs", "kernels", "kernel_size", "seed")
@@ -57,7 +57,7 @@ class TrainingSettings(QWidget):
         self.learning_rate.setDecimals(5)
         self.learning_rate.setRange(1e-5, 1)
         self.learning_rate.setSingleStep(1e-4)
-        self.learning_rate.setValue(default.learning_rate)
+        self.learning_rate.setValue(default.rate)
         self.seed = ui.number(0, 2**31 - 1, default.seed, "The same seed gives the same nets.")
         first = [("Method", self.method), ("Base", self.base), ("Device", self.device),
                  ("Nets", self.nets), ("Epochs", self.epochs)]  # fmt: skip
@@ -70,8 +70,7 @@ class TrainingSettings(QWidget):
             control.valueChanged.connect(self.changed)
 
     def _base_changed(self, base: str) -> None:
-        rate = FRESH_LEARNING_RATE if base == NO_BASE else TrainingConfig().learning_rate
-        self.learning_rate.setValue(rate)
+        self.learning_rate.setValue(TrainingConfig(base=base).rate)
         self.changed.emit()
 
     def _method_changed(self, method: str) -> None:
@@ -84,6 +83,8 @@ class TrainingSettings(QWidget):
         training = TrainingConfig(
             **{name: getattr(self, name).currentText() for name in NAMES},
             **{name: getattr(self, name).value() for name in NUMBERS},
-            learning_rate=round(self.learning_rate.value(), 5),
         )
+        rate = round(self.learning_rate.value(), 5)
+        if rate != training.rate:
+            training = replace(training, learning_rate=rate)
         return FitConfig(method=self.method.currentText(), training=training)
