@@ -122,14 +122,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible(*, expected: bool = False) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl+C into a request to stop, for `should_stop`; the second interrupts.
 
     Raises
     ------
     Stopped
         At the end, where it was asked for and the work did not raise it: what was made is not what
-        was wanted.
+        was wanted. Not where an interrupt is the `expected` end.
     """
     stop: list[int] = []
 
@@ -142,7 +142,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(stop)
     finally:
         signal.signal(signal.SIGINT, before)
-    if stop:
+    if stop and not expected:
         raise Stopped
 
 

@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         options.alert_command,
         options.series,
     )
-    with interruptible() as should_stop:
+    with interruptible(expected=True) as should_stop:
         idle_since = time.monotonic()
         for _ in changes(options.folder, should_stop):
             try:
