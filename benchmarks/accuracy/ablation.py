@@ -100,7 +100,7 @@ def one_scale(metric: LocalMetric) -> Predict:
 
 
 def outlines_not_followed(photo: Photo) -> Prediction:
-    """Predict without the guided filter on the network's log odds."""
+    """Predict without spreading the network's log odds over pixels of like colour."""
     colours = prepare_colours(photo.image, prepare_plane(photo.image))
     plane = replace(
         predict_image(photo.image, cached_dense()), found=predict_dense(colours, cached_dense())

@@ -202,10 +202,10 @@ def test_tiles_are_predicted_side_by_side_and_join(on_torch, detector, monkeypat
     ],
 )
 def test_where_a_device_fails_the_cpu_takes_the_tile(detector, monkeypatch, error, fault):
-    expected = predict_dense(COLOURS, detector, guide=COLOURS[..., 0])
+    expected = predict_dense(COLOURS, detector, seen=np.ones(COLOURS.shape[:2], bool))
     failing(monkeypatch, error)
     with pytest.warns(DeviceWarning) as notices:
-        found = predict_dense(COLOURS, detector, guide=COLOURS[..., 0], device=CPU)
+        found = predict_dense(COLOURS, detector, seen=np.ones(COLOURS.shape[:2], bool), device=CPU)
     messages = {str(notice.message) for notice in notices}
     assert messages == {f"device cpu: {fault}; the CPU goes on in its place"}
     np.testing.assert_array_equal(found.log_odds, expected.log_odds)

@@ -36,7 +36,7 @@ WIDTHS = st.floats(0.05, 100)
 def plane_of(radius, edges=None, log_odds=0.0):
     """A prediction of these radii, all of it seen."""
     radius = np.asarray(radius, np.float32)
-    found = DensePrediction(np.full(radius.shape, log_odds, np.float32), radius)
+    found = DensePrediction(np.full(radius.shape, log_odds, np.float32), radius, radius)
     blocks = radius[::2, ::2]
     edges = np.ones(blocks.shape, np.float32) if edges is None else edges
     return DensePlane(found, np.ones(radius.shape, bool), edges)

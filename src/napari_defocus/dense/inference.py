@@ -20,12 +20,13 @@ from napari_defocus.core.tiling import Region, Tile, plan_tiles, shifted, whole,
 from napari_defocus.dense.detector import RADIUS_OFFSET, DenseDetector, true_radius
 from napari_defocus.dense.graph import WIDTHS, dense_graph
 from napari_defocus.dense.on_device import free_memory, predict_on_device
-from napari_defocus.filters.guided import guided_filter
+from napari_defocus.filters.spread import spread
 
 if TYPE_CHECKING:
     import torch
 
 Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 # Added to an image's standard deviation, in its grey range: a flat image stays flat.
 LEAST_CONTRAST = 2 / 255
@@ -39,10 +40,6 @@ HALO = 96
 # So many tiles at once at most, of which every second is in the network: that takes some 260 MB,
 # and leaves cores for what comes before and after.
 TILES_AT_ONCE = 4
-# The map of log odds follows the outlines of the image within so many pixels, where their variance
-# is far above the second figure.
-OUTLINE_RADIUS = 6
-OUTLINE_EPSILON = 1e-3
 
 _building = Lock()
 
@@ -66,17 +63,17 @@ class DensePrediction:
     ----------
     log_odds : ndarray of float32, (Y, X)
         Log odds of being sharp.
-    radius : ndarray of float32, (Y, X), or None
-        Radius of the disc of the second moment of the blur, in pixels, where requested.
-    radius_error : ndarray of float32, (Y, X), or None
+    radius : ndarray of float32, (Y, X)
+        Radius of the disc of the second moment of the blur, in pixels.
+    radius_error : ndarray of float32, (Y, X)
         Mean absolute error to expect of it, in pixels.
     features : ndarray of float32, (32, Y / 2, X / 2), or None
         The input of the network's last layer, where requested, for 2 x 2 pixels each.
     """
 
     log_odds: Float
-    radius: Float | None = None
-    radius_error: Float | None = None
+    radius: Float
+    radius_error: Float
     features: Float | None = None
 
 
@@ -102,9 +99,8 @@ def predict_dense(
     *,
     region: Region | None = None,
     colours_are: tuple[float, float] | None = None,
-    guide: Float | None = None,
+    seen: Bool | None = None,
     device: "torch.device | None" = None,
-    radius: bool = True,
     features: bool = False,
 ) -> DensePrediction:
     """Apply the network to one image, or to a part of one.
@@ -122,12 +118,13 @@ def predict_dense(
         multiples of `TILE`.
     colours_are : tuple of float, optional
         Mean and standard deviation of the image's colours; by default those of `colours`.
-    guide : ndarray of float32, (Y, X), optional
-        Whose outlines the log odds follow.
+    seen : ndarray of bool, (Y, X), optional
+        Where `colours` show structure: log odds spread from there over pixels of like colour, up to
+        outlines. By default they stay where they are.
     device : torch.device, optional
         Where the network runs; by default, and where it fails, on the CPU.
-    radius, features : bool
-        Whether the radius with its error, and the features, are returned too.
+    features : bool
+        Whether the features are returned too.
 
     Raises
     ------
@@ -140,9 +137,9 @@ def predict_dense(
     if colours_are is None:
         every = colours[whole(colours.shape)]
         colours_are = float(every.mean(dtype=np.float64)), float(every.std(dtype=np.float64))
-    mean, spread = colours_are
+    mean, deviation = colours_are
     rows, columns = (part.stop - part.start for part in region)
-    predicted = np.empty((3 if radius else 1, rows, columns), np.float32)
+    predicted = np.empty((3, rows, columns), np.float32)
     halves = (-(-rows // 2), -(-columns // 2)) if features else (0, 0)
     found_features = np.empty((WIDTHS[0], *halves), np.float32)
     tiles = plan_tiles((rows, columns), TILE)
@@ -158,14 +155,23 @@ def predict_dense(
         part = shifted(tile.region, region)
         window = widen(part, HALO, colours.shape)
         inside = within(part, window)
-        image = _standardised_window(colours[window], mean, spread)
+        shown = colours[window]
+        image = _standardised_window(shown, mean, deviation)
         found = predict_on_device(detector, image, device, features=features) if device else None
         if found is None:
             with gate:
                 found = _predict_on_cpu(detector, image, threads, features)
         values = found[0][:, : window[0].stop - window[0].start, : window[1].stop - window[1].start]
-        around = None if guide is None else guide[window]
-        for place, part_found in enumerate(_at_pixels(values, inside, around, detector, radius)):
+        log_odds, log_radius, log_error = values
+
+        def spread_out() -> Float:
+            return log_odds if seen is None else spread(log_odds, shown, seen[window])
+
+        def in_pixels() -> tuple[Float, Float]:
+            return _in_pixels(log_radius[inside], log_error[inside], detector)
+
+        spread_log_odds, (radius, error) = side_by_side(spread_out, in_pixels)
+        for place, part_found in enumerate((spread_log_odds[inside], radius, error)):
             predicted[place, *tile.region] = part_found
         if features:
             found_features[:, *_halved(tile.region)] = found[1][:, *_halved(inside)]
@@ -176,27 +182,7 @@ def predict_dense(
         free_memory(device)
     if len(tiles) > at_once > 1:
         network_session.cache_clear()  # with 260 MB a tile, which what follows may need
-    log_odds, in_pixels, error = (*predicted, None, None)[:3]
-    return DensePrediction(log_odds, in_pixels, error, found_features if features else None)
-
-
-def _at_pixels(
-    values: Float, inside: Region, guide: Float | None, detector: DenseDetector, radius: bool
-) -> tuple[Float, ...]:
-    """Return log odds, and radius and error where requested, from the network's values."""
-    log_odds: Float
-    log_odds, log_radius, log_error = values
-
-    def along_outlines() -> Float:
-        if guide is None:
-            return log_odds
-        return guided_filter(log_odds, guide, OUTLINE_RADIUS, OUTLINE_EPSILON)
-
-    def in_pixels() -> tuple[Float, ...]:
-        return _in_pixels(log_radius[inside], log_error[inside], detector) if radius else ()
-
-    smooth, radii = side_by_side(along_outlines, in_pixels)
-    return smooth[inside], *radii
+    return DensePrediction(*predicted, found_features if features else None)
 
 
 def _halved(region: Region) -> Region:

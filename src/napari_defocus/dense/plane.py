@@ -10,7 +10,7 @@ from napari_defocus.core.errors import NoDetailError
 from napari_defocus.core.progress import ShouldStop, never_stop
 from napari_defocus.core.tiling import Region, whole
 from napari_defocus.dense.detector import DenseDetector
-from napari_defocus.dense.inference import DensePrediction, predict_dense
+from napari_defocus.dense.inference import HALO, STRIDE, DensePrediction, predict_dense
 from napari_defocus.filters.noise import PlaneStatistics, measure_plane
 from napari_defocus.filters.plane import Plane, PlaneColours, prepare_part
 from napari_defocus.filters.structure import BLOCK, edge_energy, local_deviation, shows_structure
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
+# What a region needs around it, in pixels: what the network sees, and structure is found by there.
+MARGIN = HALO + STRIDE
+
 
 @dataclass(frozen=True, eq=False)
 class DensePlane:
@@ -29,7 +32,7 @@ class DensePlane:
     Parameters
     ----------
     found : DensePrediction
-        With the radius.
+        Of the network.
     seen : ndarray of bool, (Y, X)
         Where there is structure, sharp or blurred, to go by.
     edges : ndarray of float32, (Y / 2, X / 2)
@@ -43,7 +46,6 @@ class DensePlane:
     @property
     def radius(self) -> Float:
         """Blur radius, (Y, X), in pixels."""
-        assert self.found.radius is not None
         return self.found.radius
 
 
@@ -60,20 +62,21 @@ def predict_part(
 ) -> DensePlane:
     """Predict what lies `inside` an image (Y, X) or (Y, X, C), from which `plane` was prepared.
 
+    The image reaches `MARGIN` pixels beyond, or to the border of the whole.
     `statistics` are those of the whole plane; for the rest see `predict_dense`.
     """
+    deviation = local_deviation(plane.grey, plane.noise)
+    seen = shows_structure(deviation, statistics.contrast, plane.grey.shape) & ~plane.holes
     found = predict_dense(
         PlaneColours(image, plane),
         network,
         should_stop,
         region=inside,
         colours_are=statistics.colours,
-        guide=plane.grey,
+        seen=seen,
         device=device,
         features=features,
     )
-    deviation = local_deviation(plane.grey, plane.noise)
-    seen = shows_structure(deviation, statistics.contrast, plane.grey.shape) & ~plane.holes
     seen = seen[inside]
     blocks = slice(inside[0].start // BLOCK, None), slice(inside[1].start // BLOCK, None)
     seen_blocks = seen[::BLOCK, ::BLOCK]

@@ -18,7 +18,7 @@ from napari_defocus.core.threads import free_cores
 from napari_defocus.core.tiling import Region, whole, widen, within
 from napari_defocus.dense import inference as dense
 from napari_defocus.dense.detector import cached_dense
-from napari_defocus.dense.plane import predict_part
+from napari_defocus.dense.plane import MARGIN, predict_part
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.detectors import Detector
 from napari_defocus.filters import _numba as compiled
@@ -191,7 +191,7 @@ def _window(
     detector: Detector,
 ) -> tuple[Region, npt.NDArray[Any], Plane]:
     """Read a region with the margin that its prediction needs."""
-    margin = halo(detector.metric) if detector.network is None else dense.HALO
+    margin = halo(detector.metric) if detector.network is None else MARGIN
     if detector.literal:
         margin = max(margin, zeng2019.halo(detector.metric.filters))
     # Holes take the value of the nearest pixel, which is no farther than the predicted pixel.

@@ -99,6 +99,11 @@ class ScoreStatistics:
         edges = None if self.edges is None or other.edges is None else self.edges + other.edges
         return ScoreStatistics(self.valid + other.valid, low, high, edges)
 
+    @property
+    def filled(self) -> bool:
+        """Whether undecided pixels take the sharpness around them; the network's log odds do."""
+        return self.edges is None
+
     def limit(self, config: DetectionConfig) -> float | None:
         """Return the sharpness limit of the plane, in pixels; None by the metric."""
         return None if self.edges is None else limit_of(config.limit, self.edges)
@@ -169,7 +174,7 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
     del start  # large planes fill the memory
     refined = RefinedStatistics.of(blur, prediction.valid)
     threshold = mask_threshold(refined.sharpness, config.mask)
-    if not prediction.valid.all():
+    if scores.filled and not prediction.valid.all():
         around = at_pixels(refined.surroundings.spread(), whole(blur.shape))
         blur = fill(blur, prediction.valid, around)
     return Detection(

@@ -20,9 +20,11 @@ Float = npt.NDArray[np.float32]
 AUTO = "auto"
 # The limit, in pixels, that the network's log odds are of.
 REFERENCE = 1.5
-# Log odds that a limit e times as wide adds, and the share of the radius in the score.
-SLOPE = 6.0
-RADIUS_SHARE = 0.3
+# Log odds that a limit e times as wide adds, the share of the radius in the score, and a factor on
+# the network's own.
+SLOPE = 9.0
+RADIUS_SHARE = 0.2
+GAIN = 1.5
 # The automatic limit: so many times the radius that this share of the edges stays below.
 TIMES_SHARPEST = 3.0
 SHARPEST_SHARE = 0.05
@@ -52,7 +54,7 @@ def score_of(plane: DensePlane) -> Float:
 def score_from(log_odds: Float, log_radii: Float) -> Float:
     """Compute the score, see `score_of`, of pixels with these log odds and `log_radius`."""
     score = (log_radius(REFERENCE) - log_radii) * np.float32(SLOPE * RADIUS_SHARE)
-    score += np.float32(1 - RADIUS_SHARE) * log_odds
+    score += np.float32(GAIN * (1 - RADIUS_SHARE)) * log_odds
     return score
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
-from napari_defocus.dense.inference import HALO
+from napari_defocus.dense.plane import MARGIN
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.detectors import (
     Detector,
@@ -204,7 +204,7 @@ def memory_needed(
         Of the planes that are worked at once.
     """
     network = detector.network is not None
-    window = side + 2 * (HALO if network else halo(detector.metric))
+    window = side + 2 * (MARGIN if network else halo(detector.metric))
     per_pixel = BYTES_PER_PIXEL["dense" if network else "metric"]
     tiles = at_once * (window**2 * per_pixel + network * NETWORK_BYTES)
     return (processes * BASE_BYTES + max(tiles, pixels * BYTES_PER_PLANE_PIXEL)) / 2**30

@@ -290,14 +290,15 @@ def _finish(job: TiledJob, key: TileKey) -> None:
     # Tiles beside this one may be filled already: what is filled is filled again alike.
     blur = job.maps["blur"].read(plane, *window)
     valid = job.store.window("predict", plane, job.tiles_at(window), "valid", window)
-    if not valid.all():
+    filled = job.detector.network is None and not valid.all()
+    if filled:
         cells = cells_around(window, [-(-size // CELL) for size in job.shape])
         values = job.store.part("spread", plane, "cells", cells)
         blur = fill(blur, valid, at_pixels(values, window, cells))
     threshold = float(job.store.get("spread", plane, "threshold")[0][0])
     mask = cut_mask(np.float32(1) - blur, ~valid, threshold, smallest)
     inside = within(region, window)
-    if not valid[inside].all():
+    if filled:
         job.maps["blur"].write(plane, *region, blur[inside])
     job.maps["mask"].write(plane, *region, mask[inside])
     if "confidence" in job.maps:
