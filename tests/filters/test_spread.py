@@ -125,6 +125,4 @@ def test_in_grey_the_colours_are_one():
     grey = np.repeat(colours[..., :1], 3, 2)
     almost = grey.copy()
     almost[0, 0, 0] += 1e-6
-    np.testing.assert_allclose(
-        spread(values, grey, seen), spread(values, almost, seen), atol=1e-3
-    )
+    np.testing.assert_allclose(spread(values, grey, seen), spread(values, almost, seen), atol=1e-3)

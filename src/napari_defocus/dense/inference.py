@@ -182,7 +182,8 @@ def predict_dense(
         free_memory(device)
     if len(tiles) > at_once > 1:
         network_session.cache_clear()  # with 260 MB a tile, which what follows may need
-    return DensePrediction(*predicted, found_features if features else None)
+    log_odds, in_pixels, error = predicted
+    return DensePrediction(log_odds, in_pixels, error, found_features if features else None)
 
 
 def _halved(region: Region) -> Region:

@@ -23,13 +23,13 @@ def guided_coefficients(
         Edges of a variance far above it are kept.
     """
     # In double precision: what cancels may be large beside what is left.
-    values, guide = values.astype(np.float64), guide.astype(np.float64)
+    v, g = values.astype(np.float64), guide.astype(np.float64)
 
     def mean(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return box_mean(x, 2 * radius + 1)
 
-    guide_mean, values_mean = mean(guide), mean(values)
-    gain = mean(guide * values) - guide_mean * values_mean
-    gain /= mean(guide * guide) - guide_mean * guide_mean + epsilon
+    guide_mean, values_mean = mean(g), mean(v)
+    gain = mean(g * v) - guide_mean * values_mean
+    gain /= mean(g * g) - guide_mean * guide_mean + epsilon
     offset = values_mean - gain * guide_mean
     return np.asarray(mean(gain), np.float32), np.asarray(mean(offset), np.float32)
