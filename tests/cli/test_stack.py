@@ -282,7 +282,7 @@ def test_missing_and_empty_inputs_are_named(run, stack, tmp_path):
     (tmp_path / "empty").mkdir()
     for place, words in (
         (tmp_path / "none.tif", "does not exist"),
-        (tmp_path / "empty", "holds no PNG"),
+        (tmp_path / "empty", "holds no images"),
     ):
         status, _, err = run("stack", place, "--out", tmp_path / "out")
         assert status == 2

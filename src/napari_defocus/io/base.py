@@ -19,6 +19,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
 from napari_defocus.io.grid import Grid
+from napari_defocus.io.optics import Optics
 
 Array = npt.NDArray[Any]
 # An index or a slice with start and stop for each dimension as stored.
@@ -58,12 +59,16 @@ class ImageSource(ABC):
         The letters of the dimensions as stored.
     dtype : dtype
         In the byte order of the machine.
+    optics : Optics
+        What the file tells of objective and channels.
 
     Raises
     ------
     DefocusError
         Where the axes do not fit, there are no pixels, or they are neither integer nor float.
     """
+
+    optics = Optics()
 
     def __init__(
         self,

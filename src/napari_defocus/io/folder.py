@@ -9,10 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, explained
+from napari_defocus.io import vendor
 from napari_defocus.io.base import ImageSource, Selection, file_identity, location
 from napari_defocus.io.open import is_zarr, open_source, read_image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# Slides that are TIFF, under their own names.
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".btf")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"),
+    *SLIDE_SUFFIXES,
+    *vendor.SUFFIXES,
+)
 # What detection and stacks write beside images; an all-in-focus image is an image.
 OUTPUT_ENDINGS = (
     *(f".{name}.tif" for name in ("blur", "mask", "confidence", "altitude", "provenance")),
@@ -56,7 +63,9 @@ def _images_in(folder: Path) -> list[Path]:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     images = [folder / name for name in names if is_image(name)]
     if not images:
-        raise DefocusError(f"{folder} holds no PNG, JPEG, BMP or TIFF images; name another folder")
+        raise DefocusError(
+            f"{folder} holds no images, such as PNG, TIFF or CZI; name another folder"
+        )
     return images
 
 

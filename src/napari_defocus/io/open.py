@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io import tiff
+from napari_defocus.io import tiff, vendor
 from napari_defocus.io.base import ImageSource, location
 from napari_defocus.io.grid import Grid
 from napari_defocus.io.raster import RasterSource
 from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff import open_tiff
+from napari_defocus.io.vendor import is_vendor, open_vendor
 
 MISSING = ("error", "fill")
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -66,7 +67,8 @@ def open_source(
     ----------
     path : str or Path
         TIFF (BigTIFF, OME-TIFF, ImageJ, pyramids: the full resolution), OME-Zarr 0.1 to 0.5 (full
-        resolution), a Zarr array, or PNG, JPEG, BMP and WebP, which are read whole.
+        resolution), a Zarr array, or PNG, JPEG, BMP and WebP, which are read whole;
+        with the extra ``formats`` CZI, ND2, LIF and other formats of microscopes and slides.
         Zarr may lie in a folder, in a .zip file, or behind any URL that fsspec knows.
     axes : str, optional
         A letter for each dimension as stored, where the file does not say or is wrong. Without,
@@ -110,6 +112,8 @@ def _open(
     assert isinstance(place, Path)
     if head in TIFF_HEADS:
         return open_tiff(place, axes, as_stored, series)
+    if is_vendor(place):
+        return open_vendor(place, axes, series)
     source = RasterSource(place, axes, as_stored)
     choose_image(str(place), [""], [source.shape], series)
     return source
@@ -123,7 +127,9 @@ def count_images(path: str | Path) -> int:
         from napari_defocus.io import zarr
 
         return zarr.count_images(place)
-    return tiff.count_images(Path(place)) if head in TIFF_HEADS else 1
+    if head in TIFF_HEADS:
+        return tiff.count_images(Path(place))
+    return vendor.count_images(Path(place)) if is_vendor(Path(place)) else 1
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -1,0 +1,124 @@
+"""Formats of microscopes and slides. Most need the extra `formats`, and are skipped without it."""
+
+import pickle
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_defocus import DetectionConfig, detect
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.folder import find_images
+from napari_defocus.io.open import count_images, open_source, read_image
+from napari_defocus.io.optics import Optics, optics_of
+from napari_defocus.io.vendor import SlideSource
+
+STEP_M = 0.325e-6
+
+
+def write_czi(path, image, **metadata):
+    """Write (C, Z, Y, X) or (1, 1, Y, X, 3) as CZI, in two tiles."""
+    pytest.importorskip("bioio_czi")
+    from pylibCZIrw import czi
+
+    half = image.shape[3] // 2
+    with czi.create_czi(str(path)) as file:
+        for c, z in np.ndindex(image.shape[:2]):
+            plane = image[c, z].reshape(*image.shape[2:4], -1)
+            for part in (slice(0, half), slice(half, None)):
+                data = np.ascontiguousarray(plane[:, part, ::-1])  # blue first
+                file.write(data=data, plane={"C": c, "Z": z, "T": 0}, location=(part.start, 0))
+        file.write_metadata("x", scale_x=STEP_M, scale_y=STEP_M, scale_z=4 * STEP_M, **metadata)
+
+
+@pytest.fixture
+def stack():
+    return np.random.default_rng(0).integers(0, 60000, (2, 3, 40, 60)).astype(np.uint16)
+
+
+def test_czi(tmp_path, stack):
+    path = tmp_path / "a.czi"
+    write_czi(path, stack, channel_names={0: "DAPI", 1: "GFP"})
+    source = open_source(path)
+    assert source.axes == "CZYX"
+    assert source.dtype == np.uint16
+    assert source.pixel_size_um == pytest.approx(0.325)
+    assert source.grid.known_scale()["Z"] == pytest.approx(1.3)
+    assert source.optics.channels == ("DAPI", "GFP")
+    assert np.array_equal(source.read_whole(), stack)
+    piece = source.read((1, 2), slice(5, 20), slice(25, 50))  # across the tiles
+    assert np.array_equal(piece, stack[1, 2, 5:20, 25:50])
+    assert source.block == (40, 30)
+    other = pickle.loads(pickle.dumps(source))
+    assert np.array_equal(other.read((0, 1)), stack[0, 1])
+    assert find_images([tmp_path]) == [path]
+
+
+def test_czi_of_colours(tmp_path):
+    image = np.random.default_rng(1).integers(0, 255, (1, 1, 40, 60, 3)).astype(np.uint8)
+    write_czi(tmp_path / "a.czi", image)
+    assert count_images(tmp_path / "a.czi") == 1
+    source = open_source(tmp_path / "a.czi")
+    assert source.axes == "YXS"
+    assert np.array_equal(source.read(), image[0, 0])
+
+
+def test_the_mask_is_that_of_tiff(tmp_path, scenes):
+    image = scenes[0][1]
+    write_czi(tmp_path / "a.czi", image[np.newaxis, np.newaxis])
+    read = read_image(tmp_path / "a.czi")
+    config = DetectionConfig(detector="metric")
+    assert np.array_equal(detect(read.data, config=config).mask, detect(image, config=config).mask)
+
+
+def test_a_czi_cut_short_costs_a_line(tmp_path, stack):
+    write_czi(tmp_path / "a.czi", stack)
+    content = (tmp_path / "a.czi").read_bytes()
+    (tmp_path / "cut.czi").write_bytes(content[:200])
+    (tmp_path / "foreign.czi").write_bytes(b"something else altogether")
+    for name in ("cut.czi", "foreign.czi"):
+        with pytest.raises(DefocusError, match=f"{name} is damaged"):
+            open_source(tmp_path / name)
+
+
+def test_a_slide_is_read_tile_by_tile(tmp_path):
+    pytest.importorskip("openslide")
+    image = np.random.default_rng(2).integers(0, 255, (600, 700, 3)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as tif:
+        options = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate"}
+        options |= {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
+        tif.write(image, **options)
+    source = SlideSource(tmp_path / "slide.tif", None)
+    assert (source.axes, source.shape) == ("YXS", (600, 700, 3))
+    assert source.pixel_size_um == pytest.approx(0.25)
+    assert np.array_equal(source.read((), slice(100, 400), slice(650, 700)), image[100:400, 650:])
+    assert np.array_equal(pickle.loads(pickle.dumps(source)).read(), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "words"),
+    [
+        ("a.czi", "bioio", "bioio-czi"),
+        ("a.ND2", "bioio", "bioio-nd2"),
+        ("a.lif", "liffile", "liffile"),
+        ("a.mrxs", "openslide", "OpenSlide"),
+    ],
+)
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch, name, module, words):
+    (tmp_path / name).write_bytes(b"ZISRAWFILE and more")
+    monkeypatch.setitem(sys.modules, module, None)
+    for use in (open_source, count_images)[: 1 if module == "openslide" else 2]:
+        with pytest.raises(DefocusError, match=words) as told:
+            use(tmp_path / name)
+        assert "napari-defocus[formats]" in str(told.value)
+        assert "\n" not in str(told.value)
+
+
+def test_optics_of_ome_and_of_others():
+    ome = """<OME xmlns="x"><Instrument><Objective LensNA="1.2" NominalMagnification="60"/>
+    </Instrument><Channel EmissionWavelength="461"/><Channel EmissionWavelength="none"/></OME>"""
+    assert optics_of(ElementTree.fromstring(ome)) == Optics((), 1.2, 60.0, (461.0,))
+    zeiss = "<D><LensNA>0.8</LensNA><EmissionWavelength>520</EmissionWavelength></D>"
+    assert optics_of(ElementTree.fromstring(zeiss), ("A",)) == Optics(("A",), 0.8, None, (520.0,))
