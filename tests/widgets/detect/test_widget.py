@@ -743,6 +743,70 @@ def test_errors_in_the_job_are_told_and_the_buttons_come_back(
     assert len(viewer.layers) == 3
 
 
+@pytest.mark.parametrize("part", ["put_image", "put_labels", "the limit", "the region"])
+def test_what_cannot_be_shown_is_told_and_leaves_the_rest(
+    viewer, widget, qtbot, monkeypatch, caplog, part
+):
+    source = viewer.add_image(CAMERA)
+
+    def broken(*_, **__):
+        raise RuntimeError("no picture of it")
+
+    if part == "the limit":
+        monkeypatch.setattr(widget.settings.limit, "show_used", broken)
+    elif part == "the region":
+        monkeypatch.setattr(widget, "_show_region", broken)
+    else:
+        monkeypatch.setattr(layers, part, broken)
+    told = []
+    monkeypatch.setattr("napari_defocus.widgets._shared.jobs.show_error", told.append)
+    press(qtbot, widget)
+    assert "could not be shown in full (RuntimeError: no picture of it)" in widget.jobs.text.text()
+    assert len(told) == 1
+    assert is_at_rest(widget)
+    assert (result(viewer, source, layers.MASK) is None) == (part == "put_labels")
+    assert (result(viewer, source, layers.BLUR) is None) == (part == "put_image")
+    monkeypatch.undo()
+    press(qtbot, widget)
+    assert len(viewer.layers) == 3
+
+
+def test_the_radius_of_a_stack_with_a_blank_plane_is_shown(viewer, widget, qtbot, packaged):
+    stack = Z.copy()
+    stack[1] = 0
+    source = viewer.add_image(stack)
+    choose(widget, "Dense network")
+    widget.more_layers.radius.setChecked(True)
+    for _ in range(2):  # a second time the layers are updated
+        press(qtbot, widget)
+        radius = result(viewer, source, layers.RADIUS)
+        assert np.isnan(radius.data[1]).all()
+        assert radius.contrast_limits == pytest.approx([0, np.nanmax(radius.data)])
+        assert result(viewer, source, layers.MASK) is not None
+    source.data = np.zeros_like(stack)  # all blank: no radius at all
+    press(qtbot, widget)
+    assert result(viewer, source, layers.MASK) is not None
+
+
+def test_a_mask_that_was_painted_on_stays_and_is_told(viewer, widget, qtbot):
+    source = viewer.add_image(CAMERA, name="camera")
+    press(qtbot, widget)
+    found = result(viewer, source, layers.MASK)
+    press(qtbot, widget)
+    assert result(viewer, source, layers.MASK) is found
+    assert "stays" not in widget.jobs.text.text()
+    found.paint((30, 30), 2)
+    found.data[60:, :] = 1  # by other means than the brush
+    mine = found.data.copy()
+    press(qtbot, widget)
+    assert "the mask as you painted it stays" in widget.jobs.text.text()
+    np.testing.assert_array_equal(viewer.layers["camera mask (corrected)"].data, mine)
+    new = result(viewer, source, layers.MASK)
+    assert new is not found
+    press(qtbot, widget)
+    assert len(viewer.layers) == 4
+
+
 def test_another_job_may_start_when_one_has_ended(viewer, widget, qtbot):
     viewer.add_image(CAMERA)
     free = []

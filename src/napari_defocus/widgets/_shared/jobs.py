@@ -1,5 +1,6 @@
 """Long work in the background: one job at a time, with progress, a Cancel button and errors."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,8 @@ from qtpy.QtWidgets import QProgressBar, QWidget
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Event, Stopped
 from napari_defocus.widgets._shared import ui
+
+LOGGER = logging.getLogger(__name__)
 
 
 class _Signals(WorkerBaseSignals):
@@ -177,7 +180,11 @@ class JobBar(QWidget):
             return
         try:
             self._on_done(result)
-        except DefocusError as error:
+        except Exception as error:
+            if not isinstance(error, DefocusError):
+                LOGGER.exception("a result could not be shown")
+                said = f"{type(error).__name__}: {error}"
+                error = DefocusError(f"the result could not be shown in full ({said})")
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:

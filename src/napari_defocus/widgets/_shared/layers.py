@@ -1,6 +1,7 @@
 """Napari layers: what an image layer holds, and results that sit on it exactly."""
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ MASK = "mask"
 CONFIDENCE = "confidence"
 RADIUS = "blur radius"
 DISAGREEMENT = "disagreement"
+# Of labels that were painted on, and stay where new ones are made.
+CORRECTED = "(corrected)"
 GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 ELLIPSE_POINTS = 64
 # Pixels count as square where edges and angle are off by no more than this share.
@@ -188,14 +191,23 @@ def put_image(
 
 
 def _limits(data: npt.NDArray[Any], role: str) -> tuple[float, float]:
-    # Napari refuses limits that are equal.
-    return 0.0, LOOKS[role][1] or float(data.max()) or 1.0
+    # Napari refuses limits that are equal, or no numbers: of a blank plane nothing is known.
+    most = np.max(data, where=np.isfinite(data), initial=0)
+    return 0.0, LOOKS[role][1] or float(most) or 1.0
 
 
 def put_labels(
     viewer: ViewerModel, data: npt.NDArray[Any], source: Layer, role: str, **note: Any
 ) -> Labels:
-    """Show a result of a source as labels; a later undo brings the earlier result back."""
+    """Show a result of a source as labels; a later undo brings the earlier result back.
+
+    One that was painted on stays, as a layer of the user's own; see `painted_on`.
+    """
+    note["content"] = _content(data)
+    layer = find_owned(viewer, source, role)
+    if layer is not None and painted_on(layer):
+        layer.metadata = {key: value for key, value in layer.metadata.items() if key != KEY}
+        layer.name = f"{layer.name} {CORRECTED}"
     layer = _replaceable(viewer, source, role, data.shape)
     if layer is None:
         return _add_labels(viewer, data, source, role, note, _geometry_for(data, source))
@@ -208,6 +220,16 @@ def put_labels(
         layer.data_setitem(changed, data[changed])
     _update(layer, source, role, note)
     return layer
+
+
+def painted_on(layer: Layer | None) -> bool:
+    """Tell whether labels that this plugin made are no more as it made them."""
+    made = None if layer is None else owned(layer).get("content")
+    return layer is not None and made is not None and made != _content(layer.data)
+
+
+def _content(data: npt.NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(data).data)
 
 
 def put_preview(

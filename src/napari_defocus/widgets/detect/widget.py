@@ -22,12 +22,12 @@ from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.dialogs import ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
-from napari_defocus.widgets._shared.layers import BLUR, CONFIDENCE, MASK, PREVIEW, RADIUS
+from napari_defocus.widgets._shared.layers import BLUR, MASK, PREVIEW
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
 from napari_defocus.widgets._shared.session import TAUGHT
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
-from napari_defocus.widgets.detect import object_table
+from napari_defocus.widgets.detect import object_table, results
 from napari_defocus.widgets.detect.export_panel import ExportPanel
 from napari_defocus.widgets.detect.limit import Picker, limit_at
 from napari_defocus.widgets.detect.preview import Preview
@@ -245,13 +245,13 @@ class DetectWidget(PluginWidget):
             "plane": index,
         }
         pixel_size = self._pixel_size
-        warning = scale_note(detector, pixel_size)
+        told = tuple(filter(None, [scale_note(detector, pixel_size)]))
 
         def call(on_event: OnEvent, should_stop: ShouldStop) -> Detection:
             listeners: Any = {"on_event": on_event, "should_stop": should_stop}
             return detect(data, detector, config, axes=axes, pixel_size=pixel_size, **listeners)
 
-        self.jobs.run(lambda found: self._show(found, source, more, note, warning), call)
+        self.jobs.run(lambda found: self._show(found, source, more, note, told), call)
 
     def _show(
         self,
@@ -259,25 +259,27 @@ class DetectWidget(PluginWidget):
         source: Image,
         more: tuple[str, ...],
         note: dict[str, Any],
-        warning: str,
+        warnings: tuple[str, ...],
     ) -> None:
         if source not in self._viewer.layers:
             raise DefocusError(f"layer {source.name!r} was deleted; its result was dropped")
         self._drop_preview_layer(source)
         if found.limit is not None:
             note["limit_px"] = found.limit.tolist()
-        layers.put_image(self._viewer, found.blur, source, BLUR, **note)
-        for name, role in (("confidence", CONFIDENCE), ("radius", RADIUS)):
-            values = getattr(found, name)
-            if name in more and values is not None:
-                layers.put_image(self._viewer, values, source, role, **note)
-        layers.put_labels(self._viewer, found.mask, source, MASK, **note)
-        self._viewer.layers.selection.active = source
-        self.settings.limit.show_used(found)
+        if results.painting_is_kept(self._viewer, source):
+            warnings = (*warnings, results.KEPT)
         shares = region_shares(found.mask, np.ones(found.mask.shape[-2:], bool))
-        self.jobs.report(shares_text(shares) + f"\n⚠ {warning}" * bool(warning))
-        self._show_region()
-        self._show_objects()
+        told = "\n⚠ ".join((shares_text(shares), *warnings))
+        results.do_all(
+            [
+                *results.put_layers(self._viewer, found, source, more, note),
+                lambda: setattr(self._viewer.layers.selection, "active", source),
+                lambda: self.settings.limit.show_used(found),
+                lambda: self.jobs.report(told),
+                self._show_region,
+                self._show_objects,
+            ]
+        )
 
     def _found(self) -> Detection | None:
         """Return the detection that lies in the viewer for the chosen image."""
