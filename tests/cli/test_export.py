@@ -43,8 +43,12 @@ def results(mask, tmp_path):
 
 
 def table(path):
+    def value(name, text):
+        return text if name == "image" or not text else float(text)
+
     with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: value(name, text) for name, text in row.items()} for row in rows]
 
 
 def features(path):
@@ -145,6 +149,23 @@ def test_micrometres_undecided_and_smallest(run, results, tmp_path):
     names = [f["properties"]["classification"]["name"] for f in found("--undecided")]
     assert names == ["blurred", "sharp", "undecided"]
     assert len(found("--smallest", 600)) == 1
+
+
+def test_masks_of_a_folder_share_a_table_that_names_each(run, results, mask, tmp_path):
+    """Also a stack among single planes; its rows alone have a Z."""
+    stack = np.stack([mask, 3 - np.clip(mask, 1, 2)]).astype(np.uint8)
+    write_tiff(results / "stack.mask.tif", stack, axes="ZYX")
+    out = tmp_path / "out"
+    status, printed, _ = run(results, "--out", out)
+    assert status == 0
+    assert printed[-1] == str(out / "shares.csv")
+    rows = table(out / "shares.csv")
+    assert [(row["image"], row["Z"]) for row in rows] == [("cell", ""), ("stack", 0), ("stack", 1)]
+    planes = [mask, *stack]
+    sharp = [(plane == 2).mean() for plane in planes]
+    np.testing.assert_allclose([row["sharp"] for row in rows], sharp, rtol=1e-5)
+    assert run(results, "--out", out)[0] == 2  # not without --overwrite
+    assert run(results, "--out", out, "--overwrite")[0] == 0
 
 
 def test_what_cannot_be_used_is_told_and_others_are_done(run, results, tmp_path):

@@ -42,6 +42,18 @@ def test_picture_has_a_sensible_size(tmp_path, shape):
     assert height == pytest.approx(500 * shape[0] / shape[1] + 90, abs=2)
 
 
+@pytest.mark.parametrize("shape", [(3000, 8), (8, 3000), (2, 9000), (4100, 4300)])
+def test_the_picture_of_any_shape_is_bounded_and_shows_all_classes(tmp_path, shape):
+    image = np.full((*shape, 3), 255, np.uint8)
+    mask = np.where(np.indices(shape)[np.argmax(shape)] < max(shape) // 2, 1, 2).astype(np.uint8)
+    picture = drawn(tmp_path / "a.png", image, np.zeros(shape, np.float32), mask)
+    height, width, _ = picture.shape
+    assert width == 1500
+    assert 500 / 3 + 80 <= height <= 1600
+    for label in (1, 2):
+        assert share_of(picture[:, 1000:], tint(label)) > 0.1
+
+
 def test_three_panels_show_image_map_and_mask(tmp_path):
     picture = drawn(tmp_path / "a.png", WHITE)
     thirds = np.array_split(picture, 3, axis=1)

@@ -26,6 +26,9 @@ from napari_defocus.measure.tables import object_rows, share_row
 Array = npt.NDArray[Any]
 Plane = tuple[int, ...]
 
+# The table of the shares of several masks.
+TOGETHER = "shares.csv"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
@@ -39,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_out(
         parser,
         "folder for STEM.geojson, an outline for each region, and STEM.shares.csv, how much of the "
-        "image is blurred, sharp and undecided",
+        f"image is blurred, sharp and undecided; of several masks {TOGETHER}, a table of all",
     )
     parser.add_argument(
         "--labels",
@@ -78,12 +81,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the polygons and tables of masks; go on where one cannot be used."""
     masks, failed = list_inputs(options.masks, find_masks)
+    rows: list[dict[str, Any]] = []
+    together = options.out / TOGETHER
+    if len(masks) > 1:
+        refuse_existing(together, options.overwrite)
 
     def work(given: str) -> tuple[str, Iterable[Path]]:
         stem = mask_stem(given)
-        return stem, _export(given, stem, options)
+        return stem, _export(given, stem, options, rows)
 
-    return run_each(masks, work, failed=failed)
+    status = run_each(masks, work, failed=failed)
+    if len({row["image"] for row in rows}) > 1:
+        write_csv(together, rows, overwrite=options.overwrite)
+        print(together)
+    return status
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +107,10 @@ class _Inputs:
     image: ImageSource | None
 
 
-def _export(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path]:
-    """Write the polygons and tables of one mask."""
+def _export(
+    given: str, stem: str, options: argparse.Namespace, all_rows: list[dict[str, Any]]
+) -> Iterator[Path]:
+    """Write the polygons and tables of one mask, and add its shares to those of all."""
     endings = ["geojson", "shares.csv"] + ["objects.csv"] * (options.labels is not None)
     paths = {ending: options.out / f"{stem}.{ending}" for ending in endings}
     for path in paths.values():
@@ -119,15 +132,17 @@ def _export(given: str, stem: str, options: argparse.Namespace) -> Iterator[Path
             smallest=options.smallest,
             plane=where,
         )
-        tables["shares.csv"].append({**where, **share_row(mask, size)})
+        tables["shares.csv"].append({"image": stem, **where, **share_row(mask, size)})
         if inputs.labels is not None:
-            tables["objects.csv"] += _objects(inputs, index, where, mask, blur)
+            rows = _objects(inputs, index, where, mask, blur)
+            tables["objects.csv"] += [{"image": stem} | row for row in rows]
     if inputs.labels is not None and not tables["objects.csv"]:
         raise DefocusError(f"{inputs.labels.name}: {NO_OBJECT}")
     write_geojson(paths["geojson"], features, overwrite=options.overwrite)
     for name, rows in tables.items():
         if name in paths:
             write_csv(paths[name], rows, overwrite=options.overwrite)
+    all_rows += tables["shares.csv"]
     yield from paths.values()
 
 

@@ -21,7 +21,7 @@ def column_rows(
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = True) -> None:
-    """Write rows of the same keys, one or more, as CSV; numbers with six digits.
+    """Write rows, one or more, as CSV; numbers with six digits, what a row lacks stays empty.
 
     Raises
     ------
@@ -29,7 +29,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, overwrite: bool 
         Where `path` cannot be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         texts = {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()}

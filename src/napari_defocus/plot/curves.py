@@ -12,6 +12,8 @@ from napari_defocus.io.atomic import whole_file
 from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP
 from napari_defocus.stacks.plane_scores import PlaneScores
 
+# Of more curves the legend would fill the picture.
+MOST_NAMED = 10
 CURVE, BEST = COLOURS[BLURRED], COLOURS[SHARP]
 
 
@@ -51,7 +53,7 @@ def draw_curve(axes: Any, curves: Mapping[str, PlaneScores]) -> None:
     axes.set_ylabel("detail, share of the most")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if any(axes.get_legend_handles_labels()):
+    if any(axes.get_legend_handles_labels()) and len(curves) <= MOST_NAMED:
         axes.legend(loc="best", fontsize="small")
 
 

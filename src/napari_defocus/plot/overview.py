@@ -14,6 +14,10 @@ from napari_defocus.measure.regions import region_shares, shares_text
 OPACITY = 0.5
 WIDTH_INCHES = 15.0
 HEADING_INCHES = 0.9
+# Images that are longer, or wider, are drawn out of proportion; and of larger ones every so many
+# pixels only, so that a side has no more than this.
+MOST_ASPECT = 3.0
+MOST_SIDE = 2000
 
 
 def save_overview(
@@ -26,6 +30,8 @@ def save_overview(
 ) -> None:
     """Draw an image (Y, X) or (Y, X, C), its blur map and its mask side by side, as PNG.
 
+    The picture has a bounded size, whatever that of the image.
+
     Raises
     ------
     DefocusError
@@ -35,21 +41,25 @@ def save_overview(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    picture = _as_rgb(image)
-    aspect = mask.shape[0] / mask.shape[1]
+    told = shares_text(region_shares(mask, np.ones(mask.shape, bool)))
+    shares = {label: float((mask == label).mean()) for label in COLOURS}
+    true_aspect = mask.shape[0] / mask.shape[1]
+    aspect = min(max(true_aspect, 1 / MOST_ASPECT), MOST_ASPECT)
+    look: dict[str, Any] = {} if aspect == true_aspect else {"aspect": "auto"}
+    rows, columns = (slice(None, None, -(-size // MOST_SIDE)) for size in mask.shape)
+    thinned = rows, columns
+    picture, blur, mask = _as_rgb(image, thinned), blur[thinned], mask[thinned]
     figure = Figure(
         (WIDTH_INCHES, WIDTH_INCHES / 3 * aspect + HEADING_INCHES), layout="constrained"
     )
     left, centre, right = figure.subplots(1, 3)
-    left.imshow(picture)
-    left.set_title("image")
-    shown = centre.imshow(blur, cmap="gray", vmin=0, vmax=1)
+    left.imshow(picture, **look)
+    left.set_title("image" + ", out of proportion" * bool(look))
+    shown = centre.imshow(blur, cmap="gray", vmin=0, vmax=1, **look)
     centre.set_title("blur map")
     figure.colorbar(shown, ax=centre, ticks=(0, 0.5, 1), fraction=0.04, pad=0.02)
-    right.imshow(_tinted(picture, mask))
-    told = shares_text(region_shares(mask, np.ones(mask.shape, bool)))
+    right.imshow(_tinted(picture, mask), **look)
     right.set_title(f"mask\n{told}", fontsize="medium")
-    shares = {label: float((mask == label).mean()) for label in COLOURS}
     handles = [
         Patch(color=COLOURS[label], label=f"{CLASS_NAMES[label]} {share:.0%}")
         for label, share in shares.items()
@@ -61,11 +71,13 @@ def save_overview(
         figure.savefig(temporary, dpi=100)
 
 
-def _as_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return 8-bit colours as they are, and anything else in grey, stretched."""
+def _as_rgb(
+    image: npt.NDArray[Any], thinned: tuple[slice, slice] = (slice(None), slice(None))
+) -> npt.NDArray[np.float32]:
+    """Return 8-bit colours as they are, and anything else in grey, stretched; of some pixels."""
     if image.ndim == 3 and image.shape[-1] >= 3 and image.dtype == np.uint8:
-        return np.asarray(image[..., :3] / np.float32(255), np.float32)
-    grey = np.clip(prepare_plane(image).grey, 0, 1)
+        return np.asarray(image[(*thinned, slice(3))] / np.float32(255), np.float32)
+    grey = np.clip(prepare_plane(image).grey[thinned], 0, 1)
     return np.repeat(grey[..., np.newaxis], 3, axis=2)
 
 

@@ -121,7 +121,8 @@ def write_shares(path: Path, found: Found, regions: Mapping[str, Array], **liste
     for plane in found.planes("counting pixels", **listeners):
         for name, inside in parts.items():
             region = {"region": name} if regions else {}
-            rows.append(plane.where | region | share_row(plane.mask, found.pixel_size_um, inside))
+            shares = share_row(plane.mask, found.pixel_size_um, inside)
+            rows.append({"image": found.name} | plane.where | region | shares)
     write_csv(path, rows)
     return path
 
@@ -134,13 +135,14 @@ def write_objects(
     for plane in found.planes("scoring objects", **listeners):
         if plane.blur is None:
             raise DefocusError("the blur map layer is gone; press Detect again")
-        rows += object_rows(
+        scores = object_rows(
             Detection(plane.blur, plane.mask),
             read(plane.index),
             np.asarray(found.image[plane.index]),
             where=plane.where,
             pixel_size_um=found.pixel_size_um,
         )
+        rows += [{"image": found.name} | row for row in scores]
     if not rows:
         raise DefocusError(NO_OBJECT)
     write_csv(path, rows)
