@@ -46,7 +46,7 @@ COLUMNS = ("Fmax", "Fadaptive", "Fblur@.5", "MAE", "AUC", "IoU(mask)")
 # Rows and columns of the paper's test image.
 SIZE = (457, 640)
 RUNS = 5
-GROWING = replace(ZENG2019, refinement=RefinementConfig())
+GROWING = replace(ZENG2019, refinement=RefinementConfig(threshold=None))
 
 
 def ladder() -> dict[str, Detect]:
@@ -67,9 +67,14 @@ def ladder() -> dict[str, Detect]:
         "+ outlines followed": by_response(
             lambda plane: pool(filter_response(silent(plane), metric), plane.grey, metric.pooling)
         ),
-        "+ noise, contrast, coarser scales; calibrated": by_log_odds(ZENG2019, metric),
-        "+ tanh that grows, .3 of the map kept": by_log_odds(GROWING, metric),
-        "+ Otsu's threshold within bounds, spots": by_log_odds(DetectionConfig(adapt=0.0), metric),
+        "+ tanh that grows, .3 of the map kept": by_response(
+            lambda plane: pool(filter_response(silent(plane), metric), plane.grey, metric.pooling),
+            GROWING,
+        ),
+        "+ noise, contrast, coarser scales; calibrated, means above .5": by_log_odds(
+            replace(GROWING, refinement=RefinementConfig()), metric
+        ),
+        "+ Otsu's threshold within bounds, spots": by_log_odds(DetectionConfig(), metric),
         "+ threshold adapted: `metric`": with_detector("metric"),
         "`dense`, limit of 1.5 px": with_detector("dense", limit=REFERENCE),
         "the default: `dense`, limit found": with_detector("dense"),
@@ -81,11 +86,15 @@ def other_readings() -> dict[str, Detect]:
     metric = load_metric("zeng2019")
     kernels = metric.kernels.reshape(len(metric.kernels), -1)
     _, _, directions = np.linalg.svd(kernels - kernels.mean(axis=0), full_matrices=False)
+    default = replace(load_metric(), filters=whitened_filters(load_metric()))
     about_mean = directions[:2].reshape(2, metric.size, metric.size).astype(np.float32)
     fixed = replace(ZENG2019, refinement=replace(ZENG2019.refinement, threshold=0.5))
     return {
         "K1 and K2 side by side, by their energy": by_response(
             lambda plane: filter_response(silent(plane), metric)
+        ),
+        "white inputs, K1 and K2 by their energy, directions as they come": by_response(
+            lambda plane: filter_response(silent(plane), default)
         ),
         "PCA about the mean kernel: kernels as observations": by_response(
             lambda plane: zeng2019.response(plane.grey, about_mean)
@@ -120,18 +129,18 @@ def pooled(plane: Plane, metric: LocalMetric) -> Float:
     )
 
 
-def by_response(respond: Callable[[Plane], Float]) -> Detect:
-    """Detect by a response that each image brings to [0, 1], and what follows in the paper."""
+def by_response(respond: Callable[[Plane], Float], config: DetectionConfig = ZENG2019) -> Detect:
+    """Detect by a response that each image brings to [0, 1]."""
 
     def found(image: Image) -> Detection:
         plane = prepare_plane(image)
-        return postprocess(Prediction(respond(plane), ~plane.holes, calibrated=False), ZENG2019)
+        return postprocess(Prediction(respond(plane), ~plane.holes, calibrated=False), config)
 
     return found
 
 
 def by_log_odds(config: DetectionConfig, metric: LocalMetric) -> Detect:
-    """Detect by the metric's log odds, from an unadapted threshold."""
+    """Detect by the metric's log odds, from a threshold that is not adapted."""
     config = replace(config, adapt=0.0)
 
     def found(image: Image) -> Detection:
@@ -204,7 +213,7 @@ def main() -> None:
             lines.append(tables.row([name, *cells, *time_cell]))
             print(lines[-1], flush=True)
             if rungs.keys() == ladder().keys():
-                curves[name] = curve
+                curves[name.replace("`", "")] = curve
     (options.out / "ladder.md").write_text("\n".join(lines) + "\n", "utf-8")
     save_precision_recall(options.out / "ladder.png", curves)
 

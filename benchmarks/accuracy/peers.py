@@ -1,7 +1,7 @@
 """Score the detectors beside peers, classical operators and stored maps, on photos with masks.
 
     python -m benchmarks.accuracy.peers PHOTOS --out DIR [--stored DIR ...]
-                                        [--detectors metric dense] [--skip-slow]
+                                        [--detectors zeng2019 metric dense] [--skip-slow]
 
 PHOTOS holds ``images`` and ``masks`` (255 = blurred) of the same stems. Stored maps (255 = sharp)
 are read from the folders in PHOTOS/peer_maps, where there are any, and from those given. Peers are
@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stored", type=Path, nargs="+", default=[], metavar="DIR")
-    parser.add_argument("--detectors", nargs="*", default=["metric", "dense"])
+    parser.add_argument("--detectors", nargs="*", default=["zeng2019", "metric", "dense"])
     parser.add_argument("--skip-slow", action="store_true")
     options = parser.parse_args(arguments)
     stored = stored_folders(options.photos, options.stored)

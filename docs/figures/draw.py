@@ -49,7 +49,9 @@ def draw_kernels(path: Path) -> None:
     above, below = figure.subfigures(2, 1, height_ratios=(2.2, 1))
     left, middle, right = above.subplots(1, 3, width_ratios=(1, 1, 1.6))
     limit = np.abs(metric.filters).max()
-    for axes, kernel, name in zip((left, middle), metric.filters, ("K1", "K2"), strict=True):
+    for axes, kernel, name in zip(
+        (left, middle), metric.filters, ("K1", "K2: K1 turned by 90°"), strict=True
+    ):
         shown = axes.imshow(kernel, cmap="PuOr", vmin=-limit, vmax=limit)
         axes.set_title(name)
         axes.set_axis_off()
@@ -58,7 +60,7 @@ def draw_kernels(path: Path) -> None:
     colours = [SHARP_ORANGE if k < len(metric.filters) else SHARP_BLUE for k in range(len(shares))]
     right.bar(np.arange(1, len(shares) + 1), shares, color=colours)
     right.set_xlabel("component")
-    right.set_ylabel("share of the variance")
+    right.set_ylabel("share of the power")
     below.suptitle("some of the kernels, as they act on pixels", fontsize="medium")
     size = metric.size**2
     flat = metric.kernels.reshape(-1, size) @ metric.whitening.T
@@ -77,7 +79,7 @@ def draw_update(path: Path) -> None:
     for axes, scale, title in zip(
         figure.subplots(1, 2, sharey=True),
         (1.0, np.tanh(1.0)),
-        ("tanh alone", "tanh, divided by tanh(1)"),
+        ("tanh alone, as in the paper", "tanh, divided by tanh(1)"),
         strict=True,
     ):
         grown, mixed = values, np.zeros_like(values)

@@ -27,7 +27,7 @@ def test_every_setting_of_detect_arrives():
     told = (
         "--limit 0.8um --scale image --adapt 0.1 --reach 3 --caution -2 --gain 4 --no-refine "
         "--iterations 2 7 --weights 0.25 0.75 --neighbourhood 9 --refine-threshold mean --keep 0.6 "
-        "--mask-threshold 0.4 --smallest 7 --tanh-alone"
+        "--mask-threshold 0.4 --smallest 7 --mask-range 0.2 0.9 --no-growing"
     )
     options = build_parser().parse_args(["detect", "x", "--out", "y", *told.split()])
     assert detection_config(options) == DetectionConfig(
@@ -39,7 +39,7 @@ def test_every_setting_of_detect_arrives():
         gain=4.0,
         refine=False,
         refinement=RefinementConfig((2, 7), (0.25, 0.75), 9, None, 0.6, growing=False),
-        mask=MaskConfig(0.4, smallest=7),
+        mask=MaskConfig(0.4, (0.2, 0.9), 7),
     )
 
 

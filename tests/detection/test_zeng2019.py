@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_defocus.cli._detection_options import detection_config
+from napari_defocus.cli.main import build_parser
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.data.samples import read_sample
 from napari_defocus.detection.api import DetectionConfig, detect
 from napari_defocus.detection.config import ZENG2019, with_preset
 from napari_defocus.detection.detectors import choose_detector
 from napari_defocus.detection.refinement import RefinementConfig
-from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.metric.local_metric import load_metric, save_metric
 
@@ -61,13 +62,25 @@ def test_by_any_name_it_is_the_same(photo, tmp_path):
 
 def test_the_preset_fills_what_was_not_given():
     assert with_preset(DetectionConfig(detector="zeng2019")) == ZENG2019
-    given = DetectionConfig(
-        refinement=RefinementConfig(neighbourhood=9), mask=MaskConfig(threshold=0.1)
-    )
+    given = DetectionConfig(refinement=RefinementConfig(neighbourhood=9))
     filled = with_preset(given)
-    assert filled.refinement == replace(ZENG2019.refinement, neighbourhood=9)
-    assert filled.mask == replace(ZENG2019.mask, threshold=0.1)
+    assert filled.refinement == given.refinement
+    assert filled.mask == ZENG2019.mask
     assert with_preset(filled) == filled
+
+
+def test_a_setting_of_the_command_line_changes_nothing_else_of_the_preset():
+    def config(*told, **more):
+        words = ["detect", "x", "--out", "y", "--detector", "zeng2019", *told]
+        return with_preset(detection_config(build_parser().parse_args(words), **more))
+
+    assert config() == ZENG2019
+    fixed = replace(ZENG2019.refinement, threshold=0.5)
+    assert config("--refine-threshold", "0.5").refinement == fixed
+    assert config("--smallest", "100").mask == replace(ZENG2019.mask, smallest=100)
+    own = ["detect", "x", "--out", "y", "--detector", "own.safetensors", "--keep", "0.3"]
+    found = detection_config(build_parser().parse_args(own), literal=True)
+    assert found.refinement == replace(ZENG2019.refinement, keep=0.3)
 
 
 def test_other_metrics_keep_their_settings(photo):

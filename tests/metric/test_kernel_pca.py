@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.metric.kernel_pca import fixed_directions, kernel_pca
+from napari_defocus.metric.kernel_pca import fixed_directions, is_turned, kernel_pca
 from napari_defocus.metric.local_metric import load_metric
 from napari_defocus.metric.whitening import whitening_matrix
 
@@ -194,3 +194,12 @@ def test_the_packaged_filters_are_the_first_components():
     metric = load_metric()
     filters = kernel_pca(metric.kernels, metric.whitening).filters(2)
     np.testing.assert_allclose(filters, metric.filters, atol=1e-6)
+
+
+def test_default_pair_is_one_filter_turned():
+    first, second = load_metric().filters
+    assert is_turned(first, second)
+    ratio = load_metric().explained_variance_ratio
+    assert ratio[0] == pytest.approx(ratio[1], rel=1e-5)
+    assert not is_turned(*load_metric("zeng2019").filters)
+    assert not is_turned(first, first)

@@ -27,7 +27,7 @@ from napari_defocus.tiled.executors import Tasks
 from napari_defocus.tiled.rounds import TiledJob, detect_in_tiles, tile_step
 
 METRIC = DetectionConfig(detector="metric")
-PAPER = DetectionConfig(scale="image", refinement=RefinementConfig(threshold=None))
+BY_IMAGE = DetectionConfig(scale="image", refinement=RefinementConfig(threshold=None))
 
 
 def by(config):
@@ -83,7 +83,7 @@ IMAGES = {"clean": IMAGE, "noisy": NOISY, "with a hole": HOLED, "colours": COLOU
     name=st.sampled_from(sorted(IMAGES)),
     side=st.integers(4, 40).map(lambda cells: CELL * cells),
     top=st.integers(0, 60),
-    config=st.sampled_from([METRIC, PAPER]),
+    config=st.sampled_from([METRIC, BY_IMAGE]),
 )
 def test_tiled_is_untiled_for_any_tile(tmp_path_factory, name, side, top, config):
     image = IMAGES[name][top:]

@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 from napari_defocus.cli._options import add_setting, config_from
 from napari_defocus.core.devices import DEVICES
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.detection.config import SCALES, DetectionConfig
+from napari_defocus.detection.config import SCALES, ZENG2019, DetectionConfig
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.profile.limit import parse_limit
@@ -38,29 +40,7 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
     add_setting(group, config, "gain", "steepness of the map")
     add_setting(group, config, "device", "where to compute", choices=DEVICES)
     group.add_argument("--no-refine", dest="refine", action="store_false", help="skip refinement")
-    group = parser.add_argument_group("refinement")
-    refinement = RefinementConfig()
-    for field, text in (
-        ("iterations", "iterations after which a map is kept"),
-        ("weights", "weight of each kept map"),
-    ):
-        kind = type(getattr(refinement, field)[0])
-        add_setting(group, refinement, field, text, type=kind, nargs="+", metavar="N")
-    add_setting(group, refinement, "neighbourhood", "side of the square whose mean decides, pixels")
-    group.add_argument(
-        "--refine-threshold",
-        type=_number_or("mean"),
-        default=refinement.threshold,
-        metavar="T",
-        help="the global threshold in [0, 1], or 'mean' for that of the map",
-    )
-    add_setting(group, refinement, "keep", "share of the unrefined map in the result, 0 to 1")
-    group.add_argument(
-        "--tanh-alone",
-        dest="growing",
-        action="store_false",
-        help="do not divide by tanh(1) after each iteration: what survives falls, as in the paper",
-    )
+    _add_refinement(parser.add_argument_group("refinement"))
     group = parser.add_argument_group("mask")
     mask = MaskConfig()
     add_setting(
@@ -68,11 +48,59 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
         mask,
         "threshold",
         "least sharpness of a sharp pixel in [0, 1], or the rule 'otsu' or 'mean'",
+        told=True,
         type=_number_or("otsu", "mean"),
         flag="mask-threshold",
+        dest="mask_threshold",
         metavar="T",
     )
-    add_setting(group, mask, "smallest", "spots of fewer pixels are given to their surroundings")
+    add_setting(
+        group,
+        mask,
+        "range",
+        "what an adapted threshold stays within",
+        told=True,
+        type=float,
+        nargs=2,
+        flag="mask-range",
+        dest="mask_range",
+        metavar=("LOW", "HIGH"),
+    )
+    text = "spots of fewer pixels are given to their surroundings"
+    add_setting(group, mask, "smallest", text, told=True)
+
+
+def _add_refinement(group: Any) -> None:
+    refinement = RefinementConfig()
+    for field, text in (
+        ("iterations", "iterations after which a map is kept"),
+        ("weights", "weight of each kept map"),
+    ):
+        kind = type(getattr(refinement, field)[0])
+        add_setting(group, refinement, field, text, told=True, type=kind, nargs="+", metavar="N")
+    for field, text in (
+        ("neighbourhood", "side of the square whose mean decides, pixels"),
+        ("keep", "share of the unrefined map in the result, 0 to 1"),
+    ):
+        add_setting(group, refinement, field, text, told=True)
+    add_setting(
+        group,
+        refinement,
+        "threshold",
+        "the global threshold in [0, 1], or 'mean' for that of the map",
+        told=True,
+        type=_number_or("mean"),
+        flag="refine-threshold",
+        dest="refine_threshold",
+        metavar="T",
+    )
+    group.add_argument(
+        "--growing",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="divide by tanh(1) after each iteration, so that what survives rises; the paper does "
+        "not",
+    )
 
 
 def _limit(text: str) -> float | str:
@@ -89,17 +117,30 @@ def _number_or(*words: str) -> Callable[[str], float | str]:
     return number
 
 
-def detection_config(options: argparse.Namespace) -> DetectionConfig:
-    """Return the detection config that the options ask for."""
-    threshold = options.refine_threshold
-    refinement = config_from(
-        options,
-        RefinementConfig,
-        iterations=tuple(options.iterations),
-        weights=tuple(options.weights),
-        threshold=None if threshold == "mean" else threshold,
+def detection_config(options: argparse.Namespace, *, literal: bool = False) -> DetectionConfig:
+    """Return the detection config that the options ask for; what is not told is as it should be.
+
+    That is the default or, for a `literal` metric and the paper's method, as in `ZENG2019`.
+    """
+    literal = literal or options.detector == ZENG2019.detector
+    base = ZENG2019 if literal else DetectionConfig()
+    refinement, mask = (
+        {f.name: getattr(options, f.name) for f in fields(part) if hasattr(options, f.name)}
+        for part in (base.refinement, base.mask)
     )
+    for name in {"iterations", "weights"} & refinement.keys():
+        refinement[name] = tuple(refinement[name])
+    if hasattr(options, "refine_threshold"):
+        told = options.refine_threshold
+        refinement["threshold"] = None if told == "mean" else told
+    if hasattr(options, "mask_threshold"):
+        mask["threshold"] = options.mask_threshold
+    if hasattr(options, "mask_range"):
+        mask["range"] = tuple(options.mask_range)
     config: DetectionConfig = config_from(
-        options, DetectionConfig, refinement=refinement, mask=config_from(options, MaskConfig)
+        options,
+        DetectionConfig,
+        refinement=replace(base.refinement, **refinement),
+        mask=replace(base.mask, **mask),
     )
     return config

@@ -97,13 +97,21 @@ def add_planes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_setting(group: Any, config: Any, field: str, text: str, **options: Any) -> None:
-    """Add the option for a field of a config; its default is the config's own."""
+def add_setting(
+    group: Any, config: Any, field: str, text: str, *, told: bool = False, **options: Any
+) -> None:
+    """Add the option for a field of a config; its default is the config's own.
+
+    With `told`, nothing is set where the option is not given.
+    """
     default = getattr(config, field)
     kind = {} if isinstance(default, bool) else {"type": options.pop("type", type(default))}
+    if told:
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text, default = f"{text} (default: {shown})", argparse.SUPPRESS
     group.add_argument(
         "--" + options.pop("flag", field).replace("_", "-"),
-        dest=field,
+        dest=options.pop("dest", field),
         default=default,
         help=text,
         **kind,

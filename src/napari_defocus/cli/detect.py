@@ -30,7 +30,7 @@ from napari_defocus.cli._options import (
 from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
-from napari_defocus.detection.config import DetectionConfig, with_preset
+from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.detectors import Detector, choose_detector, scale_note
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
@@ -188,7 +188,7 @@ def request_from(options: argparse.Namespace, **given: Any) -> Request:
     detector = choose_detector(options.metric, config)
     if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
-    config = with_preset(config) if detector.literal else config
+    config = detection_config(options, literal=detector.literal)
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
     request: Request = config_from(
         options, Request, detector=detector, config=config, names=names, **given

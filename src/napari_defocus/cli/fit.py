@@ -68,8 +68,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=(PROFILE, *METHODS),
         default=PROFILE,
-        help="a profile, which corrects the default detector in seconds, or the paper's local "
-        "metric, by ConvNets or in closed form",
+        help="a profile, which corrects the default detector in seconds, or a local metric, by "
+        "ConvNets or in closed form",
     )
     parser.add_argument(
         "--instant", dest="method", action="store_const", const="instant", help=argparse.SUPPRESS

@@ -1,8 +1,7 @@
 """The settings of detection; quick to import, for the command line and the widgets."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from napari_defocus.core.devices import DEVICES
 from napari_defocus.core.errors import DefocusError, check_range
@@ -22,10 +21,10 @@ class DetectionConfig:
     ----------
     detector : str
         ``metric``: the local metric. ``dense``: a network, which sees the surroundings too.
-        ``zeng2019``: the paper's method as written; what has the default in `refinement` and `mask`
-        is then as in `ZENG2019`. Or the file of a metric, a network or a profile. ``auto``:
-        dense, but the metric where it is not the default one, `scale` is ``image`` or ONNX Runtime
-        is missing.
+        ``zeng2019``: the paper's method as written; `refinement` and `mask` are then those of
+        `ZENG2019`, unless others are given. Or the file of a metric, a network or a profile.
+        ``auto``: dense, but the metric where it is not the default one, `scale` is ``image`` or
+        ONNX Runtime is missing.
     limit : float or str
         The widest blur radius that counts as sharp: pixels, a text with a unit such as ``0.8um``,
         or ``auto``, by the sharpest structure of each plane. Of the dense detector; `scale` to
@@ -89,18 +88,16 @@ ZENG2019 = DetectionConfig(
 
 
 def with_preset(config: DetectionConfig) -> DetectionConfig:
-    """Return settings with those of `ZENG2019` wherever refinement and mask have the default."""
+    """Return settings with the refinement and the mask of `ZENG2019`, each where none was given.
 
-    def filled(given: Any, preset: Any) -> Any:
-        default = type(given)()
-        left = [f.name for f in fields(given) if getattr(given, f.name) == getattr(default, f.name)]
-        return replace(given, **{name: getattr(preset, name) for name in left})
-
+    One that is the default counts as not given.
+    """
+    refinement, mask = config.refinement, config.mask
     return replace(
         config,
         scale=ZENG2019.scale,
-        refinement=filled(config.refinement, ZENG2019.refinement),
-        mask=filled(config.mask, ZENG2019.mask),
+        refinement=ZENG2019.refinement if refinement == RefinementConfig() else refinement,
+        mask=ZENG2019.mask if mask == MaskConfig() else mask,
     )
 
 

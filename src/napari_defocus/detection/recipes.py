@@ -1,12 +1,10 @@
 """A detection written down: as a command and as Python, only what differs from the defaults."""
 
 import shlex
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.refinement import RefinementConfig
-from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.detection.config import ZENG2019, DetectionConfig, with_preset
 from napari_defocus.profile.limit import AUTO
 
 
@@ -31,13 +29,16 @@ def as_arguments(config: DetectionConfig) -> list[str]:
             words.append("--no-refine")
         elif not is_dataclass(value):
             words += _option(name, value)
-    for name, value in _changed(config.refinement).items():
+    base = DetectionConfig()
+    if config.detector == ZENG2019.detector:
+        config, base = with_preset(config), ZENG2019
+    for name, value in _changed(config.refinement, base.refinement).items():
         if name == "growing":
-            words.append("--tanh-alone")
+            words.append("--growing" if value else "--no-growing")
             continue
         words += _option("refine-threshold" if name == "threshold" else name, value)
-    for name, value in _changed(config.mask).items():
-        words += _option("mask-threshold" if name == "threshold" else name, value)
+    for name, value in _changed(config.mask, base.mask).items():
+        words += _option(name if name == "smallest" else f"mask-{name}", value)
     return words
 
 
@@ -69,17 +70,11 @@ def _classes(config: Any) -> list[str]:
     return sorted({type(config).__name__, *(name for names in parts for name in names)})
 
 
-def _changed(config: DetectionConfig | RefinementConfig | MaskConfig) -> dict[str, Any]:
-    changed = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        default = field.default
-        if default is MISSING:
-            assert field.default_factory is not MISSING
-            default = field.default_factory()
-        if value != default:
-            changed[field.name] = value
-    return changed
+def _changed(config: Any, base: Any = None) -> dict[str, Any]:
+    """Return the settings that differ from another config of the kind, by default the default."""
+    base = base or type(config)()
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: value for name, value in values.items() if value != getattr(base, name)}
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -90,5 +85,5 @@ def _option(name: str, value: Any) -> list[str]:
 def _expression(value: Any) -> str:
     if not is_dataclass(value):
         return repr(value)
-    inner = ", ".join(f"{name}={_expression(part)}" for name, part in _changed(value).items())  # type: ignore[arg-type]
+    inner = ", ".join(f"{name}={_expression(part)}" for name, part in _changed(value).items())
     return f"{type(value).__name__}({inner})"

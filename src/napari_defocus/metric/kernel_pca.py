@@ -1,6 +1,6 @@
 """Principal components of convolution kernels.
 
-Zeng et al., IEEE TIP 28(5), 2019, section on PCA of the convolution kernels.
+`plain_pca` is that of Zeng et al., IEEE TIP 28(5), 2019; `kernel_pca` is ours.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,17 @@ Double = npt.NDArray[np.float64]
 # vector this close to its largest one.
 EQUAL = 1e-10
 TIE = 1e-6
+# Filters of at least this correlation are the same.
+ALIKE = 0.98
 
 
 @dataclass(frozen=True)
 class KernelPCA:
-    """Principal components of kernels, (N, size, size) on pixels, and their shares of variance."""
+    """Components of kernels, (N, size, size) on pixels, and their shares.
+
+    `explained_variance_ratio` has shares of the variance by `plain_pca`, and of the power about 0
+    by `kernel_pca`.
+    """
 
     components: Float
     explained_variance_ratio: Float
@@ -38,9 +44,12 @@ class KernelPCA:
 def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
     """Principal components of kernels (N, size, size) in whitened space, carried to pixels.
 
-    A kernel and its negative are the same to CReLU, so the components are taken about 0. Each
+    Not the paper's, which is `plain_pca`. A kernel and its negative are the same to CReLU, so the
+    components are taken about 0, and their shares are of the power, not the variance. Each
     kernel stands in the matrix with its turned and mirrored copies: training turns patches, so any
-    of them might as well have been learnt, and the metric should prefer no direction.
+    of them might as well have been learnt, and the metric should prefer no direction. So most
+    components come in pairs of equal share, one filter and the same turned by 90 degrees; the
+    energy of such a pair is one measure in all directions.
     """
     turned = [np.rot90(kernels, turn, (1, 2)) for turn in range(4)]
     every = np.concatenate(turned + [k[:, ::-1] for k in turned])
@@ -51,6 +60,12 @@ def kernel_pca(kernels: Float, whitening: Float) -> KernelPCA:
     filters = filters - filters.mean(axis=(1, 2), keepdims=True)
     variance = np.square(values)
     return KernelPCA(filters.astype(np.float32), (variance / variance.sum()).astype(np.float32))
+
+
+def is_turned(first: Float, second: Float) -> bool:
+    """Tell whether two filters (size, size) are one and the same, turned by 90 degrees."""
+    a, b = np.rot90(first).ravel(), second.ravel()
+    return bool(abs(a @ b) > ALIKE * np.sqrt((a @ a) * (b @ b)))
 
 
 def plain_pca(kernels: Float) -> KernelPCA:

@@ -68,10 +68,11 @@ class LocalMetric:
     Parameters
     ----------
     filters : ndarray of float32, (K, size, size)
-        K1, K2, ... in order of explained variance; all squares sum to 1. Each of zero mean, but
+        K1, K2, ... in order of their shares; all squares sum to 1. Each of zero mean, but
         for a `literal` metric.
     explained_variance_ratio : ndarray of float32, (components,)
-        Of all principal components, falling.
+        Of all components, falling: shares of the kernels' variance or power, see `KernelPCA`; of an
+        instant fit, of its eigenvalues.
     calibration : Calibration
         Scale of its scores.
     kernels : ndarray of float32, (N, size, size)

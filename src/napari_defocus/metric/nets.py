@@ -26,7 +26,7 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How nets are trained; the paper publishes none of these figures.
+    """How nets are trained; the texts at hand have none of these figures but 7 x 7, an example.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The patch ConvNet: VGG-like, normalised input, CReLU, one fully connected layer, two classes.
 
-Zeng et al., IEEE TIP 28(5), 2019; the number of layers and channels is not published. This module
-imports torch.
+Zeng et al., IEEE TIP 28(5), 2019; the number of layers and channels is not in the texts at hand,
+and ours. So is the whitening in front of the first layer. This module imports torch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """Patch sets: equal-sized windows on super-pixels, with class, source image and position.
 
 Zeng et al., IEEE TIP 28(5), 2019, section on data preparation. The window's size, the super-pixels'
-size and both thresholds are not published; they are this package's own choice.
+size and the thresholds are not in the texts at hand; they are this package's own choice. So are
+`purity` and `coverage`, for annotations of strokes; the paper knows the share of the `area` alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

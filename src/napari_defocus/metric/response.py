@@ -3,7 +3,7 @@
 The score of a pixel is ``log(response) - exponent * log(contrast)``, both pooled over its
 surroundings: high where there is more fine detail than the contrast alone would explain. Combining
 K1 and K2 by their energy, the power before pooling and the comparison with the contrast are not in
-the paper; they are this package's own choice.
+the paper; they are this package's own choice. The paper's way is in `zeng2019`.
 """
 
 import numpy as np

@@ -1,10 +1,11 @@
 """The preset ``zeng2019``: the paper's method as written, to be compared with what we made of it.
 
-Zeng et al., IEEE TIP 28(5), 2019. Super-pixel windows, classed by the share of their whole area;
-ConvNets on batch-normalised windows, by cross-entropy alone; the components of largest explained
-variance ratio of their raw kernels, see `plain_pca`; the response to them. What follows, the scale
-from 0 to 1, the refinement by tanh alone and the adaptive threshold, is `config.ZENG2019` of
-detection. What the texts at hand leave open is set in the fields below, each with a comment.
+Zeng et al., IEEE TIP 28(5), 2019, as its review by S.-H. Tsang tells it. Super-pixel windows,
+classed by the share of their whole area; ConvNets on batch-normalised windows, by cross-entropy
+alone; the components of largest explained variance ratio of their raw kernels, see `plain_pca`; the
+response to them. What follows, the scale from 0 to 1, the refinement by tanh alone and the adaptive
+threshold, is `config.ZENG2019` of detection. What the review leaves open is set in the fields
+below, each with a comment.
 """
 
 from dataclasses import asdict

@@ -14,6 +14,8 @@ from napari_defocus.stacks.plane_scores import PlaneScores
 
 # Of more curves the legend would fill the picture.
 MOST_NAMED = 10
+# Letters of a name that a legend beside a graph has no room for.
+LONG_NAME = 32
 CURVE, BEST = COLOURS[BLURRED], COLOURS[SHARP]
 
 
@@ -85,7 +87,12 @@ def save_precision_recall(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    # Long names stand below, where they do not narrow the graph.
+    below = max(map(len, curves), default=0) > LONG_NAME
+    height, place_of_names = (
+        (5 + 0.22 * len(curves), "lower center") if below else (5, "right upper")
+    )
+    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     for f in np.arange(0.2, 1, 0.1):
         # F = (1 + b) p r / (b p + r), solved for p, from the recall on where p is 1
@@ -104,6 +111,6 @@ def save_precision_recall(
         )
         best = curve.recall[curve.f.argmax()], curve.precision[curve.f.argmax()]
         axes.plot(*best, "o", color=line.get_color(), clip_on=False)
-    figure.legend(title="Fmax", loc="outside right upper", frameon=False)
+    figure.legend(title="Fmax", loc=f"outside {place_of_names}", frameon=False)
     with whole_file(path, overwrite) as temporary:
         figure.savefig(temporary, format="png")

@@ -1,4 +1,4 @@
-"""Patches for the paper's ConvNets: how they are cut from an annotation, and their set."""
+"""Patches for ConvNets: how they are cut from an annotation, and their set."""
 
 from collections.abc import Callable
 
@@ -61,7 +61,7 @@ class Patches(QWidget):
                   self.patch_set)  # fmt: skip
         self.fold = ui.folded(
             "Patches for training ConvNets",
-            "What Train learns the paper's local metric from: small windows of what is painted.",
+            "What Train learns a local metric from: small windows of what is painted.",
             inner,
         )
         ui.column(self, self.fold)

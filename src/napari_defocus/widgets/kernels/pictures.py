@@ -21,7 +21,8 @@ def paint_metric(figure: Figure, metric: LocalMetric) -> None:
     count = len(metric.filters)
     kernels, components, ratios = figure.subplots(3, 1, height_ratios=(4, 1.6, 2.4))
     instant = metric.record.get("method") == "instant"
-    what = "filters of the fit" if instant else "kernels, in whitened space"
+    whitened = "kernels" if metric.literal else "kernels, in whitened space"
+    what = "filters of the fit" if instant else whitened
     shown = metric.kernels[:MOST_KERNELS]
     of = f" of {len(metric.kernels)}" if len(metric.kernels) > len(shown) else ""
     kernels.set_title(f"{len(shown)}{of} {what}", loc="left")
@@ -31,7 +32,8 @@ def paint_metric(figure: Figure, metric: LocalMetric) -> None:
     components.set_title("components", loc="left")
     _paint_tiles(components, first, SHOWN_COMPONENTS)
     _label_tiles(components, len(first), metric.size, count)
-    _paint_ratios(ratios, pca.explained_variance_ratio, count)
+    share = "eigenvalues" if instant else "variance" if metric.literal else "kernels' power"
+    _paint_ratios(ratios, pca.explained_variance_ratio, count, share)
 
 
 def _paint_tiles(axes: Axes, pictures: Float, columns: int) -> None:
@@ -59,11 +61,11 @@ def _label_tiles(axes: Axes, shown: int, side: int, count: int) -> None:
         label.set(color=COLOURS[SHARP], fontweight="bold")
 
 
-def _paint_ratios(axes: Axes, ratio: Float, count: int) -> None:
+def _paint_ratios(axes: Axes, ratio: Float, count: int, share: str) -> None:
     shown = ratio[:SHOWN_RATIOS]
     at = np.arange(1, len(shown) + 1)
     colours = [COLOURS[SHARP if index <= count else BLURRED] for index in at]
-    axes.set_title(f"explained variance: {ratio[:count].sum():.0%} by K1-K{count}", loc="left")
+    axes.set_title(f"share of the {share}: {ratio[:count].sum():.0%} by K1-K{count}", loc="left")
     axes.bar(at, shown, color=colours)
     axes.plot(at, np.cumsum(shown), color="gray", marker=".", markersize=4, linewidth=1)
     axes.set_ylim(0, 1)

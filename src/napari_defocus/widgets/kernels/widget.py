@@ -9,6 +9,7 @@ from superqt.utils import signals_blocked
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
+from napari_defocus.metric.kernel_pca import is_turned
 from napari_defocus.metric.local_metric import (
     LocalMetric,
     choose_components,
@@ -31,6 +32,7 @@ NO_METRIC = "no metric is chosen"
 VARIANT = ", K = "
 # Wait this long, in milliseconds, for the next step of the spin box.
 DEBOUNCE = 200
+ONE_MEASURE = "K2 is K1 turned by 90°: together one measure, in all directions"
 KEPT_CALIBRATION = (
     "the patches it was calibrated on are not at hand: the threshold is kept, and may be off"
 )
@@ -54,14 +56,14 @@ class KernelsWidget(PluginWidget):
         )
         self.components = ui.tipped(
             QSpinBox(),
-            "How many principal components the metric takes as its filters; the paper takes two.",
+            "How many principal components the metric takes as its filters; the paper takes two. "
+            "Components of equal share are pairs, one filter and the same turned.",
         )
         self.text = ui.wrapped_label()
         self.plot = ui.tipped(
             Plot(viewer),
-            "Above, what the nets learnt; then the directions in which their kernels differ most, "
-            "those of the metric in colour; below, the share of the differences that each "
-            "explains.",
+            "Above, what the nets learnt; then the components of their kernels, those of the "
+            "metric in colour; below, the share of each.",
         )
         self.layer_button = ui.button(
             "As image layer", "Adds all components as a stack of small images.", self.add_layer
@@ -108,6 +110,8 @@ class KernelsWidget(PluginWidget):
         self.shown = metric
         scores = metric.record.get("held_out", {})
         lines = [_origin(metric)]
+        if len(metric.filters) == 2 and is_turned(*metric.filters):
+            lines.append(ONE_MEASURE)
         if "auc" in scores:
             lines.append(f"held out: AUC {scores['auc']:.3f}, accuracy {scores['accuracy']:.1%}")
         if note:
