@@ -89,9 +89,7 @@ def save_precision_recall(
 
     # Long names stand below, where they do not narrow the graph.
     below = max(map(len, curves), default=0) > LONG_NAME
-    height, place_of_names = (
-        (5 + 0.22 * len(curves), "lower center") if below else (5, "right upper")
-    )
+    height = 5 + 0.22 * len(curves) * below
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     for f in np.arange(0.2, 1, 0.1):
@@ -111,6 +109,8 @@ def save_precision_recall(
         )
         best = curve.recall[curve.f.argmax()], curve.precision[curve.f.argmax()]
         axes.plot(*best, "o", color=line.get_color(), clip_on=False)
-    figure.legend(title="Fmax", loc=f"outside {place_of_names}", frameon=False)
+    figure.legend(
+        title="Fmax", loc="outside lower center" if below else "outside right upper", frameon=False
+    )
     with whole_file(path, overwrite) as temporary:
         figure.savefig(temporary, format="png")
