@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.metric.calibration import patch_scores
+from napari_defocus.metric.calibration import advice, calibrate, patch_scores
 from napari_defocus.metric.default_recipe import (
     RecipeConfig,
     load_picture,
@@ -221,11 +221,26 @@ def test_held_out_scores_are_those_of_patches_of_other_images(metrics, patches, 
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_it_is_told_where_a_metric_does_not_hold_what_was_annotated(metrics, patches, method):
+    metric = metrics[method, 2]
+    training, validation = split_patch_set(patches.balanced(TRAINING.seed), TRAINING.validation)
+    right = (patch_scores(training, metric) > metric.calibration.threshold) == (
+        training.labels == 2
+    )
+    worse = min(right[training.labels == label].mean() for label in (1, 2))
+    assert metric.record["holds"] == pytest.approx(worse, abs=1e-4)
+    assert (advice(metric) is None) == (worse >= 0.95)
+    mixed = np.random.default_rng(0).permutation(training.labels)
+    confused = calibrate(metric, replace(training, labels=mixed), validation)
+    assert "teach a profile" in advice(confused)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_record_tells_how_in_json(metrics, method):
     record = metrics[method, 2].record
     assert json.loads(json.dumps(record)) == record
     assert record["method"] == method
-    assert record["training"] == asdict(TRAINING)
+    assert record["training"] == asdict(TRAINING) | {"learning_rate": 2e-3}
     assert record["patch_config"] == asdict(PatchConfig())
     assert record["sources"] == 4
 

@@ -20,6 +20,8 @@ WIDENING = 1.5
 # See `calibrate`.
 IMAGE_WEIGHT = 10.0
 BASE_WEIGHT = 100.0
+# Where less of what was annotated comes out so, it is said.
+LEAST_HELD = 0.95
 # Keeps the slope finite where the classes are wholly apart.
 RIDGE = 0.01
 
@@ -77,6 +79,9 @@ def calibrate(
     # A slope that is not positive would turn the metric upside down; keep it weak instead.
     slope = max(float(model.coef_[0, 0]), 0.1)
     calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
+    sharp = training.labels == SHARP
+    holds = (patch_scores(training, metric) > calibration.threshold) == sharp
+    of_class = [holds[sharp].mean(), holds[~sharp].mean()]
     scores, sharp = patch_scores(validation, metric), validation.labels == SHARP
     held_out = {
         "patches": len(validation),
@@ -89,5 +94,17 @@ def calibrate(
         "patch_config": asdict(training.config),
         "sources": len(training.sources),
         "held_out": held_out,
+        "holds": round(float(min(of_class)), 4),
     }
     return replace(metric, calibration=calibration, record=record)
+
+
+def advice(metric: LocalMetric) -> str | None:
+    """Return what to do where a metric does not hold what was annotated, by its record."""
+    holds = metric.record.get("holds", 1.0)
+    if holds >= LEAST_HELD:
+        return None
+    return (
+        f"of one class only {holds:.0%} of the annotated patches come out as annotated: the metric "
+        "cannot tell them apart; teach a profile, in Annotate or by fit without --method"
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop
 from napari_defocus.metric._train_process import train_in_child
+from napari_defocus.metric.calibration import advice
 from napari_defocus.metric.fitting import FitConfig, instant_metric, metric_from_nets
 from napari_defocus.metric.local_metric import LocalMetric
 from napari_defocus.metric.nets import TrainedNets
@@ -47,7 +48,9 @@ def offer_trained(session: Session, jobs: JobBar, outcome: Fitted) -> None:
 def held_out_text(metric: LocalMetric) -> str:
     """Describe how well a metric tells the patches apart that it did not learn from."""
     scores = metric.record["held_out"]
-    return (
+    text = (
         f"held out: AUC {scores['auc']:.3f}, accuracy {scores['accuracy']:.1%} "
         f"of {scores['patches']} patches"
     )
+    said = advice(metric)
+    return f"{text}; {said}" if said else text
