@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -22,6 +23,8 @@ from napari_defocus.detection.detectors import (
 )
 from napari_defocus.detection.inference import predict_plane
 from napari_defocus.detection.postprocess import postprocess
+from napari_defocus.io.open import open_source
+from napari_defocus.io.optics import Optics
 from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.labels.classes import SHARP, UNLABELLED
 from napari_defocus.metric.local_metric import LocalMetric, load_metric, save_metric
@@ -248,3 +251,53 @@ def test_a_file_of_no_detector_is_refused(image, tmp_path, capsys):
         assert cli.main(["detect", str(image), "--out", str(tmp_path / "out"), *words]) == 2
         assert "no.safetensors: damaged" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# The objective
+
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="{na}"/></Instrument>
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="160"
+SizeY="160" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{pixel}" PhysicalSizeY="{pixel}">
+<Channel ID="Channel:0:0" SamplesPerPixel="1" {emission}/><TiffData/></Pixels></Image></OME>"""
+GREEN = 'EmissionWavelength="520"'
+
+
+def of_a_microscope(path, na, pixel, emission=GREEN):
+    text = OME.format(na=na, pixel=pixel, emission=emission)
+    tifffile.imwrite(path, CAMERA, description=text.encode(), metadata=None)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("na", "pixel", "limit"),
+    # Three times 2 x .21 wavelengths / NA, but where pixels are the wider.
+    [(1.4, 0.1, 4.68), (0.75, 0.325, 2.688), (0.1, 6.5, 1.75)],
+)
+def test_the_automatic_limit_is_by_the_objective(tmp_path, capsys, na, pixel, limit):
+    path = of_a_microscope(tmp_path / "a.ome.tif", na, pixel)
+    assert cli.main(["detect", str(path), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert f"by the objective (NA {na:g}, 520 nm)" in said
+    assert f"sharp up to {limit:.1f} px" in said
+    source = open_source(path)
+    found = detect(CAMERA, pixel_size=source.pixel_size_um, optics=source.optics)
+    assert float(found.limit) == pytest.approx(limit, abs=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"emission": ""}, {"na": "unknown"}])
+def test_without_objective_or_wavelength_it_is_by_the_image(tmp_path, given):
+    path = of_a_microscope(tmp_path / "a.ome.tif", **{"na": 1.4, "pixel": 0.1} | given)
+    source = open_source(path)
+    found = detect(CAMERA, pixel_size=source.pixel_size_um, optics=source.optics)
+    assert found.limit == detect(CAMERA).limit
+
+
+def test_what_the_user_tells_goes_before_the_objective(profile):
+    optics, network = Optics(na=1.4, emission_nm=(520.0,)), cached_dense()
+    given = settle(DetectionConfig(limit="0.3um"), Detector(load_metric(), network), 0.1, optics)
+    assert given.limit == pytest.approx(3)
+    taught = Detector(load_metric(), network, profile)
+    assert settle(DetectionConfig(), taught, 0.1, optics).limit == profile.limit
+    assert settle(DetectionConfig(), Detector(load_metric()), 0.1, optics).limit == "auto"

@@ -31,7 +31,12 @@ from napari_defocus.core.errors import DefocusError, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
-from napari_defocus.detection.detectors import Detector, choose_detector, scale_note
+from napari_defocus.detection.detectors import (
+    Detector,
+    choose_detector,
+    objective_note,
+    scale_note,
+)
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
@@ -269,6 +274,7 @@ def _detect_whole(
         request.config,
         axes=image.axes,
         pixel_size=image.grid.pixel_size_um,
+        optics=image.optics,
         radius=radius,
     )
     limits = Limits.of(detection)
@@ -292,7 +298,9 @@ def _record(
     outputs: list[Path],
 ) -> None:
     """Write into the record of the folder what was done, and print the sharpness limit."""
-    notes = str(limits or ""), scale_note(request.detector, image.grid.pixel_size_um)
+    size = image.grid.pixel_size_um
+    by_objective = objective_note(request.config, request.detector, size, image.optics)
+    notes = by_objective, str(limits or ""), scale_note(request.detector, size)
     for note in filter(None, notes):
         print(f"{image.name}: {note}", file=sys.stderr)
     found = limits.as_record() if limits else None

@@ -20,6 +20,7 @@ from napari_defocus.detection.detectors import (
 from napari_defocus.detection.inference import predict_plane, undecided
 from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
+from napari_defocus.io.optics import Optics
 
 __all__ = ["Detection", "DetectionConfig", "detect"]
 
@@ -31,6 +32,7 @@ def detect(
     *,
     axes: str | None = None,
     pixel_size: float | None = None,
+    optics: Optics | None = None,
     radius: bool = True,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
@@ -51,6 +53,8 @@ def detect(
         Y, X and S are detected plane by plane.
     pixel_size : float, optional
         Of the image, in micrometres, for a limit in such.
+    optics : Optics, optional
+        Of the microscope: with the pixel size, objective and wavelength set the automatic limit.
     radius : bool
         Whether the dense detector returns the radius of the blur; without, memory is saved.
     on_event, should_stop : callable
@@ -71,7 +75,7 @@ def detect(
     """
     config = config or DetectionConfig()
     chosen = choose_detector(detector, config)
-    config = settle(config, chosen, pixel_size)
+    config = settle(config, chosen, pixel_size, optics)
     if not hasattr(image, "shape"):
         image = np.asarray(image)
     axes = check_axes(axes, image.shape) if axes else guess_axes(image.shape)

@@ -10,9 +10,10 @@ from napari_defocus.dense.detector import KIND as NETWORK
 from napari_defocus.dense.detector import cached_dense
 from napari_defocus.detection.config import ZENG2019, DetectionConfig, check_config, with_preset
 from napari_defocus.io.cards import read_kind
+from napari_defocus.io.optics import Optics
 from napari_defocus.metric.local_metric import KIND as METRIC
 from napari_defocus.metric.local_metric import LocalMetric, load_metric
-from napari_defocus.profile.limit import AUTO, limit_in_pixels
+from napari_defocus.profile.limit import AUTO, limit_by_objective, limit_in_pixels
 from napari_defocus.profile.profile import KIND as PROFILE
 from napari_defocus.profile.profile import Profile, check_network, load_profile
 
@@ -120,20 +121,46 @@ def choose_detector(
 
 
 def settle(
-    config: DetectionConfig, detector: Detector, pixel_size: float | None
+    config: DetectionConfig,
+    detector: Detector,
+    pixel_size: float | None,
+    optics: Optics | None = None,
 ) -> DetectionConfig:
     """Return the settings that a detector works with.
 
     A limit is in pixels; where it is automatic, it is that of the profile, if any. A `literal`
     metric takes the paper's refinement and mask, see `with_preset`. `pixel_size` is in
     micrometres. A profile's limit is as wide in micrometres as where it was taught, if both pixel
-    sizes are known. The automatic limit without a profile stays.
+    sizes are known. Without a profile it is by the objective, where `optics` tell it; else `auto`
+    stays.
     """
     limit = limit_in_pixels(config.limit, pixel_size)
     if limit == AUTO and detector.profile is not None:
         limit = detector.profile.limit * (_scale(detector, pixel_size) or 1.0)
+    elif limit == AUTO and detector.network is not None:
+        limit = limit_by_objective(optics, pixel_size) or AUTO
     config = replace(config, limit=limit)
     return with_preset(config) if detector.literal else config
+
+
+def objective_note(
+    config: DetectionConfig, detector: Detector, pixel_size: float | None, optics: Optics
+) -> str:
+    """Say that the automatic limit is by the objective; nothing where it is not."""
+    limit = limit_by_objective(optics, pixel_size)
+    if (
+        config.limit != AUTO
+        or detector.profile is not None
+        or detector.network is None
+        or not limit
+    ):
+        return ""
+    assert optics.point_um is not None
+    assert pixel_size is not None
+    return (
+        f"by the objective (NA {optics.na:g}, {max(optics.emission_nm):g} nm) a point in focus is "
+        f"{optics.point_um / pixel_size:.1f} px wide: sharp up to {limit:.1f} px"
+    )
 
 
 def scale_note(detector: Detector, pixel_size: float | None) -> str:

@@ -8,6 +8,7 @@ from .open import ImageFile as ImageFile
 from .open import open_source as open_source
 from .open import read_image as read_image
 from .open import read_labels as read_labels
+from .optics import Optics as Optics
 from .raster import write_png as write_png
 from .tables import column_rows as column_rows
 from .tables import write_csv as write_csv

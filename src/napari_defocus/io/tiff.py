@@ -9,10 +9,12 @@ import. A compressed file of one strip is decoded whole for each tile, there as 
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -30,6 +32,7 @@ from napari_defocus.io.base import (
     reason,
 )
 from napari_defocus.io.grid import UNITS
+from napari_defocus.io.optics import optics_of
 from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff_metadata import (
     absent_files,
@@ -117,6 +120,9 @@ class TiffSource(ImageSource):
             scale=scale,
             units={letter: UNITS[letter] for letter in scale if letter in UNITS},
         )
+        if tif.is_ome:
+            with suppress(ElementTree.ParseError):
+                self.optics = optics_of(ElementTree.fromstring(tif.ome_metadata or ""))
         self._path, self._number = path, number
         self._whole: Array | None = None
         self._keeps_table = as_stored or bool(tif.is_imagej)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import RADIUS_OFFSET
 from napari_defocus.dense.plane import DensePlane
+from napari_defocus.io.optics import Optics
 
 Float = npt.NDArray[np.float32]
 
@@ -116,6 +117,16 @@ def limit_of(limit: float | str, edges: EdgeRadii) -> float:
     if np.isnan(sharpest):
         return AUTO_RANGE[0]
     return float(np.clip(TIMES_SHARPEST * sharpest, *AUTO_RANGE))
+
+
+def limit_by_objective(optics: Optics | None, pixel_size: float | None) -> float | None:
+    """Return the limit, in pixels, by the width of a point in focus; None where it is not known.
+
+    `pixel_size` is in micrometres. Where pixels are wider than a point, they set the limit.
+    """
+    if optics is None or optics.point_um is None or not pixel_size:
+        return None
+    return max(TIMES_SHARPEST * optics.point_um / pixel_size, AUTO_RANGE[0])
 
 
 def check_limit(limit: float | str) -> None:

@@ -118,7 +118,7 @@ def detect_file_in_tiles(
     """
     check_range("tile", tiling.side, 1)
     chosen = choose_detector(detector, config)
-    config = settle(config, chosen, source.grid.pixel_size_um)
+    config = settle(config, chosen, source.grid.pixel_size_um, source.optics)
     step = tile_step(chosen)
     side = -(-tiling.side // step) * step
     names = map_names(tiling.maps, source.grid)
