@@ -46,7 +46,7 @@ def _text(x: float, y: float, text: object, anchor: str = "middle") -> str:
 
 def histogram(fields: Sequence[Field], thresholds: Thresholds) -> str:
     """Draw how many fields have which sharp share; thresholds are dashed."""
-    width, height, left, bottom, top = 620, 230, 44, 38, 14
+    width, height, left, bottom, top = 620, 230, 20, 38, 18
     judged = [(one.sharp, thresholds.judge(one)) for one in fields if not math.isnan(one.sharp)]
     bins = [dict.fromkeys(VERDICTS, 0) for _ in range(BINS)]
     for share, verdict in judged:
@@ -66,12 +66,13 @@ def histogram(fields: Sequence[Field], thresholds: Thresholds) -> str:
                     f'y="{y:.1f}" width="{step - 2:.1f}" height="{part:.1f}">'
                     f"<title>{tip}</title></rect>"
                 )
+        if any(found.values()):
+            parts.append(_text(left + (k + 0.5) * step, y - 3, sum(found.values())))
     base = height - bottom
     parts.append(f'<path class="axis" d="M{left} {top}V{base}H{width - 20}"/>')
     for k in range(0, BINS + 1, 4):
         parts.append(_text(left + k * step, base + 15, f"{k / BINS:.0%}"))
     parts.append(_text(left + (width - left) / 2, height - 5, "of the structure is sharp"))
-    parts += [_text(left - 5, top + 8, most, "end"), _text(left - 5, base, 0, "end")]
     for share in (thresholds.out_of_focus, thresholds.in_focus):
         x = left + share * BINS * step
         parts.append(f'<path class="limit" d="M{x:.1f} {top - 6}V{base}"/>')
@@ -127,7 +128,7 @@ def time_line(
     ends: tuple[str, str],
     label: str,
 ) -> str:
-    """Draw the sharp share over time, a line a series; `ends` name first and last time."""
+    """Draw the sharp share over time, a line a series that has a name; `ends` name the ends."""
     width, height, left, bottom, top = 620, 230, 44, 38, 14
     times = [time for points in series.values() for time, _ in points]
     first, last = min(times), max(times)
@@ -142,10 +143,10 @@ def time_line(
         y = base - share * tall
         parts.append(f'<path class="limit" d="M{left} {y:.1f}H{width - 4}"/>')
     parts += [_text(left - 5, base - k * tall + 4, f"{k:.0%}", "end") for k in (0, 0.5, 1)]
-    for points in series.values():
+    for name, points in series.items():
         seen = [(time, one) for time, one in points if not math.isnan(one.sharp)]
         where = [place(time, one.sharp) for time, one in seen]
-        if len(series) <= MOST_LINES and len(where) > 1:
+        if name and len(series) <= MOST_LINES and len(where) > 1:
             path = " ".join(f"{x:g},{y:g}" for x, y in where)
             parts.append(f'<polyline class="course" points="{path}"/>')
         for (x, y), (_, one) in zip(where, seen, strict=True):
