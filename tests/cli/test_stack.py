@@ -14,7 +14,8 @@ from napari_defocus.cli.main import build_parser
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.scores import auc
 from napari_defocus.filters.plane import prepare_plane
-from napari_defocus.io.folder import natural_key, open_stack_source
+from napari_defocus.io.folder import open_stack_source
+from napari_defocus.io.names import natural_key
 from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
 from napari_defocus.io.tiff_writer import write_tiff

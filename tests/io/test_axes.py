@@ -43,8 +43,10 @@ class TestCheckAxes:
 class TestGuessAxes:
     def test_planes(self):
         assert guess_axes((5, 6)) == "YX"
-        for samples in (1, 2, 3, 4):
+        for samples in (1, 3, 4):
             assert guess_axes((5, 6, samples)) == "YXS"
+        with pytest.raises(DefocusError, match="two channels, or be grey with alpha"):
+            guess_axes((5, 6, 2))
 
     @pytest.mark.parametrize("shape", [(), (5,), (4, 5, 6), (4, 5, 6, 3)])
     def test_others_must_be_named(self, shape):

@@ -187,6 +187,37 @@ class TestTiff:
         order = [axes.index(letter) for letter in "ZYX"]
         assert_source(open_source(path, axes), STACK16.transpose(order), "ZYX")
 
+    BANDS = RNG.integers(0, 256, (30, 40, 5), np.uint8)
+    PLANAR = RNG.integers(0, 256, (3, 30, 40), np.uint8)
+
+    @pytest.mark.parametrize(
+        ("stored", "options", "axes", "expected", "found"),
+        [
+            (BANDS, {"photometric": "minisblack"}, "YXC", BANDS.transpose(2, 0, 1), "CYX"),
+            (BANDS, {"photometric": "minisblack"}, "XYC", BANDS.transpose(2, 1, 0), "CYX"),
+            (PLANAR, {"photometric": "rgb", "planarconfig": "separate"}, "ZYX", PLANAR, "ZYX"),
+            (PLANAR, {"photometric": "rgb", "planarconfig": "separate"}, "SYX",
+             PLANAR.transpose(1, 2, 0), "YXS"),
+            (PLANAR[:1, None], {"ome": True, "metadata": {"axes": "CZYX"}}, "CZYX", PLANAR[0],
+             "YX"),
+            (PLANAR[None], {"photometric": "minisblack"}, "TZYX", PLANAR, "ZYX"),
+        ],
+    )  # fmt: skip
+    def test_axes_name_dimensions_as_stored(self, tmp_path, stored, options, axes, expected, found):
+        path = tmp_path / "image.tif"
+        tifffile.imwrite(path, stored, compression="zlib", **options)
+        assert_source(open_source(path, axes), expected, found)
+        np.testing.assert_array_equal(read_image(path, axes).data, expected)
+
+    @pytest.mark.parametrize("axes", ["ZYX", "ZYXS", "YXCZ"])
+    def test_axes_that_cannot_fit_are_refused(self, tmp_path, axes):
+        path = tmp_path / "image.ome.tif"
+        tifffile.imwrite(path, GREY8[None, None], ome=True, metadata={"axes": "CZYX"})
+        if axes == "ZYX":  # of which Z is one of the ones
+            assert open_source(path, axes).axes == "YX"
+        else:
+            assert_refused(lambda: open_source(path, axes), axes, "do not fit", "instance YX")
+
     def test_axes_of_size_one_may_be_given(self, tmp_path):
         path = tmp_path / "stack.ome.tif"
         data = STACK16[None, :, None]

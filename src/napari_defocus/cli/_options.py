@@ -74,21 +74,10 @@ def each_series(place: str | Path, wanted: int | str | None) -> list[Given]:
     return [Given(place, number, f"_series{number}") for number in range(count)]
 
 
-def axes_letters(text: str) -> str:
-    """Return letters of axes as they were given; an error where they fit no image."""
-    letters = text.upper()
-    if len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} names no axes: give a letter for each dimension, Y and X among them"
-        )
-    return text
-
-
 def add_planes(parser: argparse.ArgumentParser) -> None:
     """Add the options for the planes of a focus stack."""
     parser.add_argument(
         "--axes",
-        type=axes_letters,
         help="a letter for each dimension as stored, where the file does not say, such as ZYX",
     )
     add_series(parser)

@@ -23,11 +23,10 @@ from napari_defocus.cli._options import (
     Given,
     add_out,
     add_series,
-    axes_letters,
     config_from,
     each_series,
 )
-from napari_defocus.core.errors import DefocusError, explained
+from napari_defocus.core.errors import DefocusError, check_range, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
@@ -39,6 +38,7 @@ from napari_defocus.detection.detectors import (
 )
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
+from napari_defocus.io.axes import check_letters
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
 from napari_defocus.io.folder import find_images
 from napari_defocus.io.manifest import RunRecord
@@ -125,7 +125,6 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--axes",
-        type=axes_letters,
         help="a letter for each dimension as stored, where the file does not say, such as TCZYX",
     )
     add_series(parser)
@@ -139,7 +138,7 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
         "Zarr, and files of more than 268 megapixels, are worked in tiles; so is any image where "
         "one of the first three is given. A killed run goes on where it stopped.",
     )
-    group.add_argument("--tile", type=_side, metavar="N", help="side of a tile, pixels")
+    group.add_argument("--tile", type=int, metavar="N", help="side of a tile, pixels")
     group.add_argument("--memory", type=float, metavar="GIB", help="most memory on this machine")
     group.add_argument(
         "--scheduler",
@@ -159,18 +158,14 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _side(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels: give 1 or more")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
     """Write blur maps and masks of images; go on where one cannot be used."""
     request = request_from(options)
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
+    if len(sources) > 1:  # else it is said with the name of the image
+        check_letters(options.axes or "YX")
     in_tiles = {options.scheduler, request.tile, request.memory} != {None}
     # Connected to before any work.
     connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()
@@ -189,6 +184,8 @@ def run(options: argparse.Namespace) -> int:
 
 def request_from(options: argparse.Namespace, **given: Any) -> Request:
     """Return what the options, and `given`, request."""
+    if options.tile is not None:
+        check_range("tile", options.tile, 1)
     config = detection_config(options)
     detector = choose_detector(options.metric, config)
     if options.radius and detector.network is None:

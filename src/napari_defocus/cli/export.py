@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import list_inputs, refuse_existing, run_each
-from napari_defocus.cli._options import add_out, axes_letters
+from napari_defocus.cli._options import add_out
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.base import ImageSource, location
@@ -59,7 +59,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--axes",
-        type=axes_letters,
         help="a letter for each dimension of masks whose files do not say, such as ZYX",
     )
     parser.add_argument(

@@ -27,6 +27,7 @@ from napari_defocus.cli._options import (
 )
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import ShouldStop
+from napari_defocus.io.axes import stack_axis
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.folder import FolderSource, open_stack_source
 from napari_defocus.io.open import read_labels
@@ -92,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
 def _write_stack(
     source: ImageSource, out: Path, options: argparse.Namespace, should_stop: ShouldStop
 ) -> Iterator[Path]:
-    if "Z" not in source.axes and "T" in source.axes:
+    along = stack_axis(source.axes)
+    if along is not None and source.axes[along] == "T":
         yield _frames(source, out, options, should_stop)
         return
     names = [f"{name}.tif" for name in MAPS] + ["planes.csv"]

@@ -12,6 +12,27 @@ AXES = "TCZYXS"
 COLOUR_SIZES = (1, 2, 3, 4)
 """Sizes of S: grey, grey and alpha, RGB, RGBA."""
 
+MEANINGS = {
+    "Z": {"z", "depth", "plane", "planes", "focus", "slice"},
+    "T": {"t", "time", "frame", "frames"},
+    "C": {"c", "channel", "channels", "ch", "wavelength", "w"},
+}
+"""The letter of an axis by the words that people and programs call it."""
+
+
+def meaning(words: set[str]) -> str:
+    """Return the letter that words of a name stand for; none where they stand for none."""
+    return next((letter for letter, names in MEANINGS.items() if words & names), "")
+
+
+def stack_axis(axes: str) -> int | None:
+    """Return which axis the planes of a stack are along: Z, else T; None where none tells.
+
+    Channels and axes of unknown meaning are none: that has to be asked. What takes planes apart
+    by their focus asks here, in commands and widgets.
+    """
+    return next((axes.index(letter) for letter in "ZT" if letter in axes), None)
+
 
 def check_axes(axes: str, shape: tuple[int, ...]) -> str:
     """Return axes of any order in upper case; DefocusError where they do not fit the shape."""
@@ -21,6 +42,18 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
             f"axes {axes!r} do not fit an image of shape {shape}; give a letter for each of its "
             f"{len(shape)} dimensions, {example_axes(shape)}"
         )
+    check_letters(letters, example_axes(shape))
+    if "S" in letters and shape[letters.index("S")] not in COLOUR_SIZES:
+        raise DefocusError(
+            f"axes {axes!r} make {shape[letters.index('S')]} colours of an image of shape {shape}, "
+            "S has 1 to 4; use C for channels"
+        )
+    return letters
+
+
+def check_letters(axes: str, example: str = "for instance ZYX") -> None:
+    """Raise DefocusError where letters are axes of no image at all."""
+    letters = axes.upper()
     if not letters.isascii() or not letters.isalpha():
         raise DefocusError(f"axes {axes!r} are unknown; give letters such as {AXES}")
     twice = sorted({letter for letter in letters if letters.count(letter) > 1})
@@ -31,15 +64,9 @@ def check_axes(axes: str, shape: tuple[int, ...]) -> str:
     for letter, meaning in (("Y", "rows"), ("X", "columns")):
         if letter not in letters:
             raise DefocusError(
-                f"axes {axes!r} of an image of shape {shape} have no {letter}; "
-                f"say which dimension holds the {meaning}, {example_axes(shape)}"
+                f"axes {axes!r} have no {letter}; "
+                f"say which dimension holds the {meaning}, {example}"
             )
-    if "S" in letters and shape[letters.index("S")] not in COLOUR_SIZES:
-        raise DefocusError(
-            f"axes {axes!r} make {shape[letters.index('S')]} colours of an image of shape {shape}, "
-            "S has 1 to 4; use C for channels"
-        )
-    return letters
 
 
 def guess_axes(shape: tuple[int, ...]) -> str:

@@ -1,6 +1,5 @@
-"""Folders of images: the images in them, and a folder as one focus stack, each a plane, by name."""
+"""Folders of images: the images in them, and a folder as focus stacks, each image a plane."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, explained
+from napari_defocus.core.errors import DefocusError, explained, notice
 from napari_defocus.io import vendor
 from napari_defocus.io.base import ImageSource, Selection, file_identity, location
+from napari_defocus.io.names import arrange, natural_key
 from napari_defocus.io.open import is_zarr, open_source, read_image
 
 # Slides that are TIFF, under their own names.
@@ -20,12 +20,24 @@ IMAGE_SUFFIXES = (
     *SLIDE_SUFFIXES,
     *vendor.SUFFIXES,
 )
-# What detection and stacks write beside images; an all-in-focus image is an image.
-OUTPUT_ENDINGS = (
-    *(f".{name}.tif" for name in ("blur", "mask", "confidence", "altitude", "provenance")),
-    *(f".{name}_{unit}.tif" for name in ("radius", "radius_error") for unit in ("px", "um")),
-    ".overview.png",
+_MAPS = (
+    *("blur", "mask", "confidence", "altitude", "provenance"),
+    *(f"{name}_{unit}" for name in ("radius", "radius_error") for unit in ("px", "um")),
 )
+# What detection and stacks write beside images; an all-in-focus image is an image, but no plane.
+OUTPUT_ENDINGS = (
+    *(f".{name}{ending}" for name in _MAPS for ending in (".tif", ".ome.zarr")),
+    ".overview.png",
+    ".planes.png",
+)
+FUSED_ENDING = ".fused.tif"
+# Files that nobody takes for images.
+_OTHER_SUFFIXES = {
+    *(".csv", ".json", ".geojson", ".txt", ".md", ".xml", ".html", ".log", ".yaml", ".toml"),
+    *(".safetensors", ".npz", ".py", ".ini", ".db", ".pdf"),
+}
+# Files that are named where they are left out.
+MOST_NAMED = 5
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -34,8 +46,9 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     Parameters
     ----------
     inputs : sequence of Path
-        Files are kept as they are. A folder stands for the image files in it, sorted by name,
-        without subfolders, hidden files and our own outputs (`OUTPUT_ENDINGS`).
+        Files and Zarrs are kept as they are. A folder stands for the image files and Zarrs in it,
+        sorted by name, without subfolders, hidden files and our own outputs (`OUTPUT_ENDINGS`);
+        a `Notice` tells what else is left out.
 
     Returns
     -------
@@ -49,7 +62,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in inputs:
-        if path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             found |= dict.fromkeys(_images_in(path))
         elif path.exists():
             found[path] = None
@@ -58,14 +71,35 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, planes: bool = False) -> list[Path]:
+    """List the images of a folder, of `planes` only files that are no results; tell the others."""
     with explained(folder, "read"):
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    images = [folder / name for name in names if is_image(name)]
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    results: list[Path] = []
+    images: list[Path] = []
+    others: list[Path] = []
+    endings = (*OUTPUT_ENDINGS, FUSED_ENDING) if planes else OUTPUT_ENDINGS
+    for path in entries:
+        if path.name.lower().endswith(endings):
+            results.append(path)
+        elif path.is_dir():
+            (images if is_zarr(path) and not planes else others).append(path)
+        elif path.name.lower().endswith(IMAGE_SUFFIXES):
+            images.append(path)
+        elif path.suffix.lower() not in _OTHER_SUFFIXES:
+            others.append(path)
     if not images:
         raise DefocusError(
-            f"{folder} holds no images, such as PNG, TIFF or CZI; name another folder"
+            f"{folder} holds no images: no PNG, TIFF, CZI or alike; name another folder"
         )
+    left_out = [f"{len(results)} results of earlier runs"] * (planes and bool(results))
+    if others:
+        more = ", ..." * (len(others) > MOST_NAMED)
+        shown = ", ".join(path.name for path in others[:MOST_NAMED])
+        kind = "that are no planes" if planes else "of other kinds"
+        left_out.append(f"{len(others)} {kind} ({shown}{more})")
+    if left_out:
+        notice(f"{folder}: left out are {' and '.join(left_out)}")
     return images
 
 
@@ -88,10 +122,10 @@ def open_stack_source(
     ----------
     place : str or Path
         See `open_source`; of a folder of images, each is a plane, in the order of the numbers in
-        their names.
+        their names. Where names tell channels, times or positions, it is several stacks.
     axes : str, optional
         A letter for each dimension as stored, where the file does not say; of a folder, the first
-        is along the files.
+        are along the files.
     series : int, optional
         See `open_source`.
 
@@ -107,16 +141,22 @@ def open_stack_source(
 
 
 class FolderSource(ImageSource):
-    """Images of a folder, along Z where `axes` says nothing else."""
+    """Images of a folder, along Z where neither `axes` nor their names say anything else."""
 
     def __init__(self, folder: Path, axes: str | None = None) -> None:
-        self.files = sorted(find_images([folder]), key=lambda path: natural_key(path.name))
-        first = read_image(self.files[0])
-        self._expected = first.data.shape, first.data.dtype
+        images = sorted(_images_in(folder, planes=True), key=lambda path: natural_key(path.name))
+        first = read_image(images[0])
+        if axes is None and "Z" in first.axes:
+            raise DefocusError(f"{folder} is a folder of stacks ({first.axes}); name its files")
+        along = axes.upper()[: max(len(axes) - first.data.ndim, 1)] if axes else None
+        layout = arrange(str(folder), [path.name for path in images], along)
+        self.files = [folder / name for name in layout.names]
+        self._files_along = layout.sizes
+        self._first, self._expected = images[0].name, (first.data.shape, first.data.dtype)
         super().__init__(
             str(folder),
-            axes or "Z" + first.axes,
-            (len(self.files), *first.data.shape),
+            axes or layout.axes + first.axes,
+            (*layout.sizes, *first.data.shape),
             first.data.dtype,
             scale=dict(first.grid.scale),
             units=dict(first.grid.units),
@@ -126,15 +166,17 @@ class FolderSource(ImageSource):
         return None
 
     def _read(self, selection: Selection) -> npt.NDArray[Any]:
-        along, *inside = selection
-        if isinstance(along, slice):  # the axes say that files are along Y or X
+        count = len(self._files_along)
+        along, inside = selection[:count], selection[count:]
+        places = tuple(place for place in along if isinstance(place, int))
+        if len(places) < count:  # the axes say that files are along Y or X
             raise DefocusError(f"{self.name}: the first of the axes is along the files; give Z")
-        file = self.files[along]
+        file = self.files[int(np.ravel_multi_index(places, self._files_along))]
         data = read_image(file).data
         shape, dtype = self._expected
         if (data.shape, data.dtype) != (shape, dtype):
             raise DefocusError(
-                f"{file} is {describe_plane(data.shape, data.dtype)}, {self.files[0].name} "
+                f"{file} is {describe_plane(data.shape, data.dtype)}, {self._first} "
                 f"{describe_plane(shape, dtype)}; the planes of a stack are all alike: take out or "
                 "convert the odd one"
             )
@@ -143,12 +185,6 @@ class FolderSource(ImageSource):
     def _identity(self) -> Iterable[str]:
         for file in self.files:
             yield from file_identity(file)
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Give a key that sorts names as people do: plane 2 before plane 10."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def describe_plane(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:

@@ -248,11 +248,12 @@ def _without_ones(axes: str, series: tifffile.TiffPageSeries) -> str:
     if len(axes) == len(kept):
         return axes
     if len(axes) == len(letters):
-        left = iter(kept)
+        # By letter and size: several axes may be called Q.
+        left = iter(zip(kept, series.get_shape(squeeze=True), strict=True))
         wanted = next(left, None)
         result = ""
-        for new, letter in zip(axes, letters, strict=True):
-            if letter == wanted:
+        for new, stored in zip(axes, zip(letters, sizes, strict=True), strict=True):
+            if stored == wanted:
                 result += new
                 wanted = next(left, None)
         return result

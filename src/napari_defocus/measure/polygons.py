@@ -279,7 +279,7 @@ def _plane(where: Mapping[str, int]) -> dict[str, int] | None:
     if others:
         raise DefocusError(
             f"GeoJSON tells planes of T, Z and C apart, not of {', '.join(sorted(others))}; "
-            "say with axes which they are"
+            "say which they are with axes, or in napari by labels of the layer's axes"
         )
     if not where:
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.io.axes import AXES, guess_stack_axes
+from napari_defocus.io.axes import AXES, guess_stack_axes, stack_axis
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.io.folder import describe_plane
 
@@ -110,8 +110,8 @@ def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlane
     DefocusError
         Where the image has no Z axis.
     """
-    z = source.axes.find("Z")
-    if z < 0:
+    z = stack_axis(source.axes)
+    if z is None or source.axes[z] != "Z":
         raise DefocusError(
             f"{source.name} has axes {source.axes} and no Z; "
             f"say with axes which one the planes are along{_with_z(source)}"

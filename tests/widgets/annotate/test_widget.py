@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from napari_defocus.data.samples import read_sample
 from napari_defocus.labels.classes import COLOURS
 from napari_defocus.metric.patches import build_patch_set, load_patch_set
+from napari_defocus.stacks.training_labels import propose_annotation
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.session import session
 from napari_defocus.widgets.annotate import overlays
@@ -276,6 +277,38 @@ def slow(monkeypatch):
     monkeypatch.setattr(annotate, "propose_annotation", wait)
     yield release
     release.set()
+
+
+@pytest.mark.parametrize("labels", [("z", "c", "y", "x"), ("c", "z", "y", "x"), None])
+def test_a_plane_is_compared_along_z_alone(viewer, open_widget, click, settle, labels):
+    planes = read_sample("z_stack").image[:, :96, :96]
+    # A second channel that is far sharper than any plane of the first.
+    noise = np.random.default_rng(0).integers(0, 256, planes.shape, np.uint8)
+    at = 0 if labels is None or labels[0] == "z" else 1
+    data = np.stack([planes, noise], 1 - at)
+    viewer.add_image(data, name="zc", axis_labels=labels)
+    for axis, step in ((at, 3), (1 - at, 0)):
+        viewer.dims.set_current_step(axis, step)
+    widget = open_widget()
+    if labels is None:
+        click(widget.from_stack)
+        assert "choose the axis" in widget.jobs.text.text()
+        widget.axis.setCurrentIndex(0)
+    assert widget.axis.isVisibleTo(widget)
+    click(widget.from_stack)
+    settle(widget)
+    proposed = next(layer for layer in viewer.layers if "annotation" in layer.name).data
+    np.testing.assert_array_equal(proposed, propose_annotation(planes, 3))
+    widget.teach.from_stack.click()
+    settle(widget)
+    assert "zc, plane 0, stack" in widget.jobs.text.text() or "⚠" in widget.jobs.text.text()
+
+
+def test_channels_are_no_planes(viewer, open_widget, click):
+    viewer.add_image(np.zeros((3, 40, 40)), name="c", axis_labels=("c", "y", "x"))
+    widget = open_widget()
+    click(widget.from_stack)
+    assert "choose the axis" in widget.jobs.text.text()
 
 
 def test_an_image_deleted_while_it_is_worked_on(viewer, open_widget, click, settle, slow):

@@ -609,6 +609,55 @@ def test_objects_of_the_plane_on_screen(viewer, widget, qtbot):
     np.testing.assert_allclose(cells.features["focus"].dropna(), expected)
 
 
+def test_objects_of_any_form(viewer, widget, qtbot):
+    """Pyramids count at full resolution, labels of a plane for every plane of a stack."""
+    image = np.stack([data.astronaut()[:64, 160:240, 1]] * 2)
+    source = viewer.add_image(image, name="z")
+    viewer.layers.selection.active = source
+    press(qtbot, widget)
+    one = np.zeros((64, 80), np.int32)
+    one[10:30, 10:30], one[35:60, 40:70] = 3, 8
+    forms = {
+        "plane": (one, {}),
+        "pyramid": ([one, one[::2, ::2]], {"multiscale": True}),
+        "stack": (np.stack([one] * 2), {}),
+        "pyramid of stacks": ([np.stack([one] * 2), np.stack([one] * 2)[:, ::2, ::2]],
+                              {"multiscale": True}),
+    }  # fmt: skip
+    blur = layers.find_owned(viewer, source, layers.BLUR).data
+    wrong = viewer.add_labels(np.ones((9, 9), int), name="wrong")
+    for name, (pixels, options) in forms.items():
+        widget.objects.value = wrong
+        assert "wrong" in widget.jobs.text.text()
+        objects = viewer.add_labels(pixels, name=name, **options)
+        widget.objects.value = objects
+        # What was said of the earlier choice is gone.
+        assert "⚠" not in widget.jobs.text.text()
+        found = objects.features.set_index("index")
+        assert list(found.index) == [3, 8]
+        assert found["area"].tolist() == [2 * 400, 2 * 750]
+        np.testing.assert_allclose(found["mean_blur"][8], blur[:, one == 8].mean(), rtol=1e-5)
+        widget.region.value = objects
+        assert "region: of the structure" in widget.share.text() or "no structure" in (
+            widget.share.text()
+        )
+
+
+def test_objects_of_a_stack_where_one_plane_was_detected(viewer, widget, qtbot):
+    image = np.stack([data.astronaut()[:64, 160:240, 1]] * 3)
+    source = viewer.add_image(image, name="z")
+    viewer.layers.selection.active = source
+    viewer.dims.set_current_step(0, 2)
+    widget.shown_plane.setChecked(True)
+    press(qtbot, widget)
+    labels = np.zeros((3, 64, 80), np.int32)
+    labels[1], labels[2, 20:40, 20:40] = 5, 7
+    objects = viewer.add_labels(labels, name="objects")
+    widget.objects.value = objects
+    assert objects.features["index"].tolist() == [7]
+    assert objects.features["area"].tolist() == [400]
+
+
 @pytest.mark.parametrize("with_index", [True, False])
 def test_features_of_the_objects_are_kept(viewer, widget, qtbot, with_index):
     viewer.add_image(CAMERA)

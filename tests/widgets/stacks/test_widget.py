@@ -6,6 +6,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 
@@ -14,18 +15,18 @@ from napari_defocus.stacks.api import StackConfig, analyse_stack, apply_focus
 from napari_defocus.stacks.objects import score_labels
 from napari_defocus.stacks.timelapse import score_frames
 from napari_defocus.widgets._shared import layers
+from napari_defocus.widgets._shared.series import (
+    ASKED,
+    Series,
+    is_time,
+    series_of,
+    stack_axis_of,
+)
 from napari_defocus.widgets._shared.session import TRAINED, session
 from napari_defocus.widgets.annotate.widget import AnnotateWidget
 from napari_defocus.widgets.detect.widget import DetectWidget
 from napari_defocus.widgets.stacks import jobs as stack_jobs
-from napari_defocus.widgets.stacks.layers import (
-    Series,
-    guess_axis,
-    is_time,
-    labels_at,
-    put_map,
-    series_of,
-)
+from napari_defocus.widgets.stacks.layers import labels_at, put_map
 from napari_defocus.widgets.stacks.settings import EVERY, TIME
 from napari_defocus.widgets.stacks.widget import StacksWidget
 
@@ -618,17 +619,64 @@ def test_a_closed_widget_no_longer_listens(viewer, qtbot):
 @pytest.mark.parametrize(
     ("labels", "axis", "time"),
     [
-        (None, 1, False),
+        (None, None, False),
         (("z", "t", "y", "x"), 0, False),
         (("c", "Z", "y", "x"), 1, False),
+        (("z", "c", "y", "x"), 0, False),
         (("time", "channel", "y", "x"), 0, True),
-        (("a", "b", "y", "x"), 1, False),
-        (("axis -4", "axis -3", "axis -2", "axis -1"), 1, False),
+        (("a", "b", "y", "x"), None, False),
+        (("c", "axis -3", "axis -2", "axis -1"), 1, False),
+        (("axis -4", "axis -3", "axis -2", "axis -1"), None, False),
     ],
 )
 def test_which_axis_the_planes_are_along(labels, axis, time):
     image = Image(np.zeros((2, 3, 4, 5)), axis_labels=labels)
-    assert (guess_axis(image), is_time(image, guess_axis(image))) == (axis, time)
+    assert stack_axis_of(image) == axis
+    assert axis is None or is_time(image, axis) == time
+
+
+def test_channels_alone_are_no_stack():
+    assert stack_axis_of(Image(np.zeros((3, 4, 5)), axis_labels=("c", "y", "x"))) is None
+    assert stack_axis_of(Image(np.zeros((3, 4, 5)))) == 0
+
+
+def two_channels_of_planes():
+    """Six planes of two channels, (Z, C, Y, X): the channels differ more than the planes do."""
+    planes = small()
+    return np.stack([planes, np.zeros_like(planes)], 1)
+
+
+def test_an_axis_that_nothing_tells_is_asked_for(viewer, open_widget, click, settle):
+    viewer.add_image(two_channels_of_planes(), name="zc")
+    widget = open_widget()
+    assert widget.settings.axis.currentIndex() == -1
+    assert widget.settings.axis.isVisibleTo(widget)
+    click(widget.jobs.run_button)
+    assert ASKED in widget.jobs.text.text()
+    assert not widget.annotate_button.isEnabled()
+    widget.settings.axis.setCurrentIndex(0)
+    viewer.dims.set_current_step(1, 0)
+    click(widget.jobs.run_button)
+    settle(widget)
+    depth_map = viewer.layers["zc altitude, axis1 0"].data
+    np.testing.assert_array_equal(depth_map, analyse_stack(small()).depth_map)
+
+
+@pytest.mark.parametrize("axes", ["ZCYX", "TCYX", "CZYX"])
+def test_the_file_tells_what_labels_do_not(viewer, open_widget, tmp_path, axes):
+    data = two_channels_of_planes()
+    data = data.swapaxes(0, 1) if axes == "CZYX" else data
+    path, form = tmp_path / "stack.tif", "ome" if axes == "CZYX" else "imagej"
+    tifffile.imwrite(path, data.astype(np.uint8), metadata={"axes": axes}, **{form: True})
+    viewer.open(path, plugin="napari")
+    widget = open_widget()
+    letter = "T" if axes[0] == "T" else "Z"
+    assert widget.settings.axis.currentText() == f"{letter.lower()}, 6 planes"
+    assert widget.settings.is_series == (letter == "T")
+    assert f"{letter} 6" in widget.settings.contents.text()
+    assert "C 2" in widget.settings.contents.text()
+    annotate = open_widget(AnnotateWidget)
+    assert annotate.axis.currentText() == f"{letter.lower()}, 6 planes"
 
 
 @pytest.mark.parametrize("rotate", [0, 30])

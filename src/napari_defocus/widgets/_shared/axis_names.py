@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
-DEPTH = ("z", "depth", "plane", "planes", "focus", "slice")
-TIME = ("t", "time", "frame", "frames")
-CHANNEL = ("c", "channel", "channels", "ch", "wavelength")
-# Letters of axes whose labels mean nothing, the last axis first; those behind have no meaning.
-UNNAMED = "ZTCQIABDEFGHJKLMNOPRUVW"
+from napari_defocus.io.axes import meaning
+
+# Letters of axes that have no known meaning.
+UNKNOWN = "QIABDEFGHJKLMNOPRUVW"
 
 
 def words(label: str) -> set[str]:
@@ -16,12 +15,19 @@ def words(label: str) -> set[str]:
     return set() if re.search(r"-\d", label) else found
 
 
-def letters(labels: Sequence[str]) -> str:
-    """Return a letter for each leading axis: by its label, else the last is Z, then T, then C."""
-    known: list[str | None] = []
-    for label in labels:
-        meant = (c for c, names in zip("ZTC", (DEPTH, TIME, CHANNEL), strict=True)
-                 if words(label) & set(names) and c not in known)  # fmt: skip
-        known.append(next(meant, None))
-    free = iter([letter for letter in UNNAMED if letter not in known])
-    return "".join([letter or next(free) for letter in reversed(known)][::-1])
+def letters(labels: Sequence[str], in_file: str = "") -> str:
+    """Return a letter for each leading axis: by its label, else by the file.
+
+    Z where one axis alone is left, and no other is Z; others have no known meaning.
+    """
+    found = [meaning(words(label)) for label in labels]
+    found = [letter if letter not in found[:i] else "" for i, letter in enumerate(found)]
+    if len(in_file) == len(found):
+        known = zip(found, in_file, strict=True)
+        found = [
+            own or (held if held in "ZTC" and held not in found else "") for own, held in known
+        ]
+    if found.count("") == 1 and "Z" not in found:
+        found[found.index("")] = "Z"
+    free = iter(UNKNOWN)
+    return "".join(letter or next(free) for letter in found)

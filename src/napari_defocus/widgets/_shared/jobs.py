@@ -120,6 +120,11 @@ class JobBar(QWidget):
         """Show why nothing was started."""
         self.report(ui.warning(error))
 
+    def forget_refusal(self) -> None:
+        """Take back why nothing was started, as something else is chosen."""
+        if self.text.text().startswith(ui.WARNING):
+            self.report("")
+
     def refusing(self) -> AbstractContextManager[None]:
         """Show a DefocusError that is raised within as the reason why nothing was started."""
         return ui.refusing(self.refuse)

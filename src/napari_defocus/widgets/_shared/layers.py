@@ -1,8 +1,10 @@
 """Napari layers: what an image layer holds, and results that sit on it exactly."""
 
 import math
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from napari.utils.transforms import Affine
 from pint import PintError
 from skimage import draw
 
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, Notice
+from napari_defocus.io.open import open_source
 from napari_defocus.labels.classes import BLURRED, COLOURS, SHARP
-from napari_defocus.widgets._shared.axis_names import letters
+from napari_defocus.widgets._shared.axis_names import letters, words
 
 # The key, in a layer's metadata, under which this plugin writes where the layer comes from.
 KEY = "napari-defocus"
@@ -53,8 +56,36 @@ def leading_shape(layer: Image) -> tuple[int, ...]:
 
 def axes_of(layer: Image) -> str:
     """Return a letter for each axis of the data, as `detect` takes them."""
-    stack = letters(layer.axis_labels[: len(leading_shape(layer))])
-    return stack + ("YXS" if layer.rgb else "YX")
+    return leading_letters(layer) + ("YXS" if layer.rgb else "YX")
+
+
+def leading_letters(layer: Image) -> str:
+    """Return a letter for each leading axis: by labels, else by the file; see `letters`."""
+    return letters(layer.axis_labels[: len(leading_shape(layer))], letters_in_file(layer))
+
+
+def letters_in_file(layer: Image) -> str:
+    """Return what the file of a layer calls its leading axes; nothing where that is not known."""
+    labels, shape = layer.axis_labels[: len(leading_shape(layer))], leading_shape(layer)
+    if not shape or layer.source.path is None or all(map(words, labels)):
+        return ""
+    return _letters_in_file(str(layer.source.path), shape)
+
+
+@lru_cache(maxsize=64)
+def _letters_in_file(path: str, shape: tuple[int, ...]) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)
+            source = open_source(path)
+    except DefocusError:  # such as a format that napari alone reads
+        return ""
+    axes = source.axes[: len(source.leading)]
+    if source.leading == shape:
+        return axes
+    # Readers may split channels into layers.
+    without = source.grid.without("C")
+    return axes.replace("C", "") if without.leading == shape else ""
 
 
 def pixel_size_um(layer: Layer) -> float | None:
@@ -81,6 +112,10 @@ def describe(layer: Image) -> str:
     rows, columns = shape[len(leading) :][:2]
     size = f"{rows} x {columns}"
     text = f"{math.prod(leading)} planes of {size}" if leading else f"{size} pixels"
+    if len(leading) > 1:
+        named = zip(leading_letters(layer), leading, strict=True)
+        known = (f"{letter if letter in 'ZTC' else '?'} {count}" for letter, count in named)
+        text += f" ({', '.join(known)})"
     colours = {3: ", RGB", 4: ", RGBA"}.get(shape[-1], "") if layer.rgb else ""
     return text + colours + (", finest level of a pyramid" if layer.multiscale else "")
 
@@ -310,13 +345,15 @@ def region_mask(region: Layer, image: Image, shape: tuple[int, int]) -> npt.NDAr
     if isinstance(region, Shapes):
         mask = _inside_shapes(region, image, shape)
     else:
-        labels = np.asarray(region.data)
-        if labels.shape[-2:] != shape:
+        labels = full_resolution(region)
+        if tuple(labels.shape[-2:]) != shape:
             raise DefocusError(
-                f"labels {region.name!r} are {labels.shape[-2:]}, the image {shape}; "
+                f"labels {region.name!r} are {tuple(labels.shape[-2:])}, the image {shape}; "
                 "draw the region on labels of the image's own size"
             )
-        mask = np.asarray(labels.reshape(-1, *shape).any(axis=0), np.bool_)
+        mask = np.zeros(shape, np.bool_)
+        for index in np.ndindex(labels.shape[:-2]):
+            mask |= np.asarray(labels[index]) != 0
     if not mask.any():
         raise DefocusError(f"layer {region.name!r} covers nothing of the image; draw a region")
     return mask

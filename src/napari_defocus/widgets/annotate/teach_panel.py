@@ -18,6 +18,7 @@ from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.dialogs import save_button
 from napari_defocus.widgets._shared.jobs import JobBar, plain
 from napari_defocus.widgets._shared.latest import Latest
+from napari_defocus.widgets._shared.series import series_of
 from napari_defocus.widgets._shared.session import TAUGHT, Session
 from napari_defocus.widgets._shared.targets import Plane, Target, plane_name, plane_shape
 from napari_defocus.widgets.annotate.lessons import Lesson, Lessons, Shown, key_of, teach_from
@@ -30,7 +31,8 @@ START = "press New annotation and paint, or a button below"
 class TeachPanel(QWidget):
     """Learns in the background whenever it is asked to, and shows the mask that this gives.
 
-    `image` and `index` return the image layer that is chosen, or None, and its plane on screen.
+    `image` and `axis` return the image layer that is chosen, or None, and the leading axis that
+    its planes are along, or -1.
     """
 
     # What buttons taught has changed.
@@ -41,9 +43,10 @@ class TeachPanel(QWidget):
         viewer: Viewer,
         session: Session,
         image: Callable[[], Image | None],
+        axis: Callable[[], int],
     ) -> None:
         super().__init__()
-        self._viewer, self._session, self._image = viewer, session, image
+        self._viewer, self._session, self._image, self._axis = viewer, session, image, axis
         self._lessons = Lessons()
         self._shown: dict[str, Shown] = {}
         self._targets: list[Target] = []
@@ -164,10 +167,10 @@ class TeachPanel(QWidget):
             index = layers.visible_index(self._viewer, source)
             if not index:
                 raise DefocusError(f"{source.name!r} is one plane; choose a focus stack")
-            data = layers.full_resolution(source)
-            stack = data[index[:-1]] if index[:-1] else data
-            name = plane_name(source.name, index[:-1])
-            self._teach(f"{name}, stack", source, _look_at_stack, stack, name)
+            series = series_of(source, self._axis())
+            place = series.without(index)
+            name = plane_name(source.name, place)
+            self._teach(f"{name}, stack", source, _look_at_stack, series.array(place), name)
 
     def _teach(self, key: str, source: Image, look: Callable[..., Evidence], *given: Any) -> None:
         size = layers.pixel_size_um(source)

@@ -15,6 +15,7 @@ from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.jobs import plain
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
+from napari_defocus.widgets._shared.series import AxisChooser, series_of
 from napari_defocus.widgets._shared.targets import (
     ANNOTATION,
     Plane,
@@ -58,9 +59,12 @@ class AnnotateWidget(PluginWidget):
         )
         follow_selection(viewer, self.image)
         self.contents = ui.wrapped_label()
+        self.axis = AxisChooser()
         self.place = ui.wrapped_label()
         self._make_buttons()
-        self.teach = TeachPanel(viewer, self._session, lambda: self.image.value)
+        self.teach = TeachPanel(
+            viewer, self._session, lambda: self.image.value, self.axis.currentIndex
+        )
         self.jobs = self.teach.jobs
         self.patches = Patches(viewer, self._session, self._target, self._place)
         self.recovery = Recovery(self.jobs, self._recover)
@@ -98,12 +102,17 @@ class AnnotateWidget(PluginWidget):
         )
 
     def _lay_out(self) -> None:
-        chosen = ui.form(("Image", self.image.native), ("", self.contents),
-                      ("Annotation", self.annotation.native), ("", self.place))  # fmt: skip
+        self._form = ui.form(
+            ("Image", self.image.native),
+            ("", self.contents),
+            ("Planes along", self.axis),
+            ("Annotation", self.annotation.native),
+            ("", self.place),
+        )
         starts = ui.row(self.new, self.from_mask, self.from_stack)
         brushes = ui.row(self.paint_blurred, self.paint_sharp)
-        layout = ui.column(self, self.recovery, chosen, starts, brushes, self.teach, self.patches,
-                           margin=True)  # fmt: skip
+        parts = self.recovery, self._form, starts, brushes, self.teach, self.patches
+        layout = ui.column(self, *parts, margin=True)
         layout.addStretch()
 
     def _connect(self) -> None:
@@ -160,6 +169,9 @@ class AnnotateWidget(PluginWidget):
     def _image_changed(self, _: Any = None) -> None:
         source = self.image.value
         self.contents.setText(layers.describe(source) if source is not None else "no image layer")
+        self.axis.follow(source)
+        for part in (self.axis, self._form.labelForField(self.axis)):
+            part.setVisible(self.axis.worth_showing)
         self.patches.overlays.show_on(source)
         if source is not None and self._annotated_id() != source.unique_id:
             self.annotation.value = self._find(source, layers.visible_index(self._viewer, source))
@@ -266,12 +278,13 @@ class AnnotateWidget(PluginWidget):
             source = layers.check_image(self.image.value)
             if not layers.leading_shape(source):
                 raise DefocusError(f"{source.name!r} is one plane; choose a focus stack")
-            index, data = layers.visible_index(self._viewer, source), layers.full_resolution(source)
+            series = series_of(source, self.axis.currentIndex())
+            index = layers.visible_index(self._viewer, source)
 
             def call(on_event: OnEvent, should_stop: ShouldStop) -> Plane:
-                stack = data[index[:-1]] if index[:-1] else data
+                stack, plane = series.array(series.without(index)), index[series.axis]
                 listeners: Any = {"on_event": on_event, "should_stop": should_stop}
-                return propose_annotation(stack, index[-1], **listeners)
+                return propose_annotation(stack, plane, **listeners)
 
             self.jobs.run(lambda found: self._propose(source, index, found), call)
 

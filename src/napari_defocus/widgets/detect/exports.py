@@ -17,7 +17,7 @@ from napari_defocus.io.geojson import write_geojson
 from napari_defocus.io.tables import write_csv
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
 from napari_defocus.measure.polygons import check_mask, mask_features
-from napari_defocus.measure.regions import NO_OBJECT
+from napari_defocus.measure.regions import NO_OBJECT, score_objects
 from napari_defocus.measure.tables import object_rows, share_row
 from napari_defocus.widgets._shared import layers
 from napari_defocus.widgets._shared.layers import BLUR, MASK, Index
@@ -91,6 +91,15 @@ def labels_reader(labels: Labels, found: Found) -> Callable[[Index], Array]:
             "choose labels of the image's own size"
         )
     return lambda index: np.asarray(data[index] if data.shape == stack else data)
+
+
+def score_layer(labels: Labels, found: Found) -> dict[str, Array]:
+    """Score the objects of a layer over all planes that were detected; see `score_objects`."""
+    read, leading = labels_reader(labels, found), found.mask.shape[:-2]
+    planes = [read(found.plane or index) for index in np.ndindex(leading)]
+    objects = np.stack(planes).reshape(found.mask.shape)
+    detection = Detection(np.asarray(found.blur), found.mask)
+    return score_objects(detection, objects, found.image[found.plane or ()])
 
 
 # In the background, with `on_event` and `should_stop` as listeners

@@ -17,7 +17,7 @@ from napari_defocus.detection.config import DetectionConfig, check_config, with_
 from napari_defocus.detection.detectors import choose_detector, scale_note
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
-from napari_defocus.measure.regions import region_shares, score_objects, shares_text
+from napari_defocus.measure.regions import region_shares, shares_text
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.dialogs import ask_to_open
@@ -29,6 +29,7 @@ from napari_defocus.widgets._shared.session import TAUGHT
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 from napari_defocus.widgets.detect import object_table, results
 from napari_defocus.widgets.detect.export_panel import ExportPanel
+from napari_defocus.widgets.detect.exports import find, score_layer
 from napari_defocus.widgets.detect.limit import Picker, limit_at
 from napari_defocus.widgets.detect.preview import Preview
 from napari_defocus.widgets.detect.settings import DetectionSettings, MoreLayers, detector_chooser
@@ -304,13 +305,12 @@ class DetectWidget(PluginWidget):
 
     def _show_objects(self, _: Any = None) -> None:
         self.table.hide()
-        found, objects, source = self._found(), self.objects.value, self.image.value
-        if found is None or objects is None:
+        self.jobs.forget_refusal()
+        objects = self.objects.value
+        if self._found() is None or objects is None:
             return
-        plane = layers.owned(layers.find_owned(self._viewer, source, MASK)).get("plane")
         with self.jobs.refusing():
-            image = layers.full_resolution(source)[tuple(plane or ())]
-            columns = score_objects(found, np.asarray(objects.data), image)
+            columns = score_layer(objects, find(self._viewer, self.image.value))
             object_table.add_features(objects, columns)
             fill_table(self.table, columns)
             self.table.show()

@@ -24,7 +24,8 @@ from napari_defocus.stacks.registration import register_planes
 from napari_defocus.stacks.timelapse import FrameScores, score_frames
 from napari_defocus.stacks.training_labels import patches_from_planes, propose_annotations
 from napari_defocus.widgets._shared.fit_jobs import Fitted, fit_patches
-from napari_defocus.widgets.stacks.layers import FUSED, MAPS, Index, Series
+from napari_defocus.widgets._shared.series import Index, Series
+from napari_defocus.widgets.stacks.layers import FUSED, MAPS
 
 # Maps of many stacks that take more than this together are written to a temporary Zarr.
 IN_MEMORY = 512 * 2**20

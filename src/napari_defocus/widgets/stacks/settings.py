@@ -6,13 +6,12 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QListWidget, QListWidgetItem, QWidget
-from superqt.utils import signals_blocked
+from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_defocus.stacks.api import EXTREMA, StackConfig
 from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
-from napari_defocus.widgets.stacks.layers import Series, axis_title, guess_axis, is_time, series_of
+from napari_defocus.widgets._shared.series import AxisChooser, Series, is_time, series_of
 
 FOCUS, TIME = "focus stack", "time series"
 ONE, EVERY = "the one on screen", "all of them, one after the other"
@@ -35,7 +34,7 @@ class StackSettings(QWidget):
         )
         follow_selection(viewer, self.image)
         self.contents = ui.wrapped_label()
-        self.axis = ui.tipped(QComboBox(), "The axis that the planes, or frames, are along.")
+        self.axis = AxisChooser()
         self.kind = ui.choice(
             (FOCUS, TIME), FOCUS,
             "A focus stack is one field at several focus positions; of a time series, frames out "
@@ -82,7 +81,7 @@ class StackSettings(QWidget):
             parent=self,
         )
         self.image.changed.connect(self._image_changed)
-        self.axis.currentIndexChanged.connect(self._axis_changed)
+        self.axis.changed.connect(self._axis_changed)
         for box in (self.kind, self.which):
             box.currentIndexChanged.connect(self._offer)
         events = viewer.layers.events
@@ -119,8 +118,8 @@ class StackSettings(QWidget):
 
     @property
     def axis_index(self) -> int:
-        """The leading axis that planes are along."""
-        return max(self.axis.currentIndex(), 0)
+        """The leading axis that planes are along; -1 where it has to be chosen first."""
+        return self.axis.currentIndex()
 
     def series(self) -> Series:
         """Return the chosen image as planes along the chosen axis."""
@@ -136,16 +135,11 @@ class StackSettings(QWidget):
     def _image_changed(self, _: Any = None) -> None:
         image = self.image.value
         self.contents.setText(layers.describe(image) if image is not None else "no image layer")
-        with signals_blocked(self.axis):
-            self.axis.clear()
-            if self.is_stack:
-                count = len(layers.leading_shape(image))
-                self.axis.addItems([axis_title(image, axis) for axis in range(count)])
-                self.axis.setCurrentIndex(guess_axis(image))
+        self.axis.follow(image)
         self._axis_changed()
 
-    def _axis_changed(self, _: int = 0) -> None:
-        if self.is_stack:
+    def _axis_changed(self) -> None:
+        if self.is_stack and self.axis_index >= 0:
             time = is_time(self.image.value, self.axis_index)
             self.kind.setCurrentText(TIME if time else FOCUS)
         self._offer()
@@ -162,10 +156,10 @@ class StackSettings(QWidget):
     def _offer(self, _: int = 0) -> None:
         """Show the controls that count for the image."""
         self._list_others()
-        focus = self.is_stack and not self.is_series
+        focus = self.is_stack and not self.is_series and self.axis_index >= 0
         channels = focus and self.series().channel_axis is not None
         for control, shown in (
-            (self.axis, self._many),
+            (self.axis, self.axis.worth_showing),
             (self.kind, self.is_stack),
             (self.which, focus and self._many),
             (self.one_focus, channels),

@@ -18,13 +18,12 @@ from napari_defocus.widgets._shared.fit_jobs import offer_trained
 from napari_defocus.widgets._shared.jobs import JobBar
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
+from napari_defocus.widgets._shared.series import ASKED, Index, Series
 from napari_defocus.widgets._shared.targets import ANNOTATION, add_painted
 from napari_defocus.widgets.stacks import jobs as stack_jobs
 from napari_defocus.widgets.stacks.jobs import Analysis
 from napari_defocus.widgets.stacks.layers import (
     FUSED,
-    Index,
-    Series,
     hide_maps,
     labels_at,
     put_map,
@@ -113,6 +112,8 @@ class StacksWidget(PluginWidget):
             why = "another job of this plugin is running; wait for it, or cancel it"
         elif not self.settings.is_stack:
             why = "choose a focus stack first: an image of several planes"
+        elif self.settings.axis_index < 0:
+            why = ASKED
         elif self.settings.is_series:
             why = "planes of a focus stack are compared; this is taken as a time series"
         for control, tip in ((self.annotate_button, ANNOTATE_TIP), (self.fit_button, FIT_TIP)):
