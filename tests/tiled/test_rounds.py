@@ -13,6 +13,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import Stopped
 from napari_defocus.dense import inference as dense
 from napari_defocus.detection.api import DetectionConfig, detect
+from napari_defocus.detection.config import ZENG2019
 from napari_defocus.detection.detectors import choose_detector
 from napari_defocus.detection.fill import CELL
 from napari_defocus.detection.inference import predict_plane
@@ -78,12 +79,12 @@ COLOURS = np.stack([IMAGE, NOISY, IMAGE[::-1]], axis=-1)
 IMAGES = {"clean": IMAGE, "noisy": NOISY, "with a hole": HOLED, "colours": COLOURS}
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(sorted(IMAGES)),
     side=st.integers(4, 40).map(lambda cells: CELL * cells),
     top=st.integers(0, 60),
-    config=st.sampled_from([METRIC, BY_IMAGE]),
+    config=st.sampled_from([METRIC, BY_IMAGE, ZENG2019]),
 )
 def test_tiled_is_untiled_for_any_tile(tmp_path_factory, name, side, top, config):
     image = IMAGES[name][top:]

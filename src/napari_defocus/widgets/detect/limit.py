@@ -21,7 +21,7 @@ PIXELS, MICROMETRES = "px", "µm"
 # A picked limit leaves so much room above the blur of what was clicked, within so many pixels.
 ROOM = 1.25
 NEARBY = 8
-NO_NETWORK = "The local metric has no limit: it goes by its own threshold, below."
+NO_NETWORK = "The local metric has no limit: it goes by a threshold of its own."
 
 
 class LimitControl(QWidget):

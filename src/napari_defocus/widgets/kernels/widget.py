@@ -184,7 +184,8 @@ def _with_components(
         if found is not None and _made_of(metric, found):
             config = FitConfig(components=count, pooling=metric.pooling)
             return metric_from_nets(found, config), True
-    return choose_components(metric, count), False
+    # As the paper has it there is no calibration to be off.
+    return choose_components(metric, count), metric.literal
 
 
 def _made_of(metric: LocalMetric, nets: TrainedNets) -> bool:
