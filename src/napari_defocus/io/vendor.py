@@ -47,6 +47,7 @@ EXTRA = "pip install 'napari-defocus[formats]'"
 _OPTIONAL = "TCZ"
 # Tiles of a slide are read in squares of so many pixels, at least.
 _SLIDE_BLOCK = 512
+_SLIDE_CACHE = 2**23
 _LOCK = threading.RLock()
 
 
@@ -217,12 +218,16 @@ class SlideSource(ImageSource):
         rows, columns = parts["Y"], parts["X"]
         assert isinstance(rows, slice)
         assert isinstance(columns, slice)
-        size = columns.stop - columns.start, rows.stop - rows.start
-        with self._lock:
-            piece = self._handle().read_region((columns.start, rows.start), 0, size)
-        rgba = np.asarray(piece)
-        # What was not scanned is transparent; a slide's ground is white.
-        return np.where(rgba[..., 3:] == 0, np.uint8(255), rgba[..., :3])
+        width = columns.stop - columns.start
+        whole = np.empty((rows.stop - rows.start, width, 3), np.uint8)
+        for top in range(rows.start, rows.stop, _SLIDE_BLOCK):
+            size = width, min(_SLIDE_BLOCK, rows.stop - top)
+            with self._lock:
+                rgba = np.asarray(self._handle().read_region((columns.start, top), 0, size))
+            part = whole[top - rows.start :][: size[1]]
+            part[...] = rgba[..., :3]
+            part[rgba[..., 3] == 0] = 255  # what was not scanned; a slide's ground is white
+        return whole
 
     def _identity(self) -> Iterable[str]:
         return file_identity(self._path)
@@ -262,10 +267,12 @@ def _lif(path: Path) -> Any:
 
 def _openslide(path: Path) -> Any:
     try:
-        from openslide import OpenSlide
+        from openslide import OpenSlide, OpenSlideCache
     except ImportError as error:
         raise _missing(path, "OpenSlide") from error
-    return OpenSlide(path)
+    slide = OpenSlide(path)
+    slide.set_cache(OpenSlideCache(_SLIDE_CACHE))
+    return slide
 
 
 def _missing(path: Path, what: str) -> DefocusError:
