@@ -561,6 +561,9 @@ class TestUrls:
         assert location(tmp_path) == tmp_path
         assert location(f"file://{tmp_path.as_posix().lstrip('/')}") == tmp_path
         assert location(tmp_path.__class__("https://host/a.zarr")) == "https://host/a.zarr"
+        assert location("file:///a%20b.zarr") == tmp_path.__class__("/a b.zarr")
+        assert location("file://localhost/a%25.zarr") == tmp_path.__class__("/a%.zarr")
+        assert location(tmp_path / "a%20b.zarr") == tmp_path / "a%20b.zarr"
         assert location("C:/a.zarr") == tmp_path.__class__("C:/a.zarr")
 
 

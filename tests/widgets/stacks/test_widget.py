@@ -655,6 +655,7 @@ def test_an_axis_that_nothing_tells_is_asked_for(viewer, open_widget, click, set
     assert ASKED in widget.jobs.text.text()
     assert not widget.annotate_button.isEnabled()
     widget.settings.axis.setCurrentIndex(0)
+    assert widget.jobs.text.text() == ""
     viewer.dims.set_current_step(1, 0)
     click(widget.jobs.run_button)
     settle(widget)

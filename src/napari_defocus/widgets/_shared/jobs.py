@@ -120,7 +120,7 @@ class JobBar(QWidget):
         """Show why nothing was started."""
         self.report(ui.warning(error))
 
-    def forget_refusal(self) -> None:
+    def forget_refusal(self, _: Any = None) -> None:
         """Take back why nothing was started, as something else is chosen."""
         if self.text.text().startswith(ui.WARNING):
             self.report("")

@@ -117,6 +117,7 @@ class AnnotateWidget(PluginWidget):
 
     def _connect(self) -> None:
         self.image.changed.connect(self._image_changed)
+        self.axis.changed.connect(self.jobs.forget_refusal)
         self.annotation.changed.connect(self._annotation_changed)
         self.teach.changed.connect(self._request)
         self._viewer.dims.events.current_step.connect(self._request)

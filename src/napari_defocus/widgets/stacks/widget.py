@@ -71,6 +71,8 @@ class StacksWidget(PluginWidget):
 
     def _connect(self) -> None:
         self.settings.changed.connect(self._changed)
+        for chooser in (self.settings.axis, self.settings.image):
+            chooser.changed.connect(self.jobs.forget_refusal)
         self.jobs.clicked.connect(self.analyse)
         self.jobs.progressed.connect(self._follow)
         self.jobs.ended.connect(self._end)
