@@ -49,7 +49,7 @@ def test_another_number_of_components_is_offered_as_a_metric(widget, qtbot):
     assert made.calibration != session().metric("default").calibration
     assert made.pooling == session().metric("default").pooling
     # It stands in Detect, not here.
-    assert widget.metric_chooser.count() == 1
+    assert widget.metric_chooser.count() == len(PACKAGED)
     assert widget.metric_chooser.name == "default"
     choose(widget, 2, qtbot)
     assert changed[1:] == ["default"]
@@ -60,7 +60,7 @@ def test_only_the_last_of_quick_steps_counts(widget, qtbot):
     for count in (3, 4, 5):
         widget.components.setValue(count)
     qtbot.waitUntil(lambda: len(widget.shown.filters) == 5, timeout=30_000)
-    assert session().metric_names == ("default", "default, K = 5")
+    assert session().metric_names == (*PACKAGED, "default, K = 5")
 
 
 def test_nets_of_the_session_are_calibrated_anew(widget, nets, qtbot):
@@ -105,7 +105,7 @@ def test_a_metric_that_changes_meanwhile_is_shown(widget, metric, qtbot):
     assert widget.shown is other
     assert widget.components.value() == 3
     qtbot.wait(400)
-    assert session().metric_names == ("default", TRAINED)
+    assert session().metric_names == (*PACKAGED, TRAINED)
 
 
 def instant_metric_of_three(metric):
@@ -158,4 +158,11 @@ def test_a_truncated_file_is_refused(widget, tmp_path):
     assert "⚠" in widget.text.text()
     assert "half.safetensors" in widget.text.text()
     assert widget.metric_chooser.name == "default"
-    assert session().metric_names == ("default",)
+    assert session().metric_names == tuple(PACKAGED)
+
+
+def test_what_k1_and_k2_are_is_told(widget):
+    assert "K2 is K1 turned by 90°" in widget.text.text()
+    widget.metric_chooser.choose("zeng2019")
+    assert widget.shown.literal
+    assert "turned" not in widget.text.text()
