@@ -23,6 +23,7 @@ WIDGETS = {
     "kernels": "KernelsWidget",
     "evaluate": "EvaluateWidget",
     "stacks": "StacksWidget",
+    "report": "ReportWidget",
 }
 KINDS = (
     QAbstractButton,

@@ -1,4 +1,4 @@
-"""What the six widgets have in common."""
+"""What the widgets have in common."""
 
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
