@@ -4,7 +4,7 @@ Not in the paper. The planes of a stack show the same scene, so that the respons
 compare between them as they are; a pixel is in focus in the plane with the largest response.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
 from napari_defocus.stacks.depth_map import STEP_PLANES, DepthMap, estimate_depth, upsample
+from napari_defocus.stacks.flaws import Flaws, lost_planes
 from napari_defocus.stacks.focus_measure import (
     StackScale,
     block_means,
@@ -132,6 +133,8 @@ def analyse_stack(
     planes = open_stack(stack, axes)
     _check(config, len(planes))
     scale = measure_scale(planes, on_event, should_stop)
+    flaws = scale.flaws
+    planes = replace(planes, flaws=flaws)
     transforms = None
     if config.register:
         transforms = register_planes(planes, on_event=on_event, should_stop=should_stop)
@@ -139,8 +142,13 @@ def analyse_stack(
     shape = planes[0].shape[:2]
     step = block_side(len(planes), shape)
     energy, noise = _details(planes, shape, scale, step, on_event, should_stop)
-    scores = _scores(energy, noise, step, config)
-    share = _phase_share(energy, noise, step)
+    if config.extremum == "max":
+        lost = lost_planes(*_phase_samples(energy, noise, step), flaws)
+        flaws = replace(flaws, odd=flaws.odd | lost)
+        planes = replace(planes, flaws=flaws)
+    flaws.fill(energy)
+    scores = _scores(energy, noise, step, config, flaws)
+    share = phase_share(*_phase_samples(energy, noise, step))
     depth = estimate_depth(energy, noise, config.extremum, scores.best or 0)
     del energy
     if transforms is not None:
@@ -150,10 +158,10 @@ def analyse_stack(
         depth_map,
         upsample(depth.confidence, step, shape),
         fuse(planes, depth_map, on_event=on_event, should_stop=should_stop),
-        source_plane(depth_map, len(planes)),
+        _source(depth_map, planes),
         scores,
         share,
-        _warnings(config, share, scores),
+        flaws.warnings() + _warnings(config, share, scores),
         transforms,
     )
 
@@ -212,17 +220,28 @@ def _within_view(
     )
 
 
-def _scores(energy: Float, noise: Float, step: int, config: StackConfig) -> PlaneScores:
+def _source(depth_map: Float, planes: StackPlanes) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return the plane at each pixel, those beside odd ones in their place."""
+    count = len(planes)
+    source = source_plane(depth_map, count)
+    shown = [planes.flaws.stand_in(z, count) for z in range(count)]
+    return np.asarray(np.array(shown)[source], source.dtype)
+
+
+def _scores(
+    energy: Float, noise: Float, step: int, config: StackConfig, flaws: Flaws
+) -> PlaneScores:
     part = max(LEAST_BLOCK // step, 1)
     peak = max(float(block_means(plane, part).max()) for plane in energy)
     blocks, level = blocks_of(energy, step), float(noise.mean())
-    return score_samples(blocks, config.extremum, noise=level, peak=peak)
+    return score_samples(blocks, config.extremum, noise=level, peak=peak, left_out=flaws.odd)
 
 
-def _phase_share(energy: Float, noise: Float, step: int) -> float:
+def _phase_samples(energy: Float, noise: Float, step: int) -> tuple[npt.NDArray[np.float64], float]:
+    """Return the detail in small blocks (Z, N), and what remains of noise in a block."""
     side = max(PHASE_BLOCK // step, 1)
     blocks = np.stack([block_means(plane, side).ravel() for plane in energy])
-    return phase_share(blocks.astype(np.float64), float(noise.mean()) / side)
+    return blocks.astype(np.float64), float(noise.mean()) / side
 
 
 def _warnings(config: StackConfig, share: float, scores: PlaneScores) -> tuple[str, ...]:

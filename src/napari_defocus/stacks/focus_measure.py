@@ -9,7 +9,7 @@ and the gradient had a median error alike, and more pixels far out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_defocus.core.progress import OnEvent, ShouldStop, track
 from napari_defocus.core.threads import in_threads
 from napari_defocus.filters.luminance import fill_holes, grey_and_holes, stretch
 from napari_defocus.filters.noise import FLATTEST, PlaneStatistics, measure_plane
+from napari_defocus.stacks.flaws import FlawFinder, Flaws
 from napari_defocus.stacks.planes import StackPlanes, check_same
 
 Float = npt.NDArray[np.float32]
@@ -42,11 +43,12 @@ STRIP = 512
 class StackScale:
     """The grey limits that become 0 and 1 in all planes, and (a, b) of the noise, once stretched.
 
-    Its variance is a + b * grey.
+    Its variance is a + b * grey. `flaws` of single planes are left out of both.
     """
 
     limits: tuple[float, float]
     noise: tuple[float, float]
+    flaws: Flaws = field(default_factory=Flaws)
 
 
 def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
@@ -69,6 +71,7 @@ def common_scale(statistics: Sequence[PlaneStatistics]) -> StackScale:
 def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldStop) -> StackScale:
     """Read every plane once: check that all are alike, and return what they are measured with."""
     statistics = []
+    finder = FlawFinder()
     first: npt.NDArray[Any] | None = None
     for z in track("reading planes", len(planes), on_event, should_stop):
         plane = planes[z]
@@ -76,7 +79,10 @@ def measure_scale(planes: StackPlanes, on_event: OnEvent, should_stop: ShouldSto
         check_same(z, plane, first)
         with about(f"plane {z}"):
             statistics.append(measure_plane(plane))
-    return common_scale(statistics)
+        finder.add(plane, statistics[-1])
+    flaws = finder.found()
+    kept = [each for z, each in enumerate(statistics) if z not in flaws.odd]
+    return replace(common_scale(kept), flaws=flaws)
 
 
 def measure_detail(plane: npt.NDArray[Any], scale: StackScale, step: int) -> tuple[Float, Float]:

@@ -1,7 +1,7 @@
 """The plane of a stack in which each object is in focus."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -92,6 +92,7 @@ def score_labels(
     labels = np.asarray(labels)
     index = _check(labels, planes[0].shape[:2])
     scale = measure_scale(planes, on_event, should_stop)
+    planes = replace(planes, flaws=scale.flaws)
     inside, owner, part = _parts(labels, index)
     pixels = np.bincount(part).astype(np.float64)
     detail = np.empty((len(planes), len(pixels)))
@@ -100,6 +101,7 @@ def score_labels(
         own, own_noise = measure_detail(planes[z], scale, 1)
         detail[z] = np.bincount(part, own[inside]) / pixels
         noise += np.bincount(part, own_noise[inside]) / pixels / len(planes)
+    scale.flaws.fill(detail)
     ends = np.searchsorted(owner, np.arange(len(index) + 1))
     scores = [
         score_samples(
@@ -107,6 +109,7 @@ def score_labels(
             config.extremum,
             weights=pixels[start:stop],
             noise=float(np.average(noise[start:stop], weights=pixels[start:stop])),
+            left_out=scale.flaws.odd,
         )
         for start, stop in pairwise(ends)
     ]

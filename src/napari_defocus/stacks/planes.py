@@ -1,7 +1,7 @@
 """The planes of a focus stack, read one by one whatever holds them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.axes import AXES, guess_stack_axes, stack_axis
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.io.folder import describe_plane
+from napari_defocus.stacks.flaws import Flaws, without_spots
 
 # Cubic: what is between pixels stays as sharp as it was.
 WARP_ORDER = 3
@@ -28,11 +29,14 @@ class StackPlanes:
         Returns plane z, from 0.
     transforms : ndarray of float64, (Z, 3, 3), or None
         From the registered image to each plane, see `FocusStack`.
+    flaws : Flaws
+        Hot pixels are replaced, and odd planes by one beside them.
     """
 
     count: int
     read: Callable[[int], npt.NDArray[Any]]
     transforms: npt.NDArray[np.float64] | None = None
+    flaws: Flaws = field(default_factory=Flaws)
 
     def __len__(self) -> int:
         return self.count
@@ -44,7 +48,10 @@ class StackPlanes:
         """Read plane `z`, from 0."""
         if not 0 <= z < self.count:
             raise IndexError(z)
+        z = self.flaws.stand_in(z, self.count)
         plane = self.read(z)
+        if z in self.flaws.hot:
+            plane = without_spots(np.asarray(plane), self.flaws.hot[z])
         return plane if self.transforms is None else _warped(plane, self.transforms[z])
 
     def in_view(self, z: int, shape: tuple[int, ...], step: int) -> npt.NDArray[np.bool_]:
