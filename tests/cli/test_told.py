@@ -84,7 +84,15 @@ def test_a_folder_of_two_channels(run, tmp_path):
 def test_a_wrong_setting_is_said_once(run, tmp_path):
     for name in "ab":
         Image.fromarray(SHARP).save(tmp_path / f"{name}.png")
-    for wrong in (["--axes", "QQ"], ["--tile", 0], ["--detector", "foo"]):
+    for wrong in (
+        ["--axes", "QQ"],
+        ["--tile", 0],
+        ["--detector", "foo"],
+        ["--mask-threshold", 2],
+        ["--neighbourhood", 4],
+        ["--weights", 1, 1, 1],
+        ["--keep", 9],
+    ):
         status, out, err = run("detect", tmp_path, "--out", tmp_path / "out", *wrong)
         assert (status, out) == (2, [])
         assert len(err) == 1

@@ -139,7 +139,7 @@ class TestExtraSamples:
         options = {"photometric": kind, "planarconfig": planar, "extrasamples": [alpha]}
         tifffile.imwrite(path, data, **options, **ZLIB)
         if axes == "CYX" and kind == "rgb":
-            with pytest.warns(Notice, match="sample 4 of 4 is alpha: the 4 are taken as channels"):
+            with pytest.warns(Notice, match="sample 4 of 4 alone is alpha: all 4 are taken"):
                 source = open_source(path)
         else:
             source = open_source(path)
@@ -152,10 +152,17 @@ class TestExtraSamples:
         path = tmp_path / "image.tif"
         data = np.dstack([GREY] * 3 + [self.SECOND])
         tifffile.imwrite(path, data, photometric="rgb", extrasamples=["unspecified"])
-        with pytest.warns(Notice, match="sample 4 of 4 is alpha: it is left out"):
+        with pytest.warns(Notice, match="sample 4 of 4 alone is alpha: it is left out"):
             source = open_source(path, "YXS")
         np.testing.assert_array_equal(source.read_whole(), data[..., :3])
         np.testing.assert_array_equal(source.read((), slice(5, 9)), data[5:9, :, :3])
+
+    def test_a_second_channel_as_stated_hides_nothing(self, tmp_path):
+        path = tmp_path / "image.tif"
+        tifffile.imwrite(path, np.dstack([GREY, self.SECOND]), planarconfig="contig")
+        with pytest.warns(Notice, match="sample 2 of 2 alone is alpha: it is left out"):
+            source = open_source(path, "YXS")
+        np.testing.assert_array_equal(source.read_whole(), GREY[..., np.newaxis])
 
     def test_arrays_of_two(self):
         two = np.dstack([GREY, self.SECOND])

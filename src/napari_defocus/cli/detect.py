@@ -26,10 +26,11 @@ from napari_defocus.cli._options import (
     config_from,
     each_series,
 )
+from napari_defocus.core.devices import inference_device
 from napari_defocus.core.errors import DefocusError, check_range, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
-from napari_defocus.detection.config import DetectionConfig
+from napari_defocus.detection.config import DetectionConfig, check_config
 from napari_defocus.detection.detectors import (
     Detector,
     choose_detector,
@@ -38,6 +39,8 @@ from napari_defocus.detection.detectors import (
 )
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
+from napari_defocus.detection.refinement import check_refinement
+from napari_defocus.detection.threshold import check_mask
 from napari_defocus.io.axes import check_letters
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
 from napari_defocus.io.folder import find_images
@@ -164,8 +167,12 @@ def run(options: argparse.Namespace) -> int:
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
-    if len(sources) > 1:  # else it is said with the name of the image
+    if len(sources) > 1:  # else a wrong setting is said with the name of the image
         check_letters(options.axes or "YX")
+        check_config(request.config)
+        check_refinement(request.config.refinement)
+        check_mask(request.config.mask)
+        inference_device(request.config.device, dense=request.detector.network is not None)
     in_tiles = {options.scheduler, request.tile, request.memory} != {None}
     # Connected to before any work.
     connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()

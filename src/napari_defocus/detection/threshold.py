@@ -73,18 +73,24 @@ def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
     DefocusError
         Where the threshold is neither a number in [0, 1] nor a rule.
     """
+    check_mask(config)
     if not isinstance(config.threshold, str):
-        check_range("the mask's threshold", config.threshold, 0, 1)
         return float(config.threshold)
-    if config.threshold not in RULES:
-        raise DefocusError(
-            f"the mask's threshold is {config.threshold!r}; "
-            f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
-        )
     if not sharpness.counts.any():
         return float(np.mean(config.range))
     adapted = sharpness.otsu() if config.threshold == "otsu" else min(1.5 * sharpness.mean, 1.0)
     return float(np.clip(adapted, *config.range))
+
+
+def check_mask(config: MaskConfig) -> None:
+    """Check the settings."""
+    if not isinstance(config.threshold, str):
+        check_range("the mask's threshold", config.threshold, 0, 1)
+    elif config.threshold not in RULES:
+        raise DefocusError(
+            f"the mask's threshold is {config.threshold!r}; "
+            f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
+        )
 
 
 def _without_small(region: Bool, smallest: int) -> Bool:

@@ -232,13 +232,18 @@ class TiffSource(ImageSource):
 
 
 def _tell_samples(path: Path, page: tifffile.TiffPage, axes: str) -> None:
-    """Tell what becomes of a sample beside the colours that is not said to be alpha."""
-    if page.photometric != tifffile.PHOTOMETRIC.RGB or has_alpha(page):
+    """Tell what becomes of samples beside the colours that are not said to be alpha."""
+    count, is_colour = page.samplesperpixel, page.photometric == tifffile.PHOTOMETRIC.RGB
+    colours = 3 if is_colour else 1
+    if count <= colours or (count == colours + 1 and has_alpha(page)):
         return
-    count = page.samplesperpixel
-    if count > 3:
-        told = "it is left out" if "S" in axes.upper() else f"the {count} are taken as channels"
-        notice(f"{path} does not say that sample 4 of {count} is alpha: {told}")
+    if "S" in axes.upper() and count == colours + 1:
+        told = "it is left out"
+    elif is_colour:
+        told = f"all {count} are taken as channels"
+    else:
+        return
+    notice(f"{path} does not say that sample {count} of {count} alone is alpha: {told}")
 
 
 def _without_ones(axes: str, series: tifffile.TiffPageSeries) -> str:
