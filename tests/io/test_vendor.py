@@ -2,6 +2,8 @@
 
 import pickle
 import sys
+import time
+import types
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +12,7 @@ import tifffile
 
 from napari_defocus import DetectionConfig, detect
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io import vendor
 from napari_defocus.io.folder import find_images
 from napari_defocus.io.open import count_images, open_source, read_image
 from napari_defocus.io.optics import Optics, optics_of
@@ -114,6 +117,19 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch, name, mod
             use(tmp_path / name)
         assert "napari-defocus[formats]" in str(told.value)
         assert "\n" not in str(told.value)
+
+
+def test_a_library_that_hangs_or_fails_costs_a_line(tmp_path, monkeypatch):
+    (tmp_path / "a.lif").write_bytes(b"p\0\0\0")
+    monkeypatch.setattr(vendor, "OPEN_S", 0.05)
+    fake = types.ModuleType("liffile")
+    monkeypatch.setitem(sys.modules, "liffile", fake)
+    fake.LifFile = lambda path: time.sleep(0.5)
+    with pytest.raises(DefocusError, match=r"a\.lif is damaged.*not opened it after 0 seconds"):
+        open_source(tmp_path / "a.lif")
+    fake.LifFile = lambda path: 1 // 0
+    with pytest.raises(DefocusError, match=r"a\.lif is damaged.*by zero"):
+        open_source(tmp_path / "a.lif")
 
 
 def test_optics_of_ome_and_of_others():

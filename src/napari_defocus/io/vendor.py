@@ -7,7 +7,7 @@ slides that are no TIFF by OpenSlide. Slides that are TIFF (SVS, NDPI, SCN, BIF)
 import logging
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ _OPTIONAL = "TCZ"
 _SLIDE_BLOCK = 512
 _SLIDE_CACHE = 2**23
 _LOCK = threading.RLock()
+OPEN_S = 120.0
 
 
 def is_vendor(path: Path) -> bool:
@@ -241,7 +242,7 @@ def _bioio(path: Path) -> Any:
     except ImportError as error:
         raise _missing(path, f"bioio and {plugin}") from error
     try:
-        return BioImage(path)
+        return _in_time(lambda: BioImage(path))
     except Exception as error:
         if type(error).__name__ == "UnsupportedFileFormatError" and not _has(plugin):
             raise DefocusError(
@@ -262,7 +263,7 @@ def _lif(path: Path) -> Any:
         from liffile import LifFile
     except ImportError as error:
         raise _missing(path, "liffile") from error
-    return LifFile(path)
+    return _in_time(lambda: LifFile(path))
 
 
 def _openslide(path: Path) -> Any:
@@ -270,13 +271,34 @@ def _openslide(path: Path) -> Any:
         from openslide import OpenSlide, OpenSlideCache
     except ImportError as error:
         raise _missing(path, "OpenSlide") from error
-    slide = OpenSlide(path)
+    slide = _in_time(lambda: OpenSlide(path))
     slide.set_cache(OpenSlideCache(_SLIDE_CACHE))
     return slide
 
 
 def _missing(path: Path, what: str) -> DefocusError:
     return DefocusError(f"{path} needs {what}: {EXTRA}, or export it as OME-TIFF")
+
+
+def _in_time(open_file: Callable[[], Any]) -> Any:
+    """Open a file, but not for ever: on foreign bytes a library may hang."""
+    done: list[Any] = []
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            done.append(open_file())
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # else the program would wait for it
+    thread.start()
+    thread.join(OPEN_S)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"the library has not opened it after {OPEN_S:.0f} seconds")
+    return done[0]
 
 
 @contextmanager
