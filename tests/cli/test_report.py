@@ -1,7 +1,9 @@
 """The command `report`: a folder of results in, a page out."""
 
 import csv
+import os
 import re
+import sys
 from functools import partial
 from html.parser import HTMLParser
 
@@ -112,6 +114,14 @@ def test_a_damaged_mask_costs_one_line(run, results, tmp_path):
     assert len(out) == 2
     assert "bad.mask.tif" in err[0]
     assert err[1].startswith("of 3 fields")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_that_is_no_text(run, results, tmp_path):
+    (results / "x_A02_s1.mask.tif").rename(results / os.fsdecode(b"\xff.mask.tif"))
+    assert run(results, "--out", tmp_path / "report.html")[0] == 0
+    assert "?.mask" not in (tmp_path / "report.html").read_text("utf-8")
+    assert len((tmp_path / "fields.csv").read_text("utf-8").splitlines()) == 4
 
 
 def test_bad_input(run, results, tmp_path):

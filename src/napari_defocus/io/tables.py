@@ -36,4 +36,4 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, overwrite: bool 
         texts = {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()}
         writer.writerow(texts)
     with whole_file(path, overwrite) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="replace")
