@@ -186,12 +186,12 @@ def sheet(series: Series, masks: dict[int, Labels]) -> Image:
     return np.asarray(np.hstack(shown))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("series", type=Path)
     parser.add_argument("--maps", type=Path)
     parser.add_argument("--sheet", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     every = read_series(options.series)
     names = ["taught by", *(series.name for series in every), "mean", "worst in / out"]
     print("\n".join(tables.head(names)), flush=True)
