@@ -273,7 +273,7 @@ def of_a_microscope(path, na, pixel, emission=GREEN):
 @pytest.mark.parametrize(
     ("na", "pixel", "limit"),
     # Three times 2 x .21 wavelengths / NA, but where pixels are the wider.
-    [(1.4, 0.1, 4.68), (0.75, 0.325, 2.688), (0.1, 6.5, 1.75)],
+    [(1.4, 0.1, 4.68), (0.75, 0.325, 2.688), (0.1, 6.5, 1.85)],
 )
 def test_the_automatic_limit_is_by_the_objective(tmp_path, capsys, na, pixel, limit):
     path = of_a_microscope(tmp_path / "a.ome.tif", na, pixel)

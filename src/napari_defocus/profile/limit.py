@@ -29,7 +29,7 @@ GAIN = 1.5
 # The automatic limit: so many times the radius that this share of the edges stays below.
 TIMES_SHARPEST = 3.0
 SHARPEST_SHARE = 0.05
-AUTO_RANGE = (1.75, 2.8)
+AUTO_RANGE = (1.85, 2.8)
 # Results hang on a limit that so much of the structure lies near.
 NEAR = 0.2
 # Radii are counted in bins of their logarithm.
