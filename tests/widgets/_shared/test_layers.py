@@ -3,6 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 from skimage import data, draw
 
@@ -383,3 +384,13 @@ def test_region_of_labels_and_of_a_stack():
 def test_a_region_that_cannot_be_used_is_refused(region, says):
     with pytest.raises(DefocusError, match=says):
         layers.region_mask(region, image_layer(), SHAPE)
+
+
+def test_layers_are_not_removed_while_others_are(qtbot):
+    """Napari drew what was left of them, and the process ended, after `viewer.layers.clear()`."""
+    model = ViewerModel()
+    image, own = (model.add_image(np.zeros((4, 4))) for _ in range(2))
+    model.layers.events.removed.connect(lambda _: layers.remove_later(model, lambda: [own]))
+    model.layers.remove(image)
+    assert own in model.layers
+    qtbot.waitUntil(lambda: own not in model.layers, timeout=2000)

@@ -3,7 +3,7 @@
 import math
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from napari.layers import Image, Labels, Layer, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.transforms import Affine
 from pint import PintError
+from qtpy.QtCore import QTimer
 from skimage import draw
 
 from napari_defocus.core.errors import DefocusError, Notice
@@ -180,6 +181,21 @@ def find(viewer: ViewerModel, **wanted: Any) -> Layer | None:
         if owned(layer).items() >= wanted.items():
             return layer
     return None
+
+
+def remove_later(viewer: ViewerModel, wanted: Callable[[], Iterable[Layer]]) -> None:
+    """Remove layers in the next pass of the event loop.
+
+    Never while others are removed, as by `viewer.layers.clear()`: napari goes on to draw what is
+    left of them, and the process ends in vispy.
+    """
+
+    def remove() -> None:
+        for layer in wanted():
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)
+
+    QTimer.singleShot(0, remove)
 
 
 def source_of(viewer: ViewerModel, layer: Layer) -> Layer | None:

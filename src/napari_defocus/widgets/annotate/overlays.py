@@ -47,11 +47,17 @@ class Overlays(QObject):
     def show_on(self, source: Image | None) -> None:
         """Choose the image; overlays of others are removed."""
         self._source, self._last = source, None
-        for layer in list(self._viewer.layers):
-            note = layers.owned(layer)
-            foreign = source is None or note.get("source_id") != source.unique_id
-            if note.get("role") in (PATCHES, SUPERPIXELS) and foreign:
-                self._viewer.layers.remove(layer)
+        layers.remove_later(self._viewer, self._foreign)
+
+    def _foreign(self) -> list[Layer]:
+        """List the overlays of other images."""
+        own = None if self._source is None else self._source.unique_id
+        notes = [(layer, layers.owned(layer)) for layer in self._viewer.layers]
+        return [
+            layer
+            for layer, note in notes
+            if note.get("role") in (PATCHES, SUPERPIXELS) and note.get("source_id") != own
+        ]
 
     # Patches
 
@@ -137,7 +143,9 @@ class Overlays(QObject):
 
     def _drop(self, role: str) -> None:
         layer = self._find(role)
-        if layer is not None:
+        if layer is not None and role == PATCHES:  # perhaps as its annotation is removed
+            layers.remove_later(self._viewer, lambda: [layer])
+        elif layer is not None:
             self._viewer.layers.remove(layer)
 
 

@@ -182,7 +182,7 @@ class DetectWidget(PluginWidget):
         layer = self.image.value
         if layer != self._watched:
             if self._watched is not None:
-                self._drop_preview_layer(self._watched)
+                self._drop_preview_layer(self._watched, later=True)
                 self._watched.events.data.disconnect(self._data_changed)
             if layer is not None:
                 layer.events.data.connect(self._data_changed)
@@ -378,9 +378,11 @@ class DetectWidget(PluginWidget):
             self.settings.limit.set_pixels(limit)
             self.jobs.report(f"limit set to {limit:.1f} px by what was clicked")
 
-    def _drop_preview_layer(self, source: Image) -> None:
+    def _drop_preview_layer(self, source: Image, *, later: bool = False) -> None:
         layer = layers.find_owned(self._viewer, source, PREVIEW)
-        if layer is not None:
+        if layer is not None and later:
+            layers.remove_later(self._viewer, lambda: [layer])
+        elif layer is not None:
             self._viewer.layers.remove(layer)
 
     # As text
