@@ -198,6 +198,6 @@ def test_cmyk_is_not_called_damaged(tmp_path):
     path = tmp_path / "print.tif"
     data = np.dstack([GREY] * 4)
     tifffile.imwrite(path, data, photometric="separated")
-    with pytest.raises(DefocusError, match=r"holds CMYK pixels.*convert it to RGB") as caught:
+    with pytest.raises(DefocusError, match=r"holds CMYK .* pixels.*convert it to RGB") as caught:
         read_image(path)
     assert "damaged" not in str(caught.value)

@@ -523,7 +523,7 @@ class TestUrls:
         assert_source(open_source("memory://test-sources/a.zarr"), STACK16, "ZYX")
         files = fsspec.filesystem("memory")
         files.rm("/test-sources/a.zarr/full/c/0/0/1")
-        source = open_source("memory://test-sources/a.zarr")
+        source = open_source("memory://test-sources/a.zarr", missing="error")
         assert_refused(
             lambda: source.read((0,)), "chunk full/c/0/0/1", "memory://test-sources/a.zarr"
         )
@@ -542,7 +542,7 @@ class TestUrls:
             threading.Thread(target=server.serve_forever).start()
             try:
                 url = f"http://127.0.0.1:{server.server_port}/a.zarr"
-                source = open_source(url)
+                source = open_source(url, missing="error")
                 assert_source(source, STACK16, "ZYX")
                 assert source.name == url
                 (tmp_path / "a.zarr/full/c/0/0/0").unlink()

@@ -53,7 +53,7 @@ class RasterSource(ArraySource):
         form = next((form for start, form in _FLAT.items() if head.startswith(start)), None)
         if form is None:
             raise DefocusError(
-                f"{self._path} is not a PNG, JPEG, BMP, WebP or TIFF image; "
+                f"{self._path} is not a PNG, JPEG, BMP or TIFF image, nor WebP; "
                 "export it as one of these"
             )
         with decoding(self._path):

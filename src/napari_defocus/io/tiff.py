@@ -58,7 +58,7 @@ def open_tiff(
     with decoding(path), quiet_tifffile(), tifffile.TiffFile(path) as tif:
         check_chain(tif)
         # The first level of a series, the full resolution, is the series itself.
-        shapes = [tuple(each.get_shape(squeeze=True)) for each in tif.series]
+        shapes = [_without_samples(each) for each in tif.series]
         titles = [each.name for each in tif.series]
         number = choose_image(str(path), titles, shapes, series)
         chosen = tif.series[number]
@@ -229,6 +229,12 @@ class TiffSource(ImageSource):
             pieces.append(_read_page(page, selection[first:]))
         lengths = [len(part) for part in places if isinstance(part, range)]
         return np.stack(pieces).reshape(*lengths, *pieces[0].shape)
+
+
+def _without_samples(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
+    """Return the shape of a series, less its colours."""
+    named = zip(series.get_axes(squeeze=True), series.get_shape(squeeze=True), strict=True)
+    return tuple(size for letter, size in named if letter != "S")
 
 
 def _tell_samples(path: Path, page: tifffile.TiffPage, axes: str) -> None:

@@ -139,7 +139,7 @@ def true_colours(
         return levels.astype(np.uint8).T[data.astype(np.intp)], axes + "S"
     is_jpeg = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # these decode to RGB
     if kind in _FOREIGN_COLOURS or (kind == kinds.YCBCR and not is_jpeg):
-        name = "CMYK" if kind == kinds.SEPARATED else kinds(kind).name
+        name = "CMYK (SEPARATED)" if kind == kinds.SEPARATED else kinds(kind).name
         raise DefocusError(
             f"{page.parent.filehandle.path} holds {name} pixels, which are neither grey nor RGB; "
             "convert it to RGB"
