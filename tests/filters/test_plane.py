@@ -211,7 +211,7 @@ def test_the_input_is_not_changed():
         (np.zeros((5, 0, 3)), "empty"),
         (np.full((4, 4), np.nan), "no finite pixel"),
         (np.full((4, 4, 3), np.inf), "no finite pixel"),
-        (np.zeros((4, 4, 4), np.uint8), "no finite pixel"),
+        (np.zeros((4, 4, 4), np.uint8), "every pixel of the image is transparent"),
         (np.ones((4, 4), complex), "complex128"),
         (np.full((4, 4), "a"), "give numbers"),
         (np.full((4, 4), None), "object"),

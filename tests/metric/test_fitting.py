@@ -229,7 +229,7 @@ def test_it_is_told_where_a_metric_does_not_hold_what_was_annotated(metrics, pat
     )
     worse = min(right[training.labels == label].mean() for label in (1, 2))
     assert metric.record["holds"] == pytest.approx(worse, abs=1e-4)
-    assert (advice(metric) is None) == (worse >= 0.95)
+    assert (advice(metric) is None) == (worse >= 0.9)
     mixed = np.random.default_rng(0).permutation(training.labels)
     confused = calibrate(metric, replace(training, labels=mixed), validation)
     assert "teach a profile" in advice(confused)

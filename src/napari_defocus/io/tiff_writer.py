@@ -104,7 +104,7 @@ def write_image(
         and ("Z" not in known or "X" in known)  # both are in one unit
     )
     metadata: dict[str, Any] = {"axes": axes} | ({NOTE: note} if note else {})
-    options: dict[str, Any] = {"photometric": "rgb" if is_rgb else "minisblack"}
+    options = _sample_options(axes, data.shape)
     fits_ome = set(axes) <= set(AXES) and data.dtype.str[1:] in _OME_TYPES
     is_ome = not is_imagej and fits_ome and not (in_order and known.keys() <= set("XY"))
     if is_imagej:
@@ -123,6 +123,15 @@ def write_image(
         tifffile.imwrite(
             temporary, data, imagej=is_imagej, ome=is_ome, metadata=metadata, **options
         )
+
+
+def _sample_options(axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return how tifffile is told of colours and alpha."""
+    if not axes.endswith("S"):
+        return {"photometric": "minisblack"}
+    options: dict[str, Any] = {"photometric": "rgb" if shape[-1] in (3, 4) else "minisblack"}
+    alpha = {"extrasamples": ("unassalpha",)} if shape[-1] in (2, 4) else {}
+    return options | {"planarconfig": "contig"} | alpha
 
 
 def _known(grid: Grid) -> dict[str, float]:
@@ -221,10 +230,7 @@ class BigTiff:
         metadata: dict[str, Any] = {"axes": axes}
         if is_ome:
             metadata |= _ome_metadata(self.grid, self.dtype)
-        options = _resolution(known)
-        if axes.endswith("S"):
-            options["planarconfig"] = "contig"
-        is_rgb = axes.endswith("S") and shape[-1] in (3, 4)
+        options = _resolution(known) | _sample_options(axes, shape)
         row = math.prod(shape[axes.index("X") :]) * self.dtype.itemsize
         tifffile.imwrite(
             path,
@@ -233,7 +239,6 @@ class BigTiff:
             byteorder="<",
             bigtiff=True,
             ome=is_ome,
-            photometric="rgb" if is_rgb else "minisblack",
             rowsperstrip=max(1, _STRIP // row),
             metadata=metadata,
             **options,

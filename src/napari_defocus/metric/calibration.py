@@ -21,7 +21,7 @@ WIDENING = 1.5
 IMAGE_WEIGHT = 10.0
 BASE_WEIGHT = 100.0
 # Where less of what was annotated comes out so, it is said.
-LEAST_HELD = 0.95
+LEAST_HELD = 0.9
 # Keeps the slope finite where the classes are wholly apart.
 RIDGE = 0.01
 

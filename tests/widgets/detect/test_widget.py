@@ -194,19 +194,19 @@ def test_preview_follows_the_limit_and_goes_when_switched_off(viewer, widget, qt
     assert control.text.text().startswith(f"sharp up to {automatic.limit:.1f} px (")
     assert widget.config.limit == "auto"
     with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
-        move_limit(widget, 6)
+        move_limit(widget, 0.6)
     assert not control.automatic.isChecked()
-    expected = detect(CAMERA, config=DetectionConfig(limit=6)).mask
+    expected = detect(CAMERA, config=DetectionConfig(limit=0.6)).mask
     assert (expected != automatic.mask).any()
     np.testing.assert_array_equal(preview_of(viewer, source).data, expected)
     np.testing.assert_allclose(preview_of(viewer, source).scale, (0.5, 0.5))
     # The same length in the other unit.
     control.unit.setCurrentText("µm")
-    assert control.slider.value() == pytest.approx(3)
-    assert widget.config.limit == "3um"
+    assert control.slider.value() == pytest.approx(0.3)
+    assert widget.config.limit == "0.3um"
     press(qtbot, widget)
     np.testing.assert_array_equal(result(viewer, source, layers.MASK).data, expected)
-    assert layers.owned(result(viewer, source, layers.MASK))["limit_px"] == pytest.approx(6)
+    assert layers.owned(result(viewer, source, layers.MASK))["limit_px"] == pytest.approx(0.6)
     with qtbot.waitSignal(widget._preview.ready, timeout=10_000):
         widget.preview.setChecked(False)
         widget.preview.setChecked(True)
@@ -215,7 +215,7 @@ def test_preview_follows_the_limit_and_goes_when_switched_off(viewer, widget, qt
     viewer.layers.remove(source)
     # Without a pixel size there are pixels alone.
     viewer.add_image(CAMERA)
-    assert widget.config.limit == pytest.approx(6)
+    assert widget.config.limit == pytest.approx(0.6)
 
 
 def test_a_click_on_what_is_in_focus_sets_the_limit(viewer, widget, qtbot):
