@@ -479,7 +479,7 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
     for name in ("foreign", "missing"):
         widget.use_detector_file(tmp_path / f"{name}.safetensors")
         assert f"{name}.safetensors" in widget.jobs.text.text()
-        assert widget.detector_chooser.count() == 3
+        assert widget.detector_chooser.count() == 4
         assert widget.config.detector == "auto"
     for _ in range(2):
         widget.use_detector_file(detector_file)
@@ -567,6 +567,11 @@ def test_untouched_settings_are_those_of_the_library(widget):
 # Regions and objects
 
 
+def choose_objects(qtbot, widget, labels):
+    widget.objects.value = labels
+    qtbot.waitUntil(lambda: not widget.scores.busy, timeout=10_000)
+
+
 def test_region_shares_and_objects(viewer, widget, qtbot):
     source = viewer.add_image(CAMERA)
     press(qtbot, widget)
@@ -581,7 +586,7 @@ def test_region_shares_and_objects(viewer, widget, qtbot):
     objects[5:50, 5:50], objects[60:110, 60:150] = 3, 8
     cells = viewer.add_labels(objects, name="cells")
     cells.features = {"index": [3, 8], "name": ["a", "b"]}
-    widget.objects.value = cells
+    choose_objects(qtbot, widget, cells)
     blur = result(viewer, source, layers.BLUR).data
     assert list(cells.features["index"]) == [3, 8]
     assert list(cells.features["name"]) == ["a", "b"]
@@ -604,7 +609,7 @@ def test_objects_of_the_plane_on_screen(viewer, widget, qtbot):
     objects = np.zeros(Z.shape[1:], int)
     objects[5:50, 5:50] = 1
     cells = viewer.add_labels(objects, name="cells")
-    widget.objects.value = cells
+    choose_objects(qtbot, widget, cells)
     expected = focus_scores(Z[1], objects)
     np.testing.assert_allclose(cells.features["focus"].dropna(), expected)
 
@@ -630,7 +635,7 @@ def test_objects_of_any_form(viewer, widget, qtbot):
         widget.objects.value = wrong
         assert "wrong" in widget.jobs.text.text()
         objects = viewer.add_labels(pixels, name=name, **options)
-        widget.objects.value = objects
+        choose_objects(qtbot, widget, objects)
         # What was said of the earlier choice is gone.
         assert "⚠" not in widget.jobs.text.text()
         found = objects.features.set_index("index")
@@ -653,7 +658,7 @@ def test_objects_of_a_stack_where_one_plane_was_detected(viewer, widget, qtbot):
     labels = np.zeros((3, 64, 80), np.int32)
     labels[1], labels[2, 20:40, 20:40] = 5, 7
     objects = viewer.add_labels(labels, name="objects")
-    widget.objects.value = objects
+    choose_objects(qtbot, widget, objects)
     assert objects.features["index"].tolist() == [7]
     assert objects.features["area"].tolist() == [400]
 
@@ -669,7 +674,7 @@ def test_features_of_the_objects_are_kept(viewer, widget, qtbot, with_index):
     cells.features = {"index": [0, 1, 2, 3], **features} if with_index else features
     for _ in range(2):
         widget.objects.value = None
-        widget.objects.value = cells
+        choose_objects(qtbot, widget, cells)
         assert list(cells.features["index"]) == [0, 1, 2, 3]
         assert list(cells.features["kind"]) == features["kind"]
         assert list(np.isfinite(cells.features["mean_blur"])) == [False, True, False, True]
@@ -682,7 +687,7 @@ def test_labels_of_another_shape_are_refused_beside_their_chooser(viewer, widget
     widget.region.value = small
     assert "'small' are (7, 8)" in widget.share.text()
     widget.objects.value = small
-    assert "the objects are (7, 8)" in widget.jobs.text.text()
+    assert "labels 'small' are (7, 8)" in widget.jobs.text.text()
     assert widget.table.isHidden()
     assert small.features.empty
 

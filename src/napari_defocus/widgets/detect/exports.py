@@ -93,16 +93,16 @@ def labels_reader(labels: Labels, found: Found) -> Callable[[Index], Array]:
     return lambda index: np.asarray(data[index] if data.shape == stack else data)
 
 
-def score_layer(labels: Labels, found: Found) -> dict[str, Array]:
-    """Score the objects of a layer over all planes that were detected; see `score_objects`."""
-    read, leading = labels_reader(labels, found), found.mask.shape[:-2]
+# In the background, with `on_event` and `should_stop` as listeners
+
+
+def score_planes(read: Callable[[Index], Array], found: Found, **_: Any) -> dict[str, Array]:
+    """Score the objects of all planes that were detected together; see `score_objects`."""
+    leading = found.mask.shape[:-2]
     planes = [read(found.plane or index) for index in np.ndindex(leading)]
     objects = np.stack(planes).reshape(found.mask.shape)
     detection = Detection(np.asarray(found.blur), found.mask)
     return score_objects(detection, objects, found.image[found.plane or ()])
-
-
-# In the background, with `on_event` and `should_stop` as listeners
 
 
 def write_polygons(

@@ -22,6 +22,7 @@ from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.dialogs import ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
+from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.layers import BLUR, MASK, PREVIEW
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
@@ -29,7 +30,7 @@ from napari_defocus.widgets._shared.session import TAUGHT
 from napari_defocus.widgets._shared.tables import fill_table, read_only_table
 from napari_defocus.widgets.detect import object_table, results
 from napari_defocus.widgets.detect.export_panel import ExportPanel
-from napari_defocus.widgets.detect.exports import find, score_layer
+from napari_defocus.widgets.detect.exports import find, labels_reader, score_planes
 from napari_defocus.widgets.detect.limit import Picker, limit_at
 from napari_defocus.widgets.detect.preview import Preview
 from napari_defocus.widgets.detect.settings import DetectionSettings, MoreLayers, detector_chooser
@@ -43,6 +44,8 @@ class DetectWidget(PluginWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._preview = Preview()
+        # Of objects: for large labels they take seconds.
+        self.scores = Latest(self)
         self._watched: Image | None = None
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
         self._timer = ui.debounced(self, 0, self._ask_preview)
@@ -161,6 +164,8 @@ class DetectWidget(PluginWidget):
         self._preview.failed.connect(self.jobs.refuse)
         self.region.changed.connect(self._show_region)
         self.objects.changed.connect(self._show_objects)
+        self.scores.ready.connect(self._show_scores)
+        self.scores.failed.connect(self.jobs.refuse)
 
     # What is chosen
 
@@ -310,7 +315,11 @@ class DetectWidget(PluginWidget):
         if self._found() is None or objects is None:
             return
         with self.jobs.refusing():
-            columns = score_layer(objects, find(self._viewer, self.image.value))
+            found = find(self._viewer, self.image.value)
+            self.scores.request(objects, score_planes, labels_reader(objects, found), found)
+
+    def _show_scores(self, objects: Labels, columns: dict[str, Any]) -> None:
+        if self.objects.value is objects:
             object_table.add_features(objects, columns)
             fill_table(self.table, columns)
             self.table.show()
