@@ -483,7 +483,7 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
         assert widget.config.detector == "auto"
     for _ in range(2):
         widget.use_detector_file(detector_file)
-    assert widget.detector_chooser.count() == 4
+    assert widget.detector_chooser.count() == 5
     assert widget.detector_chooser.currentText() == "random.safetensors"
     assert widget.more_layers.radius.isEnabled()
     press(qtbot, widget)
@@ -592,11 +592,11 @@ def test_region_shares_and_objects(viewer, widget, qtbot):
     assert list(cells.features["name"]) == ["a", "b"]
     np.testing.assert_allclose(cells.features["mean_blur"][0], blur[5:50, 5:50].mean(), rtol=1e-5)
     np.testing.assert_allclose(cells.features["focus"], focus_scores(CAMERA, objects))
-    assert not widget.table.isHidden()
-    assert [widget.table.item(row, 0).text() for row in range(2)] == ["3", "8"]
-    assert widget.table.item(1, 1).text() == str(50 * 90)
+    assert not widget.scores.table.isHidden()
+    assert [widget.scores.table.item(row, 0).text() for row in range(2)] == ["3", "8"]
+    assert widget.scores.table.item(1, 1).text() == str(50 * 90)
     widget.objects.value = None
-    assert widget.table.isHidden()
+    assert widget.scores.table.isHidden()
     widget.region.value = None
     assert widget.share.text() == ""
 
@@ -688,7 +688,7 @@ def test_labels_of_another_shape_are_refused_beside_their_chooser(viewer, widget
     assert "'small' are (7, 8)" in widget.share.text()
     widget.objects.value = small
     assert "labels 'small' are (7, 8)" in widget.jobs.text.text()
-    assert widget.table.isHidden()
+    assert widget.scores.table.isHidden()
     assert small.features.empty
 
 

@@ -22,16 +22,15 @@ from napari_defocus.widgets._shared import layers, ui
 from napari_defocus.widgets._shared.choosers import follow_selection, layer_chooser
 from napari_defocus.widgets._shared.dialogs import ask_to_open
 from napari_defocus.widgets._shared.jobs import JobBar
-from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.layers import BLUR, MASK, PREVIEW
 from napari_defocus.widgets._shared.plugin_widget import PluginWidget
 from napari_defocus.widgets._shared.preferences import preferred
 from napari_defocus.widgets._shared.session import TAUGHT
-from napari_defocus.widgets._shared.tables import fill_table, read_only_table
-from napari_defocus.widgets.detect import object_table, results
+from napari_defocus.widgets.detect import results
 from napari_defocus.widgets.detect.export_panel import ExportPanel
-from napari_defocus.widgets.detect.exports import find, labels_reader, score_planes
+from napari_defocus.widgets.detect.exports import find
 from napari_defocus.widgets.detect.limit import Picker, limit_at
+from napari_defocus.widgets.detect.object_table import ObjectScores
 from napari_defocus.widgets.detect.preview import Preview
 from napari_defocus.widgets.detect.settings import DetectionSettings, MoreLayers, detector_chooser
 
@@ -44,8 +43,7 @@ class DetectWidget(PluginWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._preview = Preview()
-        # Of objects: for large labels they take seconds.
-        self.scores = Latest(self)
+        self.scores = ObjectScores(self)
         self._watched: Image | None = None
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
         self._timer = ui.debounced(self, 0, self._ask_preview)
@@ -113,9 +111,6 @@ class DetectWidget(PluginWidget):
             tip="A labels layer: each of its labels gets a score, in a table below and as features "
             "of the layer.",
         )
-        self.table = read_only_table(object_table.HEIGHT, object_table.TIP)
-        self.table.verticalHeader().hide()
-        self.table.hide()
         self.exports = ExportPanel(
             self._viewer,
             self.jobs,
@@ -144,7 +139,8 @@ class DetectWidget(PluginWidget):
                     ("Objects", self.objects.native))  # fmt: skip
         copies = ui.row(self.copy_command, self.copy_python)
         inner = QWidget()
-        layout = ui.column(inner, chosen, self.jobs, self.preview, self.settings, more, self.table,
+        layout = ui.column(inner, chosen, self.jobs, self.preview, self.settings, more,
+                        self.scores.table,
                         self.exports, copies, margin=True)  # fmt: skip
         layout.addStretch()
         ui.column(self, ui.Scrolled(inner))
@@ -164,7 +160,6 @@ class DetectWidget(PluginWidget):
         self._preview.failed.connect(self.jobs.refuse)
         self.region.changed.connect(self._show_region)
         self.objects.changed.connect(self._show_objects)
-        self.scores.ready.connect(self._show_scores)
         self.scores.failed.connect(self.jobs.refuse)
 
     # What is chosen
@@ -309,20 +304,12 @@ class DetectWidget(PluginWidget):
         self.share.setVisible(bool(text))
 
     def _show_objects(self, _: Any = None) -> None:
-        self.table.hide()
+        self.scores.clear()
         self.jobs.forget_refusal()
         objects = self.objects.value
-        if self._found() is None or objects is None:
-            return
-        with self.jobs.refusing():
-            found = find(self._viewer, self.image.value)
-            self.scores.request(objects, score_planes, labels_reader(objects, found), found)
-
-    def _show_scores(self, objects: Labels, columns: dict[str, Any]) -> None:
-        if self.objects.value is objects:
-            object_table.add_features(objects, columns)
-            fill_table(self.table, columns)
-            self.table.show()
+        if self._found() is not None and objects is not None:
+            with self.jobs.refusing():
+                self.scores.score(objects, find(self._viewer, self.image.value))
 
     # The preview
 
