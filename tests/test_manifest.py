@@ -42,7 +42,7 @@ def test_every_command_is_there_and_has_a_title(command):
 
 
 def test_every_command_is_reached_and_every_reference_exists():
-    used = [item.command for item in (*OFFERS.widgets, *OFFERS.sample_data)]
+    used = [item.command for item in (*OFFERS.widgets, *OFFERS.sample_data, *OFFERS.readers)]
     menus = [item.command for items in OFFERS.menus.values() for item in items]
     assert set(used) | set(menus) == set(COMMANDS)
     assert len(used) == len(set(used))
@@ -58,7 +58,7 @@ def test_menus_are_those_of_napari():
         for menu, items in OFFERS.menus.items()
         for item in items
     }
-    wanted = {"detect": "classify", "train": "classify"}
+    wanted = {"detect": "classify", "train": "classify", "report": "measure"}
     assert placed == wanted | {"evaluate": "measure", "annotate": "annotate", "stacks": "project"}
 
 

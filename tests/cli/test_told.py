@@ -5,13 +5,14 @@ import pytest
 import tifffile
 from PIL import Image
 from scipy import ndimage
+from skimage import data
 
 from napari_defocus.io.open import read_image
 
 from .test_detect import BY_METRIC, errors
 
 RNG = np.random.default_rng(5)
-SHARP = RNG.integers(0, 256, (64, 80), np.uint8)
+SHARP = data.camera()[80:144, 200:280]
 PLANES = np.stack([ndimage.gaussian_filter(SHARP, abs(z - 1) * 1.5) for z in range(3)])
 
 
@@ -99,14 +100,14 @@ def test_a_wrong_setting_is_said_once(run, tmp_path):
 
 
 def test_fit_from_what_has_no_z_is_refused(run, tmp_path):
-    for name, data, axes, hint in (
+    for name, pixels, axes, hint in (
         ("time", PLANES, "TYX", "ZYX"),
         ("channels", np.stack([PLANES] * 3, -1), "CYXS", "ZYXS"),
         ("image", SHARP, "YX", "along"),
     ):
         path = tmp_path / f"{name}.ome.tif"
         kind = "rgb" if "S" in axes else "minisblack"
-        tifffile.imwrite(path, data, ome=True, metadata={"axes": axes}, photometric=kind)
+        tifffile.imwrite(path, pixels, ome=True, metadata={"axes": axes}, photometric=kind)
         for method in ("profile", "instant"):
             status, _, err = run("fit", "--from-stack", path, "--method", method,
                                  "--out", tmp_path / "m.safetensors")  # fmt: skip

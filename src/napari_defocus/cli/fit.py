@@ -30,6 +30,7 @@ from napari_defocus.core.errors import DefocusError, about
 from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.open import read_image
 from napari_defocus.metric import zeng2019
+from napari_defocus.metric.calibration import advice
 from napari_defocus.metric.fitting import METHODS, FitConfig, fit_metric
 from napari_defocus.metric.local_metric import LITERAL
 from napari_defocus.metric.nets import TrainingConfig
@@ -123,7 +124,10 @@ def run(options: argparse.Namespace) -> int:
     )
     with interruptible() as should_stop:
         made = fit_metric(patch_set, config, on_event=print_event, should_stop=should_stop)
-    return write_metric(made, options.out, options.overwrite)
+    status = write_metric(made, options.out, options.overwrite)
+    if made is not None and (said := advice(made)):
+        print(f"{options.out}: {said}", file=sys.stderr)
+    return status
 
 
 def _fit_profile(options: argparse.Namespace) -> int:

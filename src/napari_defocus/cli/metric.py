@@ -7,7 +7,6 @@ from pathlib import Path
 from napari_defocus.cli._console import refuse_existing
 from napari_defocus.cli._options import add_out, add_setting
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.metric.calibration import advice
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
 from napari_defocus.metric.local_metric import LocalMetric, save_metric
 from napari_defocus.metric.nets import load_nets
@@ -46,7 +45,4 @@ def write_metric(made: LocalMetric | None, path: Path, overwrite: bool) -> int:
     save_metric(made, path, overwrite=overwrite)
     held_out = made.record["held_out"]
     print(path, f"(held-out AUC {held_out['auc']:.3f}, accuracy {held_out['accuracy']:.3f})")
-    said = advice(made)
-    if said:
-        print(f"{path}: {said}", file=sys.stderr)
     return 0
