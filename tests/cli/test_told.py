@@ -11,7 +11,6 @@ from napari_defocus.io.open import read_image
 
 from .test_detect import BY_METRIC, errors
 
-RNG = np.random.default_rng(5)
 SHARP = data.camera()[80:144, 200:280]
 PLANES = np.stack([ndimage.gaussian_filter(SHARP, abs(z - 1) * 1.5) for z in range(3)])
 
