@@ -323,7 +323,15 @@ def small_disk(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 class TestDisk:
     @pytest.mark.parametrize("form", ["zarr", "tif"])
-    @pytest.mark.parametrize("size", [80, 200, 350, 500])
+    @pytest.mark.parametrize(
+        "size",
+        [
+            pytest.param(80, marks=pytest.mark.slow),
+            200,
+            pytest.param(350, marks=pytest.mark.slow),
+            500,
+        ],
+    )
     def test_a_full_one_is_told_and_the_run_goes_on_where_there_is_room(
         self, run, good, small_disk, tmp_path, form, size
     ):

@@ -52,6 +52,7 @@ def break_commands(scratch, moments, names):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_kills_and_full_disks(tmp_path):
     break_commands(tmp_path, 6, ["patches", "detect --tile"])
 

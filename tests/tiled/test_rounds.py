@@ -79,7 +79,7 @@ COLOURS = np.stack([IMAGE, NOISY, IMAGE[::-1]], axis=-1)
 IMAGES = {"clean": IMAGE, "noisy": NOISY, "with a hole": HOLED, "colours": COLOURS}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(sorted(IMAGES)),
     side=st.integers(4, 40).map(lambda cells: CELL * cells),
