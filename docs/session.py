@@ -166,12 +166,14 @@ def learn_from_strokes(session: Session) -> None:
     wait(seconds=3)
     session.picture("annotate")
     annotate.patches.fold.expand(animate=False)
+    pause()
     session.click(annotate.patches.jobs.run_button)
     wait(lambda: not annotate.patches.jobs.busy)
 
     train = session.open("Train")
     train.settings.epochs.setValue(6)
     session.click(train.jobs.run_button)
+    assert train.jobs.busy, train.jobs.text.text()
     wait(lambda: not train.jobs.busy)
     session.picture("train")
 
