@@ -80,7 +80,7 @@ def calibrate(
     slope = max(float(model.coef_[0, 0]), 0.1)
     calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
     sharp = training.labels == SHARP
-    holds = (patch_scores(training, metric) > calibration.threshold) == sharp
+    holds = (scores[: len(training)] > calibration.threshold) == sharp  # the first of the parts
     of_class = [holds[sharp].mean(), holds[~sharp].mean()]
     scores, sharp = patch_scores(validation, metric), validation.labels == SHARP
     held_out = {
