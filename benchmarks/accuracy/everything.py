@@ -17,11 +17,10 @@ import numpy.typing as npt
 from benchmarks import tables
 from benchmarks.accuracy import robustness, series
 from benchmarks.accuracy.photos import read_photos, score_detection
-from benchmarks.accuracy.robustness_checks import Settings, calibration_error
+from benchmarks.accuracy.robustness_checks import Settings, calibration_error, told_and_right
 from napari_defocus.detection.api import detect
 from napari_defocus.evaluate.scores import Curve, SetScores, score_set
 from napari_defocus.io.atomic import whole_file
-from napari_defocus.labels.classes import BLURRED
 from napari_defocus.plot.curves import save_precision_recall
 from napari_defocus.plot.overview import save_overview
 
@@ -40,10 +39,9 @@ def score_photos(folder: Path, out: Path, every: int) -> tuple[SetScores, Chance
         found = detect(photo.image, radius=False)
         scores[photo.name] = score_detection(found, photo)
         pictures[photo.name] = photo.image, found.blur, found.mask
-        decided = found.mask > 0
-        assert found.confidence is not None
-        chances.append((1 + found.confidence[decided]) / 2)
-        rights.append((found.mask[decided] == BLURRED) == photo.blurred[decided])
+        chance, right = told_and_right(found, photo)
+        chances.append(chance)
+        rights.append(right)
     worst = sorted(scores, key=lambda name: scores[name].values["IoU(mask)"])[:WORST]
     for place, name in enumerate(worst):
         save_overview(out / f"worst-{folder.name}-{place}-{name}.png", *pictures[name])

@@ -362,16 +362,23 @@ def calibration(detector: Detector, data: Path, _: Settings) -> Iterator[Measure
     """Measure how far the confidence is from the share of pixels that are right."""
     chances, rights = [], []
     for photo in read_photos(data / "photos"):
-        found = detector(photo.image)
-        decided = found.mask > 0
-        chances.append((1 + found.confidence[decided]) / 2)
-        rights.append((found.mask[decided] == BLURRED) == photo.blurred[decided])
+        chance, right = told_and_right(detector(photo.image), photo)
+        chances.append(chance)
+        rights.append(right)
     chance, right = np.concatenate(chances), np.concatenate(rights)
     detail = ""
     if len(right):
         detail = f"right {right.mean():.3f}, predicted {chance.mean(dtype=np.float64):.3f}"
     row = f"photos: calibration error of the confidence, {CALIBRATION_BINS} bins"
     yield Measured(row, calibration_error(chance, right), detail=detail)
+
+
+def told_and_right(found: Detection, photo: Photo) -> tuple[Array, Mask]:
+    """Return, of decided pixels, the chance of being right that was told, and which are right."""
+    decided = found.mask > 0
+    assert found.confidence is not None
+    right = (found.mask[decided] == BLURRED) == photo.blurred[decided]
+    return (1 + found.confidence[decided]) / 2, right
 
 
 def calibration_error(chance: Array, right: Mask) -> float:
