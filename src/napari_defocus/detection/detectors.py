@@ -137,23 +137,27 @@ def settle(
     limit = limit_in_pixels(config.limit, pixel_size)
     if limit == AUTO and detector.profile is not None:
         limit = detector.profile.limit * (_scale(detector, pixel_size) or 1.0)
-    elif limit == AUTO and detector.network is not None:
-        limit = limit_by_objective(optics, pixel_size) or AUTO
+    else:
+        limit = _by_objective(config, detector, pixel_size, optics) or limit
     config = replace(config, limit=limit)
     return with_preset(config) if detector.literal else config
+
+
+def _by_objective(
+    config: DetectionConfig, detector: Detector, pixel_size: float | None, optics: Optics | None
+) -> float | None:
+    """Return the automatic limit by the objective, in pixels; None where it is not by that."""
+    if config.limit != AUTO or detector.profile is not None or detector.network is None:
+        return None
+    return limit_by_objective(optics, pixel_size)
 
 
 def objective_note(
     config: DetectionConfig, detector: Detector, pixel_size: float | None, optics: Optics
 ) -> str:
     """Say that the automatic limit is by the objective; nothing where it is not."""
-    limit = limit_by_objective(optics, pixel_size)
-    if (
-        config.limit != AUTO
-        or detector.profile is not None
-        or detector.network is None
-        or not limit
-    ):
+    limit = _by_objective(config, detector, pixel_size, optics)
+    if limit is None:
         return ""
     assert optics.point_um is not None
     assert pixel_size is not None
