@@ -116,16 +116,21 @@ class ScoreStatistics:
 
 @dataclass(frozen=True, eq=False)
 class RefinedStatistics:
-    """Statistics of a refined map: a histogram of the valid pixels, and their sums in cells."""
+    """Statistics of a refined map: a histogram of the valid pixels, and their sums in cells.
+
+    The sums are None where undecided pixels are not filled by them.
+    """
 
     sharpness: Histogram
-    surroundings: Surroundings
+    surroundings: Surroundings | None
 
     @classmethod
-    def of(cls, blur: Float, valid: Bool) -> "RefinedStatistics":
+    def of(cls, blur: Float, valid: Bool, *, filled: bool) -> "RefinedStatistics":
         """Count those of a plane or a part of it."""
         sharpness = np.float32(1) - blur
         counted = count_sharpness(sharpness if valid.all() else sharpness[valid])
+        if not filled:
+            return cls(counted, None)
         sharpness *= valid
         return cls(counted, Surroundings.of(sharpness, valid))
 
@@ -172,9 +177,9 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
     with free_cores():
         blur = refined_blur(start, config)
     del start  # large planes fill the memory
-    refined = RefinedStatistics.of(blur, prediction.valid)
+    refined = RefinedStatistics.of(blur, prediction.valid, filled=scores.filled)
     threshold = mask_threshold(refined.sharpness, config.mask)
-    if scores.filled and not prediction.valid.all():
+    if refined.surroundings is not None and not prediction.valid.all():
         around = at_pixels(refined.surroundings.spread(), whole(blur.shape))
         blur = fill(blur, prediction.valid, around)
     return Detection(

@@ -76,6 +76,11 @@ class TiledJob:
         """Rows and columns of a plane."""
         return self.source.grid.plane_shape
 
+    @property
+    def filled(self) -> bool:
+        """Whether undecided pixels take the sharpness around them, see `ScoreStatistics`."""
+        return self.detector.network is None
+
     def tiles(self) -> list[Tile]:
         """List the tiles of a plane."""
         return plan_tiles(self.shape, self.side)
@@ -258,14 +263,16 @@ def _refine(job: TiledJob, key: TileKey) -> None:
     margin = refinement.halo(config.refinement) if config.refine else 0
     window = widen(region, margin, job.shape)
     blur = refined_blur(_start(job, plane, window), config)[within(region, window)]
-    refined = RefinedStatistics.of(blur, job.store.get("predict", key, "valid")[0])
+    valid = job.store.get("predict", key, "valid")[0]
+    refined = RefinedStatistics.of(blur, valid, filled=job.filled)
     job.maps["blur"].write(plane, *region, blur)
     arrays = {
         "counts": refined.sharpness.counts,
         "total": np.array([refined.sharpness.total]),
-        "sharpness": refined.surroundings.sharpness,
-        "valid": refined.surroundings.valid,
     }
+    if refined.surroundings is not None:
+        sums = refined.surroundings
+        arrays |= {"sharpness": sums.sharpness, "valid": sums.valid}
     job.store.put("refine", key, arrays)
 
 
@@ -273,14 +280,18 @@ def _spread(job: TiledJob, plane: Plane) -> None:
     surroundings = Surroundings.empty(job.shape)
     sharpness = count_sharpness(np.empty(0, np.float32))
     for tile in job.tiles():
-        names = "counts", "total", "sharpness", "valid"
-        counts, total, sums, valid = job.store.get("refine", TileKey(plane, tile), *names)
+        key = TileKey(plane, tile)
+        counts, total = job.store.get("refine", key, "counts", "total")
         sharpness += replace(sharpness, counts=counts, total=float(total[0]))
-        rows, columns = tile.region
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        surroundings.put(Surroundings(sums, valid, shape), tile.region)
-    threshold = np.array([mask_threshold(sharpness, job.config.mask)])
-    job.store.put("spread", plane, {"cells": surroundings.spread(), "threshold": threshold})
+        if job.filled:
+            sums, valid = job.store.get("refine", key, "sharpness", "valid")
+            rows, columns = tile.region
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            surroundings.put(Surroundings(sums, valid, shape), tile.region)
+    arrays = {"threshold": np.array([mask_threshold(sharpness, job.config.mask)])}
+    if job.filled:
+        arrays["cells"] = surroundings.spread()
+    job.store.put("spread", plane, arrays)
 
 
 def _finish(job: TiledJob, key: TileKey) -> None:
@@ -290,15 +301,14 @@ def _finish(job: TiledJob, key: TileKey) -> None:
     # Tiles beside this one may be filled already: what is filled is filled again alike.
     blur = job.maps["blur"].read(plane, *window)
     valid = job.store.window("predict", plane, job.tiles_at(window), "valid", window)
-    filled = job.detector.network is None and not valid.all()
-    if filled:
+    if job.filled and not valid.all():
         cells = cells_around(window, [-(-size // CELL) for size in job.shape])
         values = job.store.part("spread", plane, "cells", cells)
         blur = fill(blur, valid, at_pixels(values, window, cells))
     threshold = float(job.store.get("spread", plane, "threshold")[0][0])
     mask = cut_mask(np.float32(1) - blur, ~valid, threshold, smallest)
     inside = within(region, window)
-    if filled:
+    if job.filled and not valid[inside].all():
         job.maps["blur"].write(plane, *region, blur[inside])
     job.maps["mask"].write(plane, *region, mask[inside])
     if "confidence" in job.maps:
