@@ -295,7 +295,7 @@ def test_wheel_built_from_the_sdist_holds_what_is_needed(fetch, tmp_path):
     assert b"napari_defocus:napari.yaml" in entries
     for name in ("napari.yaml", "py.typed", "icon.svg", *(f"weights/{m}" for m in METRICS)):
         assert f"napari_defocus/{name}" in packed
-    assert sum(name.startswith("napari_defocus/sample_data/") for name in packed) == 7
+    assert sum(name.startswith("napari_defocus/sample_data/") for name in packed) == 9
     for folder in ("tests", "docs", "examples", "benchmarks"):
         assert not any(folder in Path(name).parts for name in packed)
     for line in ("Requires-Python: >=3.11", "License-Expression: BSD-3-Clause"):

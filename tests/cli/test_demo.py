@@ -10,7 +10,10 @@ def test_demo_writes_results_of_all_samples(run, tmp_path):
     status, lines, err = run("demo", "--out", out)
     assert (status, without_limits(err)) == (0, [])
     assert len(err) == len(SAMPLES)
-    assert names(out) == results(*SAMPLES, picture=True)
+    assert set(names(out)) == {*results(*SAMPLES, picture=True), "fields.csv", "report.html"}
+    (told,) = (line for line in lines if line.startswith("nuclei_series: "))
+    planes = [int(share.rstrip("%")) for share in told.split()[-7:]]
+    assert [share > 50 for share in planes] == [False, False, True, True, True, False, False]
     score = next(line for line in lines if line.startswith("photo: "))
     assert float(score.split("AUC ")[1].split()[0]) > 0.95
     for name in SAMPLES:

@@ -29,20 +29,20 @@ class Sample:
         One of `SAMPLES`.
     path : Path
         Its image file.
-    image : ndarray of uint8
+    image : ndarray of uint8 or uint16
         (Y, X), (Y, X, 3) or (Z, Y, X).
     scale : tuple of float
         Micrometres a pixel along each spatial axis; empty where there is no scale.
     blurred : ndarray of bool, (Y, X), or None
         True where the image is out of focus.
     height : ndarray of float32, (Y, X), or None
-        Height of the surface in micrometres: above the plane in focus, or, in a stack, above the
-        first plane.
+        Height of the surface, or of the nearest thing, in micrometres: above the plane in focus,
+        or, in a stack, above the first plane.
     """
 
     name: str
     path: Path
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8 | np.uint16]
     scale: tuple[float, ...] = ()
     blurred: npt.NDArray[np.bool_] | None = None
     height: npt.NDArray[np.float32] | None = None
@@ -50,6 +50,12 @@ class Sample:
 
 # Of each sample: the image, its scale, and the files of the truth, where there are any.
 _FILES: dict[str, tuple[str, tuple[float, ...], str | None, str | None]] = {
+    "nuclei_series": (
+        "nuclei_series.tif",
+        (5.0, 0.65, 0.65),
+        None,
+        "nuclei_series.height.tif",
+    ),
     "photo": ("photo.jpg", (), "photo.mask.png", None),
     "tilted_plane": ("tilted_plane.tif", (0.65, 0.65), None, "tilted_plane.height.tif"),
     "z_stack": ("z_stack.tif", (2.0, 0.65, 0.65), None, "z_stack.height.tif"),
@@ -76,6 +82,11 @@ def read_sample(name: str) -> Sample:
         read_image(FOLDER / blurred).data >= 128 if blurred else None,
         read_image(FOLDER / height).data if height else None,
     )
+
+
+def nuclei_series() -> list[LayerData]:
+    """Return the series of nuclei and, hidden, their true height in micrometres, as layers."""
+    return _with_height(read_sample("nuclei_series"))
 
 
 def photo() -> list[LayerData]:
