@@ -81,7 +81,7 @@ def desk(tmp_path_factory):
     image = read_image(FOLDER / "photo.jpg").data
     labels = annotation_from_mask(read_image(FOLDER / "photo.mask.png").data)
     stack = read_image(FOLDER / "z_stack.tif")
-    corners = {"a": np.s_[0:192, 60:252], "b": np.s_[180:372, 300:492]}
+    corners = {"a": np.s_[32:160, 110:238], "b": np.s_[212:340, 310:438]}
     for name, part in corners.items():
         write_png(desk / f"{name}.png", image[part])
         write_png(desk / f"{name}_labels.png", labels[part])

@@ -18,7 +18,7 @@ from napari_defocus.plot.overview import save_overview
 SHARP_BLUE, SHARP_ORANGE = COLOURS.values()
 SHOWN = 12
 COMPONENTS = 12
-SAMPLES = ("photo", "tilted_plane")
+SAMPLES = ("tilted_plane", "photo")
 WIDTH = 1000
 MARGIN = 8
 
