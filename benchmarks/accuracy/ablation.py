@@ -69,7 +69,7 @@ def variants(photos: list[Photo], trained: list[str]) -> Iterator[tuple[str, lis
         "metric": predictor("metric", metric),
         "metric, one scale, noise not estimated": one_scale(metric),
         "dense": predictor("dense", metric),
-        "dense, outlines not followed": outlines_not_followed,
+        "dense, not spread": not_spread,
         "dense, log odds alone": lambda photo: by_one(photo, log_odds=True),
         "dense, radius alone": lambda photo: by_one(photo, log_odds=False),
     }
@@ -99,7 +99,7 @@ def one_scale(metric: LocalMetric) -> Predict:
     return predict
 
 
-def outlines_not_followed(photo: Photo) -> Prediction:
+def not_spread(photo: Photo) -> Prediction:
     """Predict without spreading the network's log odds over pixels of like colour."""
     colours = prepare_colours(photo.image, prepare_plane(photo.image))
     plane = replace(

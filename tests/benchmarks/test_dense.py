@@ -43,7 +43,7 @@ def test_ablation_writes_its_table_and_pictures(photos, tmp_path, monkeypatch):
     rows = (tmp_path / "out" / "ablation.md").read_text("utf-8").splitlines()[2:]
     names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
     assert names[0] == "metric"
-    assert {"dense", "dense, radius alone", "dense, outlines not followed"} <= set(names)
+    assert {"dense", "dense, radius alone", "dense, not spread"} <= set(names)
     auc = {name: float(row.split(" | ")[5]) for name, row in zip(names, rows, strict=True)}
     assert min(auc.values()) > 0.9
     for name in ("worst.png", "errors.png"):
