@@ -4,7 +4,7 @@ A block that cannot run says why, in the line before it: ``<!-- not run: the rea
 """
 
 import glob
-import importlib
+import importlib.util
 import re
 import shlex
 import shutil
@@ -192,3 +192,32 @@ def test_python_pages_document_the_public_names_and_no_others():
         names = dir(importlib.import_module(f"napari_defocus.{room}"))
         public += [f"napari_defocus.{room}.{name}" for name in names]
     assert sorted(documented) == sorted(public)
+
+
+# What pages name
+
+COMMANDS = ("detect", "fit", "patches", "train", "metric", "info", "evaluate", "stack", "export")
+COMMANDS += ("report", "watch", "demo", "train-default", "train-dense")
+SCRIPTS = ("benchmarks", "docs", "recipes", "examples")
+OTHERS = {"--index-url", "--version", "--array"}  # of pip, of the program itself, of SLURM
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_and_modules_that_pages_name_are_there(page):
+    text = page.read_text("utf-8")
+    for name in re.findall(r"`((?:tests|benchmarks|docs|src|examples|recipes)/[\w./]+\w)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"python -m ((?:benchmarks|napari_defocus)[\w.]+)", text):
+        assert importlib.util.find_spec(name), name
+
+
+def test_options_that_pages_name_are_there(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    known = capsys.readouterr().out
+    known += "".join(p.read_text("utf-8") for s in SCRIPTS for p in (ROOT / s).rglob("*.py"))
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text("utf-8")))
+        lost = {name for name in named if not re.search(rf"{name}(?![\w-])", known)} - OTHERS
+        assert not lost, f"{name_of(page)}: {lost}"

@@ -104,14 +104,18 @@ def test_handover(tmp_path):
     assert {f["properties"]["classification"]["name"] for f in features} == {"blurred", "sharp"}
 
 
-def test_notebook():
+@pytest.mark.parametrize(("name", "pictures"), [("own_metric", 3), ("plate_report", 2)])
+def test_notebook(name, pictures, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    notebook = nbformat.read(EXAMPLES / "own_metric.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code), "save it without outputs"
-    client.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    monkeypatch.setenv("PATH", programs)
+    there = {"metadata": {"path": str(tmp_path)}}
+    client.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=there).execute()
     shown = [output for cell in code for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == 3
+    assert sum("image/png" in output.get("data", {}) for output in shown) == pictures
