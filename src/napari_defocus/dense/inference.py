@@ -65,15 +65,15 @@ class DensePrediction:
         Log odds of being sharp.
     radius : ndarray of float32, (Y, X)
         Radius of the disc of the second moment of the blur, in pixels.
-    radius_error : ndarray of float32, (Y, X)
-        Mean absolute error to expect of it, in pixels.
+    radius_error : ndarray of float32, (Y, X), or None
+        Mean absolute error to expect of it, in pixels, where requested.
     features : ndarray of float32, (32, Y / 2, X / 2), or None
         The input of the network's last layer, where requested, for 2 x 2 pixels each.
     """
 
     log_odds: Float
     radius: Float
-    radius_error: Float
+    radius_error: Float | None
     features: Float | None = None
 
 
@@ -102,6 +102,7 @@ def predict_dense(
     seen: Bool | None = None,
     device: "torch.device | None" = None,
     features: bool = False,
+    errors: bool = True,
 ) -> DensePrediction:
     """Apply the network to one image, or to a part of one.
 
@@ -125,6 +126,8 @@ def predict_dense(
         Where the network runs; by default, and where it fails, on the CPU.
     features : bool
         Whether the features are returned too.
+    errors : bool
+        Whether the radius' error is.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def predict_dense(
         colours_are = float(every.mean(dtype=np.float64)), float(every.std(dtype=np.float64))
     mean, deviation = colours_are
     rows, columns = (part.stop - part.start for part in region)
-    predicted = np.empty((3, rows, columns), np.float32)
+    predicted = np.empty((3 if errors else 2, rows, columns), np.float32)
     halves = (-(-rows // 2), -(-columns // 2)) if features else (0, 0)
     found_features = np.empty((WIDTHS[0], *halves), np.float32)
     tiles = plan_tiles((rows, columns), TILE)
@@ -167,11 +170,11 @@ def predict_dense(
         def spread_out() -> Float:
             return log_odds if seen is None else spread(log_odds, shown, seen[window])
 
-        def in_pixels() -> tuple[Float, Float]:
-            return _in_pixels(log_radius[inside], log_error[inside], detector)
+        def in_pixels() -> list[Float]:
+            return _in_pixels(log_radius[inside], log_error[inside] if errors else None, detector)
 
-        spread_log_odds, (radius, error) = side_by_side(spread_out, in_pixels)
-        for place, part_found in enumerate((spread_log_odds[inside], radius, error)):
+        spread_log_odds, lengths = side_by_side(spread_out, in_pixels)
+        for place, part_found in enumerate((spread_log_odds[inside], *lengths)):
             predicted[place, *tile.region] = part_found
         if features:
             found_features[:, *_halved(tile.region)] = found[1][:, *_halved(inside)]
@@ -182,8 +185,10 @@ def predict_dense(
         free_memory(device)
     if len(tiles) > at_once > 1:
         network_session.cache_clear()  # with 260 MB a tile, which what follows may need
-    log_odds, in_pixels, error = predicted
-    return DensePrediction(log_odds, in_pixels, error, found_features if features else None)
+    log_odds, radius, *error = predicted
+    return DensePrediction(
+        log_odds, radius, error[0] if errors else None, found_features if features else None
+    )
 
 
 def _halved(region: Region) -> Region:
@@ -191,17 +196,19 @@ def _halved(region: Region) -> Region:
     return rows, columns
 
 
-def _in_pixels(log_radius: Float, log_error: Float, detector: DenseDetector) -> tuple[Float, Float]:
-    """Turn the log radius and its log error into pixels."""
+def _in_pixels(log_radius: Float, log_error: Float | None, detector: DenseDetector) -> list[Float]:
+    """Turn the log radius and, if given, its log error into pixels."""
     radius = np.maximum(np.exp(log_radius) - np.float32(RADIUS_OFFSET), 0)
+    table = detector.record.get("radius")
+    if log_error is None:
+        return [radius if table is None else true_radius(radius, table)]
     # The error of a logarithm is a share of what the logarithm was taken of.
     error = np.exp(log_error) * (radius + np.float32(RADIUS_OFFSET))
-    table = detector.record.get("radius")
     if table is None:
-        return radius, error
+        return [radius, error]
     wider, narrower = radius + error, np.maximum(radius - error, 0)
     half = (true_radius(wider, table) - true_radius(narrower, table)) / np.float32(2)
-    return true_radius(radius, table), half
+    return [true_radius(radius, table), half]
 
 
 def _standardised_window(colours: Float, mean: float, spread: float) -> Float:

@@ -59,6 +59,7 @@ def predict_part(
     *,
     device: "torch.device | None" = None,
     features: bool = False,
+    errors: bool = False,
 ) -> DensePlane:
     """Predict what lies `inside` an image (Y, X) or (Y, X, C), from which `plane` was prepared.
 
@@ -76,6 +77,7 @@ def predict_part(
         seen=seen,
         device=device,
         features=features,
+        errors=errors,
     )
     seen = seen[inside]
     blocks = slice(inside[0].start // BLOCK, None), slice(inside[1].start // BLOCK, None)

@@ -138,13 +138,14 @@ def predict_region(
         should_stop,
         device=device,
         features=detector.profile is not None,
+        errors=radius,
     )
     score, edges = score_of(predicted), EdgeRadii.of(predicted)
     if detector.profile is not None:
         score = detector.profile.correct(score, predicted)
     found = predicted.found
-    wide, error = (found.radius, found.radius_error) if radius else (None, None)
-    return Prediction(score, predicted.seen, wide, error, edges)
+    wide = found.radius if radius else None
+    return Prediction(score, predicted.seen, wide, found.radius_error, edges)
 
 
 def _by_metric(
