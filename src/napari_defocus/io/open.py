@@ -14,7 +14,7 @@ from napari_defocus.io.grid import Grid
 from napari_defocus.io.raster import RasterSource
 from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff import open_tiff
-from napari_defocus.io.vendor import is_vendor, open_vendor
+from napari_defocus.io.vendor import NOT_TIFF, is_vendor, open_vendor
 
 MISSING = ("error", "fill")
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -110,7 +110,7 @@ def _open(
 
         return open_zarr(place, axes, missing, series)
     assert isinstance(place, Path)
-    if head in TIFF_HEADS:
+    if _is_tiff(place, head):
         return open_tiff(place, axes, as_stored, series)
     if is_vendor(place):
         return open_vendor(place, axes, series)
@@ -127,9 +127,13 @@ def count_images(path: str | Path) -> int:
         from napari_defocus.io import zarr
 
         return zarr.count_images(place)
-    if head in TIFF_HEADS:
+    if _is_tiff(Path(place), head):
         return tiff.count_images(Path(place))
     return vendor.count_images(Path(place)) if is_vendor(Path(place)) else 1
+
+
+def _is_tiff(path: Path, head: bytes) -> bool:
+    return head in TIFF_HEADS and path.suffix.lower() not in NOT_TIFF
 
 
 def _first_bytes(path: Path) -> bytes:

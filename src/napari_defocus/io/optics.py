@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 _NAMES = {
-    "na": ("LensNA", "NumericalAperture"),
-    "magnification": ("NominalMagnification", "Magnification"),
+    "na": ("LensNA", "NumericalAperture", "numericalAperture"),
+    "magnification": ("NominalMagnification", "Magnification", "objective", "Objective"),
     "emission_nm": ("EmissionWavelength",),
 }
 
@@ -45,24 +45,60 @@ class Optics:
         return 2 * 0.21 * max(self.emission_nm) / 1000 / self.na
 
 
-def optics_of(xml: ElementTree.Element, channels: tuple[str, ...] = ()) -> Optics:
-    """Read the optics out of metadata of OME, Zeiss or Leica, which use the same words."""
-    found = {kind: list(_numbers(xml, names)) for kind, names in _NAMES.items()}
+def optics_of(xml: ElementTree.Element, channels: tuple[str, ...] = (), image: int = 0) -> Optics:
+    """Read the optics out of metadata of OME, Zeiss, Leica or a slide scanner.
+
+    They name all that is mounted on the microscope: what the image refers to counts, and the
+    channels of the image itself.
+
+    Parameters
+    ----------
+    xml : Element
+        The metadata.
+    channels : tuple of str
+        Names of the channels.
+    image : int
+        Which of the images that it describes.
+    """
+    told = _first(xml, "Information")  # of Zeiss; what else is there are settings of devices
+    told = xml if told is None else told
+    images = [element for element in told.iter() if _tag(element) == "Image"]
+    own = images[min(image, len(images) - 1)] if images else told
+    used = {
+        name
+        for element in own.iter()
+        if _tag(element) in ("ObjectiveSettings", "ObjectiveRef")
+        for name in (element.get("ID"), element.get("Id"))
+        if name
+    }
+    mounted = [element for element in told.iter() if _tag(element) == "Objective"]
+    objectives = [
+        element for element in mounted if {element.get("ID"), element.get("Id")} & used
+    ] or mounted
+    lens = objectives[0] if objectives else told
     return Optics(
         channels,
-        next(iter(found["na"]), None),
-        next(iter(found["magnification"]), None),
-        tuple(found["emission_nm"]),
+        next(_numbers(lens, _NAMES["na"]), None),
+        next(_numbers(lens, _NAMES["magnification"]), None),
+        tuple(_numbers(own, _NAMES["emission_nm"])),
     )
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _first(xml: ElementTree.Element, tag: str) -> ElementTree.Element | None:
+    return next((element for element in xml.iter() if _tag(element) == tag), None)
 
 
 def _numbers(xml: ElementTree.Element, names: tuple[str, ...]) -> Iterator[float]:
     """Yield the positive numbers that attributes or elements of a name hold."""
     for element in xml.iter():
         texts = [value for name, value in element.attrib.items() if name in names]
-        if element.tag.rpartition("}")[2] in names:
+        if _tag(element) in names:
             texts.append(element.text or "")
         for text in texts:
             with suppress(ValueError):
-                if (number := float(text)) > 0:
+                if (number := float(text.rstrip("xX"))) > 0:
                     yield number

@@ -9,12 +9,10 @@ import. A compressed file of one strip is decoded whole for each tile, there as 
 import math
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -32,7 +30,6 @@ from napari_defocus.io.base import (
     reason,
 )
 from napari_defocus.io.grid import UNITS
-from napari_defocus.io.optics import optics_of
 from napari_defocus.io.series import choose_image
 from napari_defocus.io.tiff_metadata import (
     absent_files,
@@ -43,6 +40,7 @@ from napari_defocus.io.tiff_metadata import (
     check_series,
     has_alpha,
     lies_elsewhere,
+    optics,
     quiet_tifffile,
     true_colours,
 )
@@ -120,9 +118,7 @@ class TiffSource(ImageSource):
             scale=scale,
             units={letter: UNITS[letter] for letter in scale if letter in UNITS},
         )
-        if tif.is_ome:
-            with suppress(ElementTree.ParseError):
-                self.optics = optics_of(ElementTree.fromstring(tif.ome_metadata or ""))
+        self.optics = optics(tif, number)
         self._path, self._number = path, number
         self._whole: Array | None = None
         self._keeps_table = as_stored or bool(tif.is_imagej)
@@ -228,7 +224,8 @@ class TiffSource(ImageSource):
                 raise ValueError("its page is missing")
             pieces.append(_read_page(page, selection[first:]))
         lengths = [len(part) for part in places if isinstance(part, range)]
-        return np.stack(pieces).reshape(*lengths, *pieces[0].shape)
+        whole = np.stack(pieces) if len(pieces) > 1 else pieces[0]  # one is not copied
+        return whole.reshape(*lengths, *pieces[0].shape)
 
 
 def _without_samples(series: tifffile.TiffPageSeries) -> tuple[int, ...]:

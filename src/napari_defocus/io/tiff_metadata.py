@@ -16,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.io.optics import Optics, optics_of
 
 _PRINT_UM = 20.0  # pixels per centimetre are a microscope's only where finer than a printer's
 _FOREIGN_COLOURS = {
@@ -23,6 +24,7 @@ _FOREIGN_COLOURS = {
     for name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA", "LOGL", "LOGLUV")
 }
 _UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_NDPI_LENS = 65421
 _SECONDS = {"ns": 1e-9, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -147,6 +149,20 @@ def true_colours(
     if axes.endswith("S") and data.shape[-1] in (2, 4) and not has_alpha(page):
         return data[..., :-1], axes
     return data, axes
+
+
+def optics(tif: tifffile.TiffFile, number: int = 0) -> Optics:
+    """Read objective and channels: of OME, of a slide scanner's text or XML, of Hamamatsu's tag."""
+    page = tif.pages.first
+    # Foreign metadata of any form; the pixels are good without it.
+    with suppress(Exception):
+        if tif.is_svs:
+            (power,) = re.findall(r"\bAppMag\s*=\s*([\d.]+)", page.description)[:1]
+            return Optics(magnification=float(power))
+        if tif.is_ndpi:
+            return Optics(magnification=float(page.tags[_NDPI_LENS].value))
+        return optics_of(ElementTree.fromstring(tif.ome_metadata or page.description), image=number)
+    return Optics()
 
 
 def calibration(tif: tifffile.TiffFile, number: int = 0) -> dict[str, float]:
