@@ -11,6 +11,7 @@ import pytest
 from napari_defocus.io import arrivals
 from napari_defocus.io.raster import write_png
 from tests.cli.helpers import assert_refused, names, picture, results
+from tests.io.test_sources import write_ome_zarr
 
 QUICK = ["--detector", "metric", "--settle", ".2", "--idle", ".6"]
 
@@ -86,6 +87,20 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(run, folder, tmp_pat
     assert any("would overwrite those of" in line for line in err)
 
 
+def test_zarr_and_subfolders(run, folder, tmp_path):
+    """A Zarr is worked in tiles; another run does not judge it anew, nor tell of it."""
+    write_ome_zarr(folder / "well_A01" / "s.ome.zarr", picture(0), "YX")
+    write_png(folder / "well_A02" / "s.png", picture(1))
+    status, out, err = run(folder, "--out", folder / "out", *QUICK, "--subfolders")
+    assert (status, err[-1]) == (0, "2 images judged, 0 not")
+    made = ["well_A01_s.blur.ome.zarr", "well_A02_s.blur.tif", "well_A02_s.mask.tif"]
+    assert [path.rpartition("/")[2] for path in out] == made
+    with (folder / "out" / "fields.csv").open(newline="") as file:
+        assert [row["well"] for row in csv.DictReader(file)] == ["A01", "A02"]
+    status, out, err = run(folder, "--out", folder / "out", *QUICK, "--subfolders")
+    assert (status, out, err[-1]) == (0, [], "0 images judged, 0 not")
+
+
 def test_alert(run, folder, tmp_path):
     write_png(folder / "site_B02.png", picture(0))
     told = tmp_path / "told"
@@ -111,3 +126,8 @@ def test_bad_input(run, folder, tmp_path):
     assert_refused(run(folder, *out, "--settle", "-1"), "settle")
     assert_refused(run(folder, *out, "--alert", "2"), "alert")
     assert_refused(run(folder, *out, "--alert-command", "x"), "--alert")
+    write_png(folder / "a.png", picture(0))
+    assert_refused(run(folder, "--out", folder / "a.png"), "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "napari-defocus.json").write_text('{"version": 99, "results": {}}')
+    assert_refused(run(folder, *out), "napari-defocus.json", "version 99")

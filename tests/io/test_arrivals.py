@@ -90,3 +90,32 @@ def test_without_watchfiles_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "watchfiles", None)
     with pytest.raises(DefocusError, match=r"napari-defocus\[watch\]"):
         next(changes(folder, lambda: False))
+
+
+def test_a_zarr_counts_as_finished_when_its_last_chunk_is(folder, arrivals):
+    (folder / "a.ome.zarr" / "0").mkdir(parents=True)
+    (folder / "a.ome.zarr" / "zarr.json").write_text("{}")
+    arrivals.finished(0)
+    (folder / "a.ome.zarr" / "0" / "c").write_bytes(b"chunk")
+    assert arrivals.finished(2) == []
+    assert arrivals.waiting
+    assert names(arrivals.finished(4)) == ["a.ome.zarr"]
+    (folder / "a.ome.zarr" / "0" / "d").write_bytes(b"late")
+    assert arrivals.finished(5) == []
+    assert names(arrivals.finished(7)) == ["a.ome.zarr"]
+
+
+def test_subfolders(folder):
+    for place in ("a.tif", "w1/a.tif", "w1/deep/b.tif", ".hidden/c.tif", "out/d.tif"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(b"x")
+    (folder / "w1" / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "w1" / "a.blur.ome.zarr").mkdir()
+    (folder / "w1" / "a.blur.ome.zarr" / "zarr.json").write_text("{}")
+    arrivals = Arrivals(folder, settle=1, subfolders=True, without=folder / "out")
+    arrivals.finished(0)
+    found = arrivals.finished(1)
+    assert found == [folder / name for name in ("a.tif", "w1/a.tif", "w1/deep/b.tif")]
+    arrivals.again(found[1])
+    assert arrivals.finished(2) == []
+    assert arrivals.finished(3) == [found[1]]

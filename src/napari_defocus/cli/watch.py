@@ -20,7 +20,7 @@ from napari_defocus.cli.detect import (
     stem_of,
 )
 from napari_defocus.cli.report import add_report_settings
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError, check_range, explained
 from napari_defocus.core.progress import ShouldStop, Stopped
 from napari_defocus.io.arrivals import Arrivals, changes
 from napari_defocus.report.fields import NOTHING, Field, Results, Thresholds
@@ -45,11 +45,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"folder for the results, {REPORT} and fields.csv; what is in it is gone on with",
     )
     parser.add_argument(
+        "--subfolders",
+        action="store_true",
+        help="judge images in subfolders, too; their results are named FOLDER_IMAGE",
+    )
+    parser.add_argument(
         "--settle",
         type=float,
         default=2.0,
         metavar="S",
-        help="seconds a file must stand still until it counts as finished",
+        help="seconds a file, or all in a Zarr, must stand still until it counts as finished",
     )
     parser.add_argument(
         "--idle", type=float, metavar="S", help="end after so many seconds without a new image"
@@ -82,13 +87,18 @@ def run(options: argparse.Namespace) -> int:
         raise DefocusError("give --alert SHARE beside --alert-command")
     watcher = _Watcher(
         request_from(options, resume=True),
-        Arrivals(options.folder, options.settle),
+        Arrivals(
+            options.folder, options.settle, subfolders=options.subfolders, without=options.out
+        ),
         Results(options.out, options.square),
         config_from(options, Thresholds),
         options.alert,
         options.alert_command,
         options.series,
     )
+    with explained(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    watcher.request.record.entries()  # of another version: then not each image has to say so
     with interruptible(expected=True) as should_stop:
         idle_since = time.monotonic()
         for _ in changes(options.folder, should_stop):
@@ -157,14 +167,19 @@ class _Watcher:
 
     def _detect(self, given: Given) -> list[Path]:
         """Detect defocus in an image, unless that is done."""
-        path, stem = Path(given.place), stem_of(given.place) + given.ending
-        of = self.request.record.entries().get(stem, {}).get("source", "")
+        path = Path(given.place)
+        within = path.relative_to(self.arrivals.folder).parent.parts
+        stem = "_".join([*within, stem_of(path)]) + given.ending
+        before = self.request.record.entries().get(stem)
+        of = (before or {}).get("source", "")
         if of and of != str(path.absolute()):
             raise DefocusError(f"its results would overwrite those of {of}; rename one")
         form = self.request.format or "tif"
         if self.request.record.recorded(stem, identity_whole(given, self.request, form)):
-            return []
+            return []  # at once; what is worked in tiles tells below
         outputs = list(detect_input(given, stem, self.request))
+        if self.request.record.entries().get(stem) is before:
+            return []
         print(*outputs, sep="\n", flush=True)
         return outputs
 
