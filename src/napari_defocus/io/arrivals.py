@@ -117,7 +117,7 @@ def _state_within(folder: str) -> State:
     for place, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                seen = os.stat(os.path.join(place, name))
+                seen = Path(place, name).stat()
                 newest, size, count = max(newest, seen.st_mtime_ns), size + seen.st_size, count + 1
     return newest, size, count
 
