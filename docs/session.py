@@ -2,8 +2,9 @@
 
     xvfb-run -a -s '-screen 0 1600x1000x24' python docs/session.py [FOLDER] [--theme light]
 
-Opens the photo sample and detects; paints scribbles with the mouse, makes patches, trains, detects
-again, evaluates; then opens the focus stack, and maps what is in focus where.
+Opens the tilted section and detects; paints scribbles with the mouse, makes patches, trains; then
+detects and evaluates in the photo, whose truth is known; then opens the focus stack, and maps what
+is in focus where. FOLDER is docs/images by default, docs/images/light for the light theme.
 """
 
 import argparse
@@ -28,10 +29,9 @@ from qtpy.QtWidgets import QApplication, QWidget
 PLUGIN = "napari-defocus"
 IMAGES = Path(__file__).parent / "images"
 LONGEST = 180.0
-# Strokes on the photo sample, (y, x).
-BLURRED = (((60, 40), (120, 30), (180, 60)), ((60, 400), (140, 470), (220, 440)))
-SHARP = (((110, 190), (130, 230), (100, 270)), ((330, 120), (380, 160), (420, 130)),
-         ((360, 300), (420, 260), (470, 300)))  # fmt: skip
+# Strokes on the tilted section, (y, x) in pixels.
+BLURRED = (((50, 70), (110, 40), (180, 50)), ((190, 340), (260, 320), (330, 330)))
+SHARP = (((30, 235), (80, 215), (130, 205)), ((200, 170), (260, 140), (330, 110)))
 
 
 def wait(until: Callable[[], bool] = lambda: False, seconds: float = LONGEST) -> None:
@@ -110,7 +110,8 @@ class Session:
 
     def _on_canvas(self, canvas: QWidget, point: Sequence[float]) -> QPoint:
         centre = np.asarray(self.viewer.camera.center)[-2:]
-        y, x = (np.asarray(point) - centre) * self.viewer.camera.zoom
+        world = np.asarray(point) * self.viewer.layers.selection.active.scale[-2:]
+        y, x = (world - centre) * self.viewer.camera.zoom
         return QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
 
 
@@ -126,11 +127,12 @@ def _dense(stroke: Sequence[tuple[float, float]], step: float = 6.0) -> np.ndarr
 def main() -> None:
     """Go through the whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES)
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     options = parser.parse_args()
-    session = Session(options.folder, options.theme)
-    session.viewer.open_sample(PLUGIN, "photo")
+    light = options.theme == "light"
+    session = Session(options.folder or (IMAGES / "light" if light else IMAGES), options.theme)
+    session.viewer.open_sample(PLUGIN, "tilted_plane")
     detect_at_once(session)
     learn_from_strokes(session)
     predict(session)
@@ -141,7 +143,7 @@ def main() -> None:
 def detect_at_once(session: Session) -> None:
     """Press Detect, and nothing else."""
     viewer = session.viewer
-    viewer.layers.selection.active = viewer.layers["photo"]
+    viewer.layers.selection.active = viewer.layers["tilted plane"]
     detect = session.open("Detect")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
@@ -151,7 +153,7 @@ def detect_at_once(session: Session) -> None:
 def learn_from_strokes(session: Session) -> None:
     """Annotate with the mouse, train, look at the metric."""
     viewer = session.viewer
-    session.show_only("photo")
+    session.show_only("tilted plane")
     annotate = session.open("Annotate")
     session.click(annotate.new)
     annotation = viewer.layers.selection.active
@@ -184,11 +186,13 @@ def learn_from_strokes(session: Session) -> None:
 
 
 def predict(session: Session) -> None:
-    """Detect with the new metric, and compare with the truth."""
+    """Detect in the photo, and compare with the truth."""
     viewer = session.viewer
+    viewer.layers.clear()
+    viewer.open_sample(PLUGIN, "photo")
     detect = session.open("Detect")
     viewer.layers.selection.active = viewer.layers["photo"]
-    detect.detector_chooser.setCurrentText("just trained")
+    detect.detector_chooser.setCurrentText("Default")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
     session.show_only("photo", "photo mask")

@@ -1,4 +1,7 @@
-"""What the site shows beside the pages of this folder: Markdown files that live elsewhere."""
+"""What the site shows beside the pages of this folder: Markdown files that live elsewhere.
+
+Pictures that there are in both themes, in images/ and images/light/, follow that of the site.
+"""
 
 import posixpath
 import re
@@ -20,6 +23,7 @@ ELSEWHERE = {
 # Files that pages link to, shown as they are.
 AS_THEY_ARE = ("examples/*.py", "examples/*.sh", "examples/*.ipynb")
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+PICTURE = re.compile(r"(!\[[^\]]*\]\([^)#\s]*images/)([\w-]+\.png)\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -47,4 +51,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         goal = ELSEWHERE.get(source) or source.removeprefix("docs/")
         return f"]({posixpath.relpath(goal, posixpath.dirname(shown) or '.')}{anchor})"
 
-    return LINK.sub(turn, markdown)
+    def in_both_themes(picture: re.Match[str]) -> str:
+        start, name = picture[1], picture[2]
+        if not (ROOT / "docs" / "images" / "light" / name).exists():
+            return picture[0]
+        return f"{start}{name}#only-dark) {start}light/{name}#only-light)"
+
+    return PICTURE.sub(in_both_themes, LINK.sub(turn, markdown))
