@@ -1,3 +1,4 @@
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from napari_defocus.core.errors import DefocusError
 from napari_defocus.detection.api import Detection, DetectionConfig, detect
 from napari_defocus.detection.fill import Surroundings, at_pixels
 from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.io.base import array_source
 from napari_defocus.metric.default_recipe import (
     RecipeConfig,
     load_picture,
@@ -281,6 +283,20 @@ def test_stack_is_worked_through_plane_by_plane(metric):
         single = detect(plane, metric)
         np.testing.assert_array_equal(detection.blur[index], single.blur)
         np.testing.assert_array_equal(detection.mask[index], single.mask)
+
+
+def test_planes_of_another_size_than_their_stack_tells_are_named(metric):
+    # As a viewer stacks files of several sizes: the array tells the size of the first.
+    planes = [
+        da.from_array(np.tile(np.arange(width, dtype=np.uint8), (64, 1))) for width in (80, 70)
+    ]
+    planes = [da.Array(p.dask, p.name, ((64,), (80,)), dtype=p.dtype) for p in planes]
+    stack = da.stack(planes)
+    words = "Z=1.* is 64 x 70 and not 64 x 80.*differ in size"
+    with pytest.raises(DefocusError, match=words):
+        detect(stack, metric, axes="ZYX")
+    with pytest.raises(DefocusError, match=words):
+        array_source(stack, "ZYX").read_whole()
 
 
 def test_leading_axes_may_be_many(metric):

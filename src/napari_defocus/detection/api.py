@@ -19,7 +19,13 @@ from napari_defocus.detection.detectors import (
 )
 from napari_defocus.detection.inference import predict_plane, undecided
 from napari_defocus.detection.postprocess import Detection, postprocess
-from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
+from napari_defocus.io.axes import (
+    check_as_told,
+    check_axes,
+    guess_axes,
+    plane_name,
+    planes_last,
+)
 from napari_defocus.io.optics import Optics
 
 __all__ = ["Detection", "DetectionConfig", "detect"]
@@ -109,7 +115,9 @@ def _plane(
         wanted[place] = position
     # What is left of the dimensions keeps its order in the image.
     left = order[len(index) :]
-    return np.asarray(image[tuple(wanted)]).transpose(np.argsort(np.argsort(left)))
+    plane = np.asarray(image[tuple(wanted)])
+    check_as_told(plane_name(axes, index), plane.shape, [image.shape[i] for i in sorted(left)])
+    return plane.transpose(np.argsort(np.argsort(left)))
 
 
 def _stack(planes: list[Detection], leading: tuple[int, ...]) -> Detection:

@@ -4,6 +4,8 @@ T time, C channel, Z depth, Y rows, X columns, S colour samples. Other letters, 
 of TIFF files, are leading axes of unknown meaning: planes along them are worked one by one.
 """
 
+from collections.abc import Sequence
+
 from napari_defocus.core.errors import DefocusError
 
 AXES = "TCZYXS"
@@ -109,3 +111,16 @@ def planes_last(axes: str) -> tuple[str, tuple[int, ...]]:
 def plane_name(axes: str, index: tuple[int, ...]) -> str:
     """Name the plane at `index` along leading axes, from 0: ``T=0, Z=3``, or nothing."""
     return ", ".join(f"{letter}={place}" for letter, place in zip(axes, index, strict=False))
+
+
+def check_as_told(where: str, found: Sequence[int], told: Sequence[int]) -> None:
+    """Raise where what was read is not of the shape that the array tells.
+
+    So it is with files of several sizes that a viewer put into one stack, and reads one by one.
+    """
+    if list(found) != list(told):
+        read, expected = (" x ".join(map(str, shape)) for shape in (found, told))
+        raise DefocusError(
+            f"{where or 'the image'} is {read} and not {expected} as the whole tells: files of a "
+            "stack differ in size; crop them to one size, or open each by itself"
+        )

@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, about
-from napari_defocus.io.axes import check_axes, guess_axes, plane_name, planes_last
+from napari_defocus.io.axes import (
+    check_as_told,
+    check_axes,
+    guess_axes,
+    plane_name,
+    planes_last,
+)
 from napari_defocus.io.grid import Grid
 from napari_defocus.io.optics import Optics
 
@@ -164,6 +170,7 @@ class ImageSource(ABC):
             raise DefocusError(
                 f"{self.where(plane)} cannot be read ({reason(error)}); copy the image again"
             ) from error
+        check_as_told(self.where(plane), data.shape, sizes)
         kept = [
             letter
             for letter, part in zip(self.stored_axes, selection, strict=True)
