@@ -173,7 +173,7 @@ def learn_from_strokes(session: Session) -> None:
     wait(lambda: not annotate.patches.jobs.busy)
 
     train = session.open("Train")
-    train.settings.epochs.setValue(6)
+    train.settings.epochs.setValue(12)
     session.click(train.jobs.run_button)
     assert train.jobs.busy, train.jobs.text.text()
     wait(lambda: not train.jobs.busy)
@@ -192,7 +192,7 @@ def predict(session: Session) -> None:
     viewer.open_sample(PLUGIN, "photo")
     detect = session.open("Detect")
     viewer.layers.selection.active = viewer.layers["photo"]
-    detect.detector_chooser.setCurrentText("Default")
+    detect.detector_chooser.setCurrentText("Local metric")
     session.click(detect.jobs.run_button)
     wait(lambda: not detect.jobs.busy)
     session.show_only("photo", "photo mask")

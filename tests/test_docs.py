@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 if not (ROOT / "mkdocs.yml").exists():
     pytest.skip("no checkout of the repository", allow_module_level=True)
 
-TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+TOP = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")]
 RECIPES = [ROOT / "recipes" / "README.md", ROOT / "recipes" / "mixed" / "README.md"]
 PAGES = [*TOP, *RECIPES, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
