@@ -126,7 +126,7 @@ def _settings(rng: np.random.Generator) -> DetectionConfig:
         adapt=float(rng.random()),
         reach=float(rng.choice([0, 2, 1000])),
         caution=float(rng.choice([-1000, 0, 1, 1000])),
-        gain=float(rng.choice([0, 2, 1000])),
+        gain=float(rng.choice([0.01, 2, 1000])),
         refine=bool(rng.random() < 0.8),
         refinement=refinement,
         mask=mask,

@@ -274,7 +274,7 @@ def test_name_too_long_for_its_results_is_told(run, tmp_path):
         (["--limit=-1um"], ["the limit is '-1um'"]),
         (["--gain", "nan"], ["gain is nan"]),
         (["--iterations", "10", "50"], ["2 iterations and 3 weights"]),
-        (["--iterations", "0", "1", "2"], ["iterations", "0; give 1"]),
+        (["--iterations", "0", "1", "2"], ["iterations", "0; give a number from 1"]),
         (["--weights", "0.5", "2", "0.5"], ["weight is 2.0"]),
         (["--neighbourhood", "0"], ["neighbourhood is 0"]),
         (["--keep", "nan"], ["keep is nan"]),

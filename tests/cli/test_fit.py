@@ -41,7 +41,7 @@ def test_instant_fit_makes_a_metric_of_annotated_images(run, annotated, tmp_path
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (["--components", 0], "0 components"),
+        (["--components", 0], "components is 0"),
         (["--kernel-size", 4], "kernel size is 4"),
         (["--validation", "nan"], "validation is nan"),
         (["--seed", -1], "seed is -1"),

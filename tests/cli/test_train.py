@@ -113,7 +113,7 @@ def test_training_stopped_at_once_keeps_nothing(run, made, tmp_path, monkeypatch
         (["--nets", 0], "nets is 0"),
         (["--kernel-size", 4], "kernel size is 4"),
         (["--kernel-size", 25], "too small"),
-        (["--learning-rate", "nan"], "learning_rate is nan"),
+        (["--learning-rate", "nan"], "the learning rate is nan"),
         (["--validation", "nan"], "validation is nan"),
         (["--validation", "2"], "validation is 2.0"),
         (["--seed", -1], "seed is -1"),

@@ -306,9 +306,14 @@ def test_unknown_method_is_refused_with_the_choice(patches):
 @pytest.mark.parametrize("components", [0, -1, 50])
 @pytest.mark.parametrize("method", METHODS)
 def test_components_there_are_not_are_refused(patches, nets, method, components):
-    config = FitConfig(components=components, training=TRAINING)
-    with pytest.raises(DefocusError, match=f"{components} components .* give 1 to 49"):
-        _ = metric_from_nets(nets, config) if method == "nets" else instant_metric(patches, config)
+    def made():
+        config = FitConfig(components=components, training=TRAINING)
+        return (
+            metric_from_nets(nets, config) if method == "nets" else instant_metric(patches, config)
+        )
+
+    with pytest.raises(DefocusError, match=f"components is {components}|{components} .* 1 to 49"):
+        made()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -318,11 +323,9 @@ def test_one_class_alone_is_refused(patches, method):
 
 
 @pytest.mark.parametrize("size", [1, 6])
-@pytest.mark.parametrize("method", METHODS)
-def test_kernels_without_a_middle_are_refused(patches, method, size):
-    training = replace(TRAINING, kernel_size=size)
+def test_kernels_without_a_middle_are_refused(size):
     with pytest.raises(DefocusError, match="give an odd one of 3 or more"):
-        fit_metric(patches, FitConfig(method=method, training=training))
+        replace(TRAINING, kernel_size=size)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -357,7 +357,7 @@ def test_too_few_patches_are_refused(few):
         train(few.take(np.array([], int)), CONFIG)
 
 
-@pytest.mark.parametrize("size", [6, 1, 0, -7])
+@pytest.mark.parametrize("size", [6, 1])
 def test_kernels_must_be_odd(few, size):
     with pytest.raises(DefocusError, match=f"kernel size is {size}; give an odd one"):
         train(few, replace(CONFIG, kernel_size=size))
@@ -375,7 +375,7 @@ def test_patches_must_hold_the_layers(few, kernel_size):
 @pytest.mark.parametrize("name", ["nets", "kernels", "epochs", "patience", "batch"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_must_be_positive(few, name, value):
-    with pytest.raises(DefocusError, match=f"{name} is {value}; give 1 or more"):
+    with pytest.raises(DefocusError, match=f"{name} is {value}; give a number from 1 to"):
         train(few, replace(CONFIG, **{name: value}))
 
 

@@ -11,7 +11,7 @@ from tests.stacks.phase import render_phase
 BEST, PLANES, SHAPE = 5, 9, (128, 160)
 
 
-def clean(best=BEST, background=0.35, seed=0):
+def clean(best=BEST, background=0.35, seed=0, noise=1):
     """Discs, blurred by their distance from the best plane, and a little noise."""
     rng = np.random.default_rng(seed)
     scene = np.full(SHAPE, background)
@@ -21,7 +21,7 @@ def clean(best=BEST, background=0.35, seed=0):
         scene[radius < rng.uniform(1.5, 6)] = rng.uniform(0.05, 1)
     scene = ndimage.gaussian_filter(scene, 0.6)
     planes = [ndimage.gaussian_filter(scene, 1.3 * abs(z - best)) for z in range(PLANES)]
-    return 200 * np.stack(planes) + rng.normal(0, 1, (PLANES, *SHAPE)) + 10
+    return 200 * np.stack(planes) + rng.normal(0, noise, (PLANES, *SHAPE)) + 10
 
 
 def spoilt(planes, kind, z):
@@ -127,3 +127,34 @@ def test_whole_stacks_have_no_flaw(best, background):
     found = analyse_stack(spoilt(clean(best, background, best), "nothing", 0))
     assert found.scores.best == best
     assert found.warnings == ()
+
+
+def specks(kind, height=300, seed=3):
+    """Single pixels in an empty field of noise: beads, which defocus spreads, or hot pixels."""
+    rng = np.random.default_rng(seed)
+    spots = np.zeros((96, 128))
+    spots.flat[rng.choice(spots.size, 40, replace=False)] = height
+    spots[0, :2] = height  # at the edge, and side by side
+    planes = [
+        ndimage.gaussian_filter(spots, 1.6 * abs(z - 3)) if kind == "bead" else spots * (z == 3)
+        for z in range(7)
+    ]
+    return np.round(np.stack(planes) + rng.normal(20, 2, (7, 96, 128))).astype(np.uint16)
+
+
+def test_beads_smaller_than_a_pixel_are_no_hot_pixels():
+    found = analyse_stack(specks("bead"))
+    assert found.scores.best == 3
+    assert not any("hot" in warning for warning in found.warnings)
+
+
+def test_hot_pixels_of_an_empty_field_are_no_focus():
+    found = analyse_stack(specks("hot"))
+    assert found.scores.best is None
+    assert any("plane 3 has 41 hot pixels" in warning for warning in found.warnings)
+
+
+def test_rounding_is_no_noise_of_a_plane():
+    """What one plane is rounded to may be quite even, and that of the next not."""
+    planes = 255 / 200 * (clean(best=3, noise=0, seed=3)[:6] - 10)
+    assert analyse_stack(planes.round().astype(np.uint8)).warnings == ()

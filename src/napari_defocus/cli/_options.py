@@ -60,6 +60,13 @@ class Given:
         return str(self.place)
 
 
+def one_series(options: argparse.Namespace) -> int | None:
+    """Return the number of the image that is wanted; DefocusError where all are."""
+    if options.series == ALL_SERIES:
+        raise DefocusError(f"--series {ALL_SERIES} cannot be taken here; give a number")
+    return None if options.series is None else int(options.series)
+
+
 def each_series(place: str | Path, wanted: int | str | None) -> list[Given]:
     """List the images of a file that are wanted."""
     if wanted != ALL_SERIES:

@@ -27,10 +27,10 @@ from napari_defocus.cli._options import (
     each_series,
 )
 from napari_defocus.core.devices import inference_device
-from napari_defocus.core.errors import DefocusError, check_range, explained
+from napari_defocus.core.errors import ABOVE_0, DefocusError, check_range, explained
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
-from napari_defocus.detection.config import DetectionConfig, check_config
+from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.detectors import (
     Detector,
     choose_detector,
@@ -39,8 +39,6 @@ from napari_defocus.detection.detectors import (
 )
 from napari_defocus.detection.identity import result_identity
 from napari_defocus.detection.postprocess import Limits
-from napari_defocus.detection.refinement import check_refinement
-from napari_defocus.detection.threshold import check_mask
 from napari_defocus.io.axes import check_letters
 from napari_defocus.io.base import ImageSource, digest, file_identity, location
 from napari_defocus.io.folder import find_images
@@ -167,12 +165,6 @@ def run(options: argparse.Namespace) -> int:
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
-    if len(sources) > 1:  # else a wrong setting is said with the name of the image
-        check_letters(options.axes or "YX")
-        check_config(request.config)
-        check_refinement(request.config.refinement)
-        check_mask(request.config.mask)
-        inference_device(request.config.device, dense=request.detector.network is not None)
     in_tiles = {options.scheduler, request.tile, request.memory} != {None}
     # Connected to before any work.
     connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()
@@ -192,9 +184,13 @@ def run(options: argparse.Namespace) -> int:
 def request_from(options: argparse.Namespace, **given: Any) -> Request:
     """Return what the options, and `given`, request."""
     if options.tile is not None:
-        check_range("tile", options.tile, 1)
+        check_range("tile", options.tile, 1, 10**6)
+    if options.memory is not None:
+        check_range("memory", options.memory, ABOVE_0)
+    check_letters(options.axes or "YX")
     config = detection_config(options)
     detector = choose_detector(options.metric, config)
+    inference_device(config.device, dense=detector.network is not None)
     if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     config = detection_config(options, literal=detector.literal)

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from napari_defocus.cli._console import EXIT_INTERRUPTED, refuse_existing, report_error
-from napari_defocus.cli._options import add_out
+from napari_defocus.cli._console import Progress, interruptible, refuse_existing, report_error
+from napari_defocus.cli._options import add_out, add_series, one_series
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.report import evaluate_folders
 from napari_defocus.plot.curves import write_report
@@ -30,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="blur",
         help="what is bright in the maps",
     )
+    add_series(parser)
     add_out(parser, "folder for report.json, scores.csv and precision_recall.png")
 
 
@@ -42,9 +43,16 @@ def run(options: argparse.Namespace) -> int:
     folders = dict(zip(names, options.maps, strict=True))
     if len(folders) < len(options.maps):
         folders = {str(folder): folder for folder in options.maps}
-    report = evaluate_folders(folders, options.truth, sharpness=options.maps_are == "sharpness")
-    if report is None:
-        return EXIT_INTERRUPTED
+    with interruptible() as should_stop:
+        report = evaluate_folders(
+            folders,
+            options.truth,
+            sharpness=options.maps_are == "sharpness",
+            series=one_series(options),
+            on_event=Progress(),
+            should_stop=should_stop,
+        )
+    assert report is not None
     for path in files:
         write_report(path, report, overwrite=options.overwrite)
     print(report.table())

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.cli._console import list_inputs, refuse_existing, run_each
-from napari_defocus.cli._options import add_out
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.cli._options import add_out, add_series, one_series
+from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.io.base import ImageSource, location
 from napari_defocus.io.geojson import write_geojson
-from napari_defocus.io.open import open_source
+from napari_defocus.io.open import open_source, series_of
 from napari_defocus.io.results import IMAGES, blur_beside, find_masks, mask_place, mask_stem
 from napari_defocus.io.tables import write_csv
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED
@@ -61,9 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--axes",
         help="a letter for each dimension of masks whose files do not say, such as ZYX",
     )
-    parser.add_argument(
-        "--series", type=int, metavar="N", help="which image, from 0, of an --image with several"
-    )
+    add_series(parser)
     parser.add_argument(
         "--micrometres",
         action="store_true",
@@ -79,6 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the polygons and tables of masks; go on where one cannot be used."""
+    check_range("smallest", options.smallest, 0)
     masks, failed = list_inputs(options.masks, find_masks)
     rows: list[dict[str, Any]] = []
     together = options.out / TOGETHER
@@ -167,8 +166,10 @@ def _open(given: str, stem: str, options: argparse.Namespace) -> _Inputs:
     mask = open_source(mask_place(place), options.axes)
     parts: dict[str, ImageSource | None] = {}
     for name, path in (("blur", blur), ("labels", options.labels), ("image", options.image)):
-        number = options.series if name == "image" else None
-        source = None if path is None else open_source(_named(path, stem), series=number)
+        source = None
+        if path is not None:
+            named = _named(path, stem)
+            source = open_source(named, series=series_of(named, one_series(options)))
         if source is not None:
             _check_fit(source, mask, one_plane=name == "labels")
         parts[name] = source

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from napari_defocus.cli._console import Progress, interruptible, print_event, refuse_existing
 from napari_defocus.cli._options import (
-    ALL_SERIES,
     add_out,
     add_planes,
     config_from,
     each_series,
+    one_series,
 )
 from napari_defocus.cli.metric import add_components, write_metric
 from napari_defocus.cli.patches import (
@@ -115,13 +115,13 @@ def run(options: argparse.Namespace) -> int:
             f"--in-focus and --out-of-focus teach a profile; {options.method} needs annotated "
             "images or --from-stack"
         )
-    patch_set = _cut_from_stacks(options) if options.from_stack else cut_patches(options)
-    require_both_classes(patch_set)
     config = FitConfig(
         method=options.method,
         components=options.components,
         training=config_from(options, TrainingConfig),
     )
+    patch_set = _cut_from_stacks(options) if options.from_stack else cut_patches(options)
+    require_both_classes(patch_set)
     with interruptible() as should_stop:
         made = fit_metric(patch_set, config, on_event=print_event, should_stop=should_stop)
     status = write_metric(made, options.out, options.overwrite)
@@ -166,9 +166,12 @@ def _evidence(
     from napari_defocus.profile import evidence
 
     predict = evidence.predictor(should_stop=should_stop)
+    series = (
+        one_series(options) if options.images or options.in_focus or options.out_of_focus else None
+    )
 
     def read(path: Path) -> npt.NDArray[Any]:
-        image = read_image(path, series=_one_series(options))
+        image = read_image(path, series=series)
         if image.axes not in ("YX", "YXS"):
             raise DefocusError(f"{path}: a stack ({image.axes}); give one plane of it")
         pixel_sizes.append(image.grid.pixel_size_um)
@@ -177,7 +180,7 @@ def _evidence(
     for path, labels in annotated_pairs(options.images):
         image = read(path)
         yield evidence.from_strokes(
-            predict(image), read_annotation(labels, options.labels_are_masks), str(path)
+            predict(image), read_annotation(labels, options.labels_are_masks, series), str(path)
         )
     for path in options.in_focus:
         yield evidence.from_focused(read(path), predict, str(path))
@@ -217,12 +220,6 @@ def _stacks(
             yield f"{name} {index}" if index else name, planes
 
 
-def _one_series(options: argparse.Namespace) -> int | None:
-    if options.series == ALL_SERIES:
-        raise DefocusError(f"--series {ALL_SERIES} is for stacks; give images a number")
-    return None if options.series is None else int(options.series)
-
-
 def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
     """Cut patches from focus stacks whose planes are labelled by comparing them."""
     from napari_defocus.io.folder import open_stack_source
@@ -232,6 +229,7 @@ def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
     if options.images:
         raise DefocusError("give images with their labels, or --from-stack, not both")
     parts = []
+    config = config_from(options, PatchConfig)
     given = [each for place in options.from_stack for each in each_series(place, options.series)]
     with interruptible() as should_stop:
         for one in given:
@@ -243,7 +241,7 @@ def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
                     part = patches_from_planes(
                         planes,
                         lambda at: source.where((*index[:z], at, *index[z:])),  # noqa: B023
-                        config_from(options, PatchConfig),
+                        config,
                         register=options.register,
                         on_event=Progress(),
                         should_stop=should_stop,

@@ -27,6 +27,7 @@ def add_components(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make a metric of trained nets by kernel PCA."""
     refuse_existing(options.out, options.overwrite)
+    config = FitConfig(components=options.components)
     nets = load_nets(options.nets)
     if not nets.complete:
         print(
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
             "had learnt by then",
             file=sys.stderr,
         )
-    made = metric_from_nets(nets, FitConfig(components=options.components))
+    made = metric_from_nets(nets, config)
     return write_metric(made, options.out, options.overwrite)
 
 

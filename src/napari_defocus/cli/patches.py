@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from napari_defocus.cli._console import refuse_existing
-from napari_defocus.cli._options import add_out, add_setting, config_from
+from napari_defocus.cli._options import add_out, add_series, add_setting, config_from, one_series
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.open import read_image, read_labels
 from napari_defocus.labels.classes import annotation_from_mask
@@ -17,6 +17,7 @@ from napari_defocus.metric.patches import PatchConfig, PatchSet, build_patch_set
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_annotated_images(parser)
+    add_series(parser)
     add_out(parser, "the patch set, a .safetensors file")
 
 
@@ -56,8 +57,9 @@ def cut_patches(options: argparse.Namespace) -> PatchSet:
     """Return the patches of the annotated images."""
     pairs = annotated_pairs(options.images)
     refuse_existing(options.out, options.overwrite)
+    series = one_series(options)
     return build_patch_set(
-        (_annotated(image, labels, options.labels_are_masks) for image, labels in pairs),
+        (_annotated(image, labels, options.labels_are_masks, series) for image, labels in pairs),
         config_from(options, PatchConfig),
     )
 
@@ -69,16 +71,16 @@ def annotated_pairs(paths: list[Path]) -> list[tuple[Path, Path]]:
     return list(zip(paths[::2], paths[1::2], strict=True))
 
 
-def read_annotation(path: Path, is_mask: bool) -> npt.NDArray[Any]:
+def read_annotation(path: Path, is_mask: bool, series: int | None) -> npt.NDArray[Any]:
     """Read labels 0 to 2 or, where it is one, a mask in which 255 is blurred."""
-    found = read_labels(path)
+    found = read_labels(path, series=series)
     return annotation_from_mask(found) if is_mask else found
 
 
 def _annotated(
-    image: Path, labels: Path, are_masks: bool
+    image: Path, labels: Path, are_masks: bool, series: int | None
 ) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any]]:
-    picture = read_image(image)
+    picture = read_image(image, series=series)
     if picture.axes not in ("YX", "YXS"):
         raise DefocusError(f"{image}: a stack ({picture.axes}); annotate one plane of it")
-    return str(image), picture.data, read_annotation(labels, are_masks)
+    return str(image), picture.data, read_annotation(labels, are_masks, series)

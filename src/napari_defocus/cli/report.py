@@ -6,6 +6,7 @@ from pathlib import Path
 
 from napari_defocus.cli._console import EXIT_BAD_INPUT, refuse_existing, report_error
 from napari_defocus.cli._options import add_out, add_setting, config_from
+from napari_defocus.core.errors import check_range
 from napari_defocus.report.fields import Results, Thresholds
 from napari_defocus.report.page import FIELDS, write_report
 
@@ -37,6 +38,7 @@ def add_report_settings(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the report of a folder of results, and say what it found."""
     thresholds = config_from(options, Thresholds)
+    check_range("square", options.square, 1)
     for path in (options.out, options.out.with_name(FIELDS)):
         refuse_existing(path, options.overwrite)
     results = Results(options.results, options.square)

@@ -84,14 +84,20 @@ def run(options: argparse.Namespace) -> int:
             source = open_stack_source(given.place, options.axes, series=given.series)
             path = Path(source.name)
             name = (path.name if isinstance(source, FolderSource) else path.stem) + given.ending
-            return name, _write_stack(source, options.out / name, options, should_stop)
+            return name, _write_stack(
+                source, options.out / name, options, given.series, should_stop
+            )
 
         stacks = [each for place in options.inputs for each in each_series(place, options.series)]
         return run_each(stacks, work, noun="stacks")
 
 
 def _write_stack(
-    source: ImageSource, out: Path, options: argparse.Namespace, should_stop: ShouldStop
+    source: ImageSource,
+    out: Path,
+    options: argparse.Namespace,
+    series: int | None,
+    should_stop: ShouldStop,
 ) -> Iterator[Path]:
     along = stack_axis(source.axes)
     if along is not None and source.axes[along] == "T":
@@ -102,7 +108,7 @@ def _write_stack(
     paths = {name: _beside(out, name) for name in names}
     for path in paths.values():
         refuse_existing(path, options.overwrite)
-    labels = None if options.labels is None else read_labels(options.labels)
+    labels = None if options.labels is None else read_labels(options.labels, series=series)
     found = _analyse(source, labels, options, should_stop)
     for name in MAPS:
         data = found.maps.pop(name)

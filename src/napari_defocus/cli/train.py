@@ -51,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
     from napari_defocus.metric.training import train
 
     refuse_existing(options.out, options.overwrite)
-    resume = load_nets(options.resume) if options.resume else None
     config: TrainingConfig = config_from(options, TrainingConfig)
+    resume = load_nets(options.resume) if options.resume else None
     with interruptible() as should_stop:
         nets = train(
             load_patch_set(options.set),

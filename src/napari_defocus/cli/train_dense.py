@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_defocus.cli._console import interruptible, print_event, refuse_existing
 from napari_defocus.cli._options import add_out, add_setting, config_from
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.dense.config import DenseConfig
 
 
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
     refuse_existing(options.out, options.overwrite)
     config: DenseConfig = config_from(options, DenseConfig)
+    check_range("workers", options.workers, 1)
     imagenet = torch.load(_imagenet_file(options.imagenet), weights_only=True)
     book = read_book(options.book)
     with interruptible() as should_stop:

@@ -81,6 +81,9 @@ def run(options: argparse.Namespace) -> int:
             f"{options.folder} is no folder; name the one that images are written to"
         )
     check_range("settle", options.settle, 0)
+    check_range("square", options.square, 1)
+    if options.idle is not None:
+        check_range("idle", options.idle, 0)
     if options.alert is not None:
         check_range("alert", options.alert, 0, 1)
     elif options.alert_command:

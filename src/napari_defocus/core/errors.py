@@ -24,11 +24,22 @@ def notice(text: str) -> None:
     warnings.warn(text, Notice, stacklevel=3)
 
 
+# The least number above 0, for ranges without it.
+ABOVE_0 = math.ulp(0.0)
+
+
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise where the setting `name` is no number from `low` to `high`, both included."""
-    if not low <= value <= high:  # NaN compares as False
-        allowed = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
-        raise DefocusError(f"{name} is {value}; give {allowed}")
+    """Raise where the setting `name` is no finite number from `low` to `high`, both included."""
+    if low <= value <= high and math.isfinite(value):
+        return
+    least = "above 0" if low == ABOVE_0 else f"from {low:g}"
+    if high != math.inf:
+        allowed = f"a number {least} to {high:g}"
+    elif math.isfinite(value) and low != ABOVE_0:
+        allowed = f"{low:g} or more"
+    else:
+        allowed = "a finite number" + (f" {least}" if low > -math.inf else "")
+    raise DefocusError(f"{name} is {value}; give {allowed}")
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """The settings of the dense detector's training; quick to import, for the command line."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from napari_defocus.core.errors import ABOVE_0, DefocusError
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.simulate.config import SceneConfig
 
 
 @dataclass(frozen=True)
-class DenseConfig:
+class DenseConfig(Settings):
     """How the dense detector is trained.
 
     Parameters
@@ -50,3 +53,18 @@ class DenseConfig:
     radius_weight: float = 0.25
     memory: float = 0.99
     seed: int = 0
+
+    _allowed: ClassVar[Allowed] = {
+        **dict.fromkeys(("scenes", "runs", "steps", "batch"), (1, 10**6)),
+        "crop": (32, 4096),
+        "learning_rate": (ABOVE_0, 10**3),
+        "backbone_share": (0, 1),
+        "warm_up": (0, 10**6),
+        "radius_weight": (0, 10**6),
+        "memory": (0, 1),
+        "seed": (0, 2**63 - 1),
+    }
+
+    def _check(self) -> None:
+        if self.crop % 32:
+            raise DefocusError(f"crop is {self.crop}; give a multiple of 32")

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from napari_defocus.core.devices import DEVICES
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import ABOVE_0, DefocusError
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.profile.limit import AUTO, check_limit
@@ -14,7 +16,7 @@ SCALES = ("calibrated", "image")
 
 
 @dataclass(frozen=True)
-class DetectionConfig:
+class DetectionConfig(Settings):
     """Settings of detection; the widget and the command line share these defaults.
 
     Parameters
@@ -66,6 +68,19 @@ class DetectionConfig:
     mask: MaskConfig = field(default_factory=MaskConfig)
     device: str = "auto"
 
+    _allowed: ClassVar[Allowed] = {
+        "scale": SCALES,
+        "adapt": (0, 1),
+        "reach": (0, 1000),
+        "caution": (-1000, 1000),
+        "gain": (ABOVE_0, 1000),
+        "device": DEVICES,
+    }
+    _called: ClassVar[dict[str, str]] = {"device": "the device"}
+
+    def _check(self) -> None:
+        check_limit(self.limit)
+
 
 # The method as the paper has it, but for what the texts at hand leave open: see the comments.
 ZENG2019 = DetectionConfig(
@@ -102,24 +117,9 @@ def with_preset(config: DetectionConfig) -> DetectionConfig:
 
 
 def check_config(config: DetectionConfig) -> None:
-    """Check the settings.
-
-    Raises
-    ------
-    DefocusError
-        Naming the setting.
-    """
+    """Raise DefocusError where there is no such detector; the rest was checked when it was made."""
     if config.detector not in DETECTORS and not Path(config.detector).is_file():
         raise DefocusError(
             f"the detector is {config.detector!r}; choose one of {', '.join(DETECTORS)}, "
             "or give the file of one"
         )
-    if config.scale not in SCALES:
-        raise DefocusError(f"scale is {config.scale!r}; choose one of {', '.join(SCALES)}")
-    if config.device not in DEVICES:
-        raise DefocusError(f"the device is {config.device!r}; choose one of {', '.join(DEVICES)}")
-    check_limit(config.limit)
-    check_range("adapt", config.adapt, 0, 1)
-    check_range("reach", config.reach, 0, 1000)
-    check_range("caution", config.caution, -1000, 1000)
-    check_range("gain", config.gain, 0, 1000)

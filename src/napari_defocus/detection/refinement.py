@@ -15,12 +15,13 @@ depends on one beyond `halo`, so that parts of an image can be refined alone.
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.filters import _numba as compiled
 from napari_defocus.filters.linear import box_mean
 
@@ -28,6 +29,7 @@ Float = npt.NDArray[np.float32]
 
 # Ages are counted in 16 bits.
 MOST_ITERATIONS = 2**15 - 1
+LARGEST_NEIGHBOURHOOD = 1001
 # Weights that sum to 1 but for rounding, or for digits that were not given (.333 three times).
 WEIGHTS_OFF = 2e-3
 
@@ -50,7 +52,7 @@ SETTLING = 8
 
 
 @dataclass(frozen=True)
-class RefinementConfig:
+class RefinementConfig(Settings):
     """Settings of the refinement.
 
     Parameters
@@ -78,6 +80,37 @@ class RefinementConfig:
     keep: float = 0.3
     growing: bool = True
 
+    _allowed: ClassVar[Allowed] = {
+        "iterations": (1, MOST_ITERATIONS),
+        "weights": (0, 1),
+        "neighbourhood": (1, LARGEST_NEIGHBOURHOOD),
+        "threshold": (0, 1),
+        "keep": (0, 1),
+    }
+    _called: ClassVar[dict[str, str]] = {
+        "iterations": "one of the iterations",
+        "weights": "a weight",
+        "threshold": "the refinement's threshold",
+    }
+
+    def _check(self) -> None:
+        if len(self.iterations) != len(self.weights) or not self.iterations:
+            raise DefocusError(
+                f"there are {len(self.iterations)} iterations and {len(self.weights)} weights; "
+                "give one or more, and a weight for each"
+            )
+        if any(later <= earlier for earlier, later in pairwise(self.iterations)):
+            raise DefocusError(f"the iterations are {_listed(self.iterations)}; give them rising")
+        if abs(sum(self.weights) - 1) > WEIGHTS_OFF:
+            raise DefocusError(
+                f"the weights {_listed(self.weights)} sum to {sum(self.weights):g}; "
+                "give some that sum to 1"
+            )
+        if self.neighbourhood % 2 == 0:
+            raise DefocusError(
+                f"neighbourhood is {self.neighbourhood}; give an odd side, which has a middle pixel"
+            )
+
 
 def halo(config: RefinementConfig) -> int:
     """Return the distance, in pixels, beyond which no pixel depends on another."""
@@ -85,15 +118,8 @@ def halo(config: RefinementConfig) -> int:
 
 
 def refine(sharpness: Float, config: RefinementConfig | None = None) -> Float:
-    """Raise the sharp region of a sharpness map (Y, X) in [0, 1] to 1, and lower the blurred to 0.
-
-    Raises
-    ------
-    DefocusError
-        Where a setting is out of its range.
-    """
+    """Raise the sharp region of a sharpness map (Y, X) in [0, 1] to 1, the blurred to 0."""
     config = config or RefinementConfig()
-    check_refinement(config)
     if not config.growing:
         return _refine_by_tanh_alone(sharpness, config)
     outlived = _checkpoints_outlived(sharpness, config)
@@ -193,34 +219,6 @@ def _growth(
         if iteration in weight_after:
             sums.append(sums[-1] + weight_after[iteration] * values)
     return np.stack(sums)
-
-
-def check_refinement(config: RefinementConfig) -> None:
-    """Check the settings."""
-    if len(config.iterations) != len(config.weights):
-        raise DefocusError(
-            f"there are {len(config.iterations)} iterations and {len(config.weights)} weights; "
-            "give a weight for each"
-        )
-    check_range("the first of the iterations", min(config.iterations, default=0), 1)
-    check_range("the last of the iterations", max(config.iterations), 1, MOST_ITERATIONS)
-    if any(later <= earlier for earlier, later in pairwise(config.iterations)):
-        raise DefocusError(f"the iterations are {_listed(config.iterations)}; give them rising")
-    for weight in config.weights:
-        check_range("a weight", weight, 0, 1)
-    if abs(sum(config.weights) - 1) > WEIGHTS_OFF:
-        raise DefocusError(
-            f"the weights {_listed(config.weights)} sum to {sum(config.weights):g}; "
-            "give some that sum to 1"
-        )
-    check_range("neighbourhood", config.neighbourhood, 1)
-    if config.neighbourhood % 2 == 0:
-        raise DefocusError(
-            f"neighbourhood is {config.neighbourhood}; give an odd side, which has a middle pixel"
-        )
-    check_range("keep", config.keep, 0, 1)
-    if config.threshold is not None:
-        check_range("the refinement's threshold", config.threshold, 0, 1)
 
 
 def _listed(numbers: tuple[float, ...]) -> str:

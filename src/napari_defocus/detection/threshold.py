@@ -1,12 +1,14 @@
 """From a sharpness map to a mask: threshold, undecided class, small-object clean-up."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.filters.histogram import Histogram
 from napari_defocus.labels.classes import BLURRED, SHARP, UNLABELLED, Labels
 
@@ -21,7 +23,7 @@ AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
-class MaskConfig:
+class MaskConfig(Settings):
     """Settings of the mask.
 
     Parameters
@@ -40,6 +42,23 @@ class MaskConfig:
     range: tuple[float, float] = (0.3, 0.7)
     smallest: int = 100
 
+    _allowed: ClassVar[Allowed] = {"threshold": (0, 1), "range": (0, 1), "smallest": (0, 2**31)}
+    _called: ClassVar[dict[str, str]] = {
+        "threshold": "the mask's threshold",
+        "range": "an end of the mask's range",
+    }
+
+    def _check(self) -> None:
+        if isinstance(self.threshold, str) and self.threshold not in RULES:
+            raise DefocusError(
+                f"the mask's threshold is {self.threshold!r}; "
+                f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
+            )
+        if self.range[0] > self.range[1]:
+            raise DefocusError(
+                f"the mask's range is {self.range[0]:g} to {self.range[1]:g}; give the lower first"
+            )
+
 
 def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int) -> Labels:
     """Compute a mask, 0 undecided, 1 blurred, 2 sharp, from a sharpness map (Y, X) in [0, 1].
@@ -57,7 +76,7 @@ def cut_mask(sharpness: Float, undecided: Bool, threshold: float, smallest: int)
 
 def halo(config: MaskConfig) -> int:
     """Return the distance, in pixels, beyond which no pixel changes the class of another."""
-    return 2 * max(config.smallest, 0)
+    return 2 * config.smallest
 
 
 def count_sharpness(sharpness: Float) -> Histogram:
@@ -66,31 +85,13 @@ def count_sharpness(sharpness: Float) -> Histogram:
 
 
 def mask_threshold(sharpness: Histogram, config: MaskConfig) -> float:
-    """Return the threshold, in [0, 1], for a map of which valid pixels have this histogram.
-
-    Raises
-    ------
-    DefocusError
-        Where the threshold is neither a number in [0, 1] nor a rule.
-    """
-    check_mask(config)
+    """Return the threshold, in [0, 1], for a map of which valid pixels have this histogram."""
     if not isinstance(config.threshold, str):
         return float(config.threshold)
     if not sharpness.counts.any():
         return float(np.mean(config.range))
     adapted = sharpness.otsu() if config.threshold == "otsu" else min(1.5 * sharpness.mean, 1.0)
     return float(np.clip(adapted, *config.range))
-
-
-def check_mask(config: MaskConfig) -> None:
-    """Check the settings."""
-    if not isinstance(config.threshold, str):
-        check_range("the mask's threshold", config.threshold, 0, 1)
-    elif config.threshold not in RULES:
-        raise DefocusError(
-            f"the mask's threshold is {config.threshold!r}; "
-            f"give a number from 0 to 1, or choose one of {', '.join(RULES)}"
-        )
 
 
 def _without_small(region: Bool, smallest: int) -> Bool:

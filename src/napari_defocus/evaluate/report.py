@@ -25,7 +25,7 @@ from napari_defocus.evaluate.scores import (
     trivial_scores,
 )
 from napari_defocus.io.atomic import whole_file, write_json
-from napari_defocus.io.open import read_image, read_labels
+from napari_defocus.io.open import read_image, read_labels, series_of
 
 FORMAT_VERSION = 1  # of the JSON file's layout
 MAP_SUFFIXES = (".blur.tif", ".npy", ".png", ".tif")  # behind the image's name, first come first
@@ -160,6 +160,7 @@ def evaluate_folders(
     truth: Path,
     *,
     sharpness: bool | Collection[str] = False,
+    series: int | None = None,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
 ) -> Report | None:
@@ -178,6 +179,8 @@ def evaluate_folders(
     sharpness : bool or collection of str
         Whether the maps are sharpness maps, 1 = sharp, whatever their names; or the names of the
         methods whose maps are.
+    series : int, optional
+        Which image, from 0, of the files that hold several.
     on_event, should_stop : callable
         Called before every image.
 
@@ -206,10 +209,12 @@ def evaluate_folders(
         if should_stop():
             return None
         on_event(Event("scoring maps", done, len(wanted)))
-        blurred = _read_truth(path)
+        blurred = _read_truth(path, series)
         for method, files in found.items():
             if name in files:
-                rows[method][name] = _score_file(files[name], name, blurred, method in inverted)
+                rows[method][name] = _score_file(
+                    files[name], name, blurred, method in inverted, series
+                )
         for kind, scores in trivial_scores(blurred).items():
             trivial[kind][name] = scores
     on_event(Event("scoring maps", len(wanted), len(wanted)))
@@ -270,22 +275,24 @@ def _listed(folder: Path, what: str) -> list[Path]:
         ) from error
 
 
-def _score_file(path: Path, name: str, blurred: Bools, sharpness: bool) -> MapScores:
+def _score_file(
+    path: Path, name: str, blurred: Bools, sharpness: bool, series: int | None
+) -> MapScores:
     """Score a map file, and the mask beside it."""
-    values = _read_array(path) if path.suffix == ".npy" else _read_grey(path)
+    values = _read_array(path) if path.suffix == ".npy" else _read_grey(path, series)
     with about(path):
         scores = score_map(values, blurred, sharpness=sharpness)
     mask_path = path.with_name(name + ".mask.tif")
     if not mask_path.exists():
         return scores
-    mask = read_labels(mask_path)
+    mask = read_labels(mask_path, series=series)
     with about(mask_path):
         return replace(scores, values={**scores.values, "IoU(mask)": iou_mask(mask, blurred)})
 
 
-def _read_truth(path: Path) -> Bools:
+def _read_truth(path: Path, series: int | None) -> Bools:
     """Read a truth mask, True = blurred."""
-    levels = _read_grey(path)
+    levels = _read_grey(path, series)
     if 0 < levels.max() <= 2 / 255:
         raise DefocusError(
             f"{path}: none of its levels reaches 3 of 255, as in a mask of labels; "
@@ -302,9 +309,9 @@ def _read_array(path: Path) -> Array:
         raise DefocusError(f"{path}: is not a whole NumPy array; write it again") from error
 
 
-def _read_grey(path: Path) -> Array:
+def _read_grey(path: Path, series: int | None) -> Array:
     """Read an image as grey, its 8 or 16 bit levels as [0, 1]."""
-    image = read_image(path)
+    image = read_image(path, series=series_of(path, series))
     levels: Array = image.data
     if image.axes == "YXS":
         colours = levels[..., :3] if levels.shape[-1] > 2 else levels[..., :1]

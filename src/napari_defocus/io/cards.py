@@ -135,7 +135,10 @@ def read_settings(kind: type[Settings], values: Any) -> Settings:
         if not fits or (wanted is not str and not abs(value) < MOST_NUMBER):
             raise TypeError(f"{name} is {reprlib.repr(value)}")
         told[name] = float(value) if types[name] is float else value
-    return kind(**told)
+    try:
+        return kind(**told)
+    except DefocusError as error:  # the caller names the file
+        raise TypeError(str(error)) from error
 
 
 def as_floats(tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -136,6 +136,11 @@ def _is_tiff(path: Path, head: bytes) -> bool:
     return head in TIFF_HEADS and path.suffix.lower() not in NOT_TIFF
 
 
+def series_of(path: str | Path, series: int | None) -> int | None:
+    """Return the `series` for a file beside an image: it counts where that holds several, too."""
+    return series if series is not None and count_images(path) > 1 else None
+
+
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -202,7 +207,7 @@ def _open_file(
     return _open(path, axes, as_stored=as_stored, series=series)
 
 
-def read_labels(path: Path) -> NDArray[Any]:
+def read_labels(path: Path, *, series: int | None = None) -> NDArray[Any]:
     """Read an annotation or mask: one whole number a pixel, from PNG, BMP or TIFF.
 
     Parameters
@@ -210,6 +215,8 @@ def read_labels(path: Path) -> NDArray[Any]:
     path : Path
         The label file. The numbers count, not their display: a palette gives its indices, and
         MinIsWhite is not inverted.
+    series : int, optional
+        Which image, from 0, where the file holds several.
 
     Returns
     -------
@@ -221,7 +228,7 @@ def read_labels(path: Path) -> NDArray[Any]:
     DefocusError
         As `read_image`, and where the file is a colour image, a stack or holds fractions.
     """
-    source = _open_file(path, as_stored=True)
+    source = _open_file(path, as_stored=True, series=series_of(path, series))
     labels, axes = source.read_whole(), source.axes
     if axes.endswith("S"):
         raise DefocusError(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_defocus.core.progress import Event, OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.core.settings import Settings
 from napari_defocus.filters.luminance import LUMINANCE
 from napari_defocus.metric import zeng2019
 from napari_defocus.metric.fitting import FitConfig, metric_from_nets
@@ -41,7 +42,7 @@ BASE_PATCHES = 500
 
 
 @dataclass(frozen=True)
-class RecipeConfig:
+class RecipeConfig(Settings):
     """How the default metric is made."""
 
     scenes: int = 48

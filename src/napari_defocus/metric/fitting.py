@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,20 @@ from scipy import linalg
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric import zeng2019
 from napari_defocus.metric.calibration import calibrate, weighted_parts
 from napari_defocus.metric.kernel_pca import KernelPCA, fixed_directions, kernel_pca
 from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
-from napari_defocus.metric.patches import PatchSet, require_both_classes, split_patch_set
-from napari_defocus.metric.training import check_kernel_size, check_split, train
+from napari_defocus.metric.patches import (
+    LARGEST_KERNEL,
+    PatchSet,
+    require_both_classes,
+    split_patch_set,
+)
+from napari_defocus.metric.training import train
 from napari_defocus.metric.whitening import whitening_matrix, window_covariance
 
 METHODS = ("nets", "instant")
@@ -26,7 +32,7 @@ RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Settings):
     """How a metric is made from patches.
 
     Parameters
@@ -46,6 +52,8 @@ class FitConfig:
     components: int = 2
     training: TrainingConfig = field(default_factory=TrainingConfig)
     pooling: Pooling = field(default_factory=Pooling)
+
+    _allowed: ClassVar[Allowed] = {"method": METHODS, "components": (1, LARGEST_KERNEL**2)}
 
 
 def fit_metric(
@@ -77,8 +85,6 @@ def fit_metric(
         Where the patches do not suffice, or a setting is unknown.
     """
     config = config or FitConfig()
-    if config.method not in METHODS:
-        raise DefocusError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
     if config.method == "instant":
         return instant_metric(patch_set, config)
     nets = train(patch_set, config.training, on_event=on_event, should_stop=should_stop)
@@ -136,8 +142,6 @@ def instant_metric(patch_set: PatchSet, config: FitConfig | None = None) -> Loca
     config = config or FitConfig()
     require_both_classes(patch_set)
     size, seed = config.training.kernel_size, config.training.seed
-    check_kernel_size(size)
-    check_split(config.training)
     if patch_set.config.size < size:
         raise DefocusError(
             f"patches of {patch_set.config.size} pixels are smaller than filters of {size}"

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.core.settings import Settings
 from napari_defocus.io.cards import Card, as_floats, load_container, read_settings, save_container
 from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca, plain_pca
+from napari_defocus.metric.patches import LARGEST_KERNEL
 
 Float = npt.NDArray[np.float32]
 
@@ -25,7 +27,6 @@ PACKAGED = {
 }
 # The method, in a metric's record, of those that are made and applied as the paper says.
 LITERAL = "zeng2019"
-LARGEST_KERNEL = 63
 LARGEST_ENERGY = 1e6
 # Beyond these a metric is no metric: powers and exponentials leave the numbers of single precision.
 POOLING_RANGES = {
@@ -41,7 +42,7 @@ CALIBRATION_RANGES = {"threshold": (-80, 80), "slope": (-1000, 1000)}
 
 
 @dataclass(frozen=True)
-class Pooling:
+class Pooling(Settings):
     """How filter responses become the score of a pixel; lengths are in pixels."""
 
     power: float = 0.5  # of responses before the Gaussian: edges weigh less

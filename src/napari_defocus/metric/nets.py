@@ -4,15 +4,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.devices import DEVICES as DEVICES
-from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.core.errors import ABOVE_0, DefocusError, brief
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.io.cards import as_floats, load_container, read_settings, save_container
-from napari_defocus.metric.patches import PatchSet, pack_patch_set, unpack_patch_set
+from napari_defocus.metric.patches import LARGEST_KERNEL, PatchSet, pack_patch_set, unpack_patch_set
 
 KIND = "nets"
 PACKAGED = {"default": Path(__file__).parents[1] / "weights" / "default.nets.safetensors"}
@@ -25,7 +26,7 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """How nets are trained; the texts at hand have none of these figures but 7 x 7, an example.
 
     Parameters
@@ -77,6 +78,32 @@ class TrainingConfig:
     device: str = "auto"
     whiten: bool = True
     turn: bool = True
+
+    _allowed: ClassVar[Allowed] = {
+        "nets": (1, 1000),
+        "kernels": (1, 4096),
+        "kernel_size": (1, LARGEST_KERNEL),
+        "epochs": (1, 10**6),
+        "patience": (1, 10**6),
+        "batch": (1, 10**6),
+        "learning_rate": (ABOVE_0, math.inf),
+        "l1": (0, 10**6),
+        "decay": (0, 10**6),
+        "validation": (0, 1),
+        "seed": (0, 2**63 - 1),
+        "device": DEVICES,
+    }
+    _called: ClassVar[dict[str, str]] = {
+        "kernel_size": "the kernel size",
+        "learning_rate": "the learning rate",
+        "device": "the device",
+    }
+
+    def _check(self) -> None:
+        if self.kernel_size % 2 == 0 or self.kernel_size < 3:
+            raise DefocusError(
+                f"the kernel size is {self.kernel_size}; give an odd one of 3 or more"
+            )
 
     @property
     def rate(self) -> float:

@@ -8,12 +8,13 @@ size and the thresholds are not in the texts at hand; they are this package's ow
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.core.errors import DefocusError, brief, check_range
+from napari_defocus.core.errors import DefocusError, brief
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.cards import as_floats, load_container, read_settings, save_container
 from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_annotation
@@ -23,10 +24,11 @@ KIND = "patch set"
 ARRAYS = ("patches", "labels", "noise", "source", "corner")
 # Far beyond what shows whether a patch is sharp.
 LARGEST_PATCH = 4096
+LARGEST_KERNEL = 63
 
 
 @dataclass(frozen=True)
-class PatchConfig:
+class PatchConfig(Settings):
     """How patches are cut.
 
     Parameters
@@ -48,6 +50,14 @@ class PatchConfig:
     purity: float = 0.95
     coverage: float = 0.05
     area: float = 0.0
+
+    _allowed: ClassVar[Allowed] = {
+        "size": (1, LARGEST_PATCH),
+        "superpixel": (1, LARGEST_PATCH),
+        "purity": (0, 1),
+        "coverage": (0, 1),
+        "area": (0, 1),
+    }
 
 
 @dataclass(frozen=True)
@@ -135,14 +145,9 @@ def build_patch_set(
     Raises
     ------
     DefocusError
-        Where an image or annotation cannot be used, or a setting is out of its range.
+        Where an image or annotation cannot be used.
     """
     config = config or PatchConfig()
-    check_range("size", config.size, 1)
-    check_range("superpixel", config.superpixel, 1)
-    check_range("purity", config.purity, 0, 1)
-    check_range("coverage", config.coverage, 0, 1)
-    check_range("area", config.area, 0, 1)
     parts = [_cut(name, image, labels, config) for name, image, labels in images]
     if not parts:
         raise DefocusError("no annotated image was given")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
 from napari_defocus.metric.patches import PatchSet, require_both_classes, split_patch_set
@@ -113,12 +113,6 @@ def _check_patch_size(patch_set: PatchSet, base: TrainedNets | None) -> None:
 
 
 def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
-    check_kernel_size(config.kernel_size)
-    check_split(config)
-    for name in ("nets", "kernels", "epochs", "patience", "batch"):
-        check_range(name, getattr(config, name), 1)
-    for name in ("learning_rate", "l1", "decay"):
-        check_range(name, getattr(config, name), 0)
     # What two more layers of 3 x 3 and two halvings need behind the first layer.
     least = config.kernel_size + 13
     if patch_set.config.size < least:
@@ -127,15 +121,3 @@ def _check(patch_set: PatchSet, config: TrainingConfig) -> None:
             f"{config.kernel_size}: cut them with at least {least}"
         )
     require_both_classes(patch_set)
-
-
-def check_split(config: TrainingConfig) -> None:
-    """Raise where patches cannot be held out by the share or the seed of `config`."""
-    check_range("validation", config.validation, 0, 1)
-    check_range("seed", config.seed, 0)
-
-
-def check_kernel_size(size: int) -> None:
-    """Raise where kernels of side `size` have no middle, or none but one pixel."""
-    if size % 2 == 0 or size < 3:
-        raise DefocusError(f"the kernel size is {size}; give an odd one of 3 or more")

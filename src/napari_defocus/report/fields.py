@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.core.tiling import Region, plan_tiles
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.manifest import RunRecord
@@ -31,7 +32,7 @@ MOST_Z, FEWEST_ALIKE, LEAST_SPREAD = 3.5, 20, 0.25
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Settings):
     """What the shares of a field mean.
 
     Parameters
@@ -48,10 +49,11 @@ class Thresholds:
     out_of_focus: float = 0.2
     least: float = 0.002
 
-    def __post_init__(self) -> None:
-        check_range("in-focus", self.in_focus, 0, 1)
+    _allowed: ClassVar[Allowed] = {"in_focus": (0, 1), "least": (0, 1)}
+    _called: ClassVar[dict[str, str]] = {"in_focus": "in-focus", "out_of_focus": "out-of-focus"}
+
+    def _check(self) -> None:
         check_range("out-of-focus", self.out_of_focus, 0, self.in_focus)
-        check_range("least", self.least, 0, 1)
 
     def judge(self, field: "Field") -> str:
         """Return one of `VERDICTS`."""

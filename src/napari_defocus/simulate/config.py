@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from napari_defocus.core.settings import Settings
+
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SceneConfig(Settings):
     """What scenes are like.
 
     Parameters

@@ -5,13 +5,14 @@ compare between them as they are; a pixel is in focus in the plane with the larg
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.stacks.depth_map import STEP_PLANES, DepthMap, estimate_depth, upsample
 from napari_defocus.stacks.flaws import Flaws, lost_planes
 from napari_defocus.stacks.focus_measure import (
@@ -46,7 +47,7 @@ PHASE_WARNING = 0.5
 
 
 @dataclass(frozen=True)
-class StackConfig:
+class StackConfig(Settings):
     """How a focus stack is analysed; the widget and the command line share these defaults.
 
     Parameters
@@ -61,6 +62,8 @@ class StackConfig:
 
     extremum: str = "max"
     register: bool = False
+
+    _allowed: ClassVar[Allowed] = {"extremum": EXTREMA}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +170,6 @@ def analyse_stack(
 
 
 def _check(config: StackConfig, planes: int) -> None:
-    if config.extremum not in EXTREMA:
-        raise DefocusError(f"extremum is {config.extremum!r}; choose one of {', '.join(EXTREMA)}")
     if config.extremum == "min" and planes < 3:
         raise DefocusError("a minimum lies between two planes: give three planes or more")
 

@@ -37,6 +37,9 @@ MEDIAN = 0.4549
 # A hot, or dead, pixel differs by so many times the noise, and so much of the range of grey, from
 # what is around it and from the planes beside it, and these by no more than a share of that.
 HOT_NOISE, HOT_RANGE, HOT_SHARE = 8.0, 0.05, 0.2
+# A bead smaller than a pixel looks so in focus, too, but in a plane beside it defocus has spread
+# its light: so much of it, and so many times the noise, is within these distances.
+SPREAD, SPREAD_NOISE, SPREAD_OVER = 0.5, 3.0, (1, 2, 3)
 # A plane has so much less detail than those beside it, in so much of the field, where it is lost.
 LOST = 0.25
 # Detail of an odd plane, as a share of the lesser of those beside it: no peak, and no valley.
@@ -87,10 +90,12 @@ class FlawFinder:
         self._statistics: list[PlaneStatistics] = []
         self._recent: list[Array] = []
         self._hot: dict[int, Places] = {}
+        self._step = 0.0  # between whole numbers: rounding is no noise of a plane
 
     def add(self, plane: Array, statistics: PlaneStatistics) -> None:
         """Look at the next plane (Y, X[, C])."""
         grey, holes = grey_and_holes(plane)
+        self._step = 1.0 if plane.dtype.kind in "iu" else 0.0
         grey = np.where(holes, statistics.limits[0], grey)
         self._means.append(_block_means(grey))
         self._noise.append(_white_noise(grey))
@@ -130,7 +135,7 @@ class FlawFinder:
 
     def _noisy(self, z: int, beside: Sequence[int]) -> bool:
         low, high = self._statistics[z].limits
-        floor = ((high - low) / 255) ** 2 / 12
+        floor = max((high - low) / 255, self._step) ** 2 / 12
         variance, whiteness = self._noise[z]
         least = NOISY * max(floor, *(self._noise[k][0] for k in beside))
         return variance > least and whiteness > WHITE
@@ -139,15 +144,23 @@ class FlawFinder:
         """Look for hot and dead pixels in a recent plane."""
         own, others = self._recent[at], [self._recent[k] for k in beside]
         low, high = self._statistics[z].limits
-        a, b = self._statistics[z].noise
-        noise = np.sqrt(max(a + b, 0)) * (high - low)
+        # Spots count as noise where they are: the planes beside this one have as much without them.
+        noise = min(_brightest_noise(self._statistics[z + k - at]) for k in (at, *beside))
         least = max(HOT_NOISE * noise, HOT_RANGE * (high - low))
         if min(own.shape) < 5 or not least > 0:
             return
-        places = [_spots(sign * own, [sign * other for other in others], least) for sign in (1, -1)]
+        places = [
+            _spots(sign * own, [sign * other for other in others], least, noise) for sign in (1, -1)
+        ]
         rows, columns = (np.concatenate(each) for each in zip(*places, strict=True))
         if len(rows):
             self._hot[z] = rows, columns
+
+
+def _brightest_noise(statistics: PlaneStatistics) -> float:
+    """Return the standard deviation of the noise where a plane is brightest."""
+    low, high = statistics.limits
+    return float(np.sqrt(max(sum(statistics.noise), 0)) * (high - low)) or np.inf
 
 
 def _block_means(grey: Array) -> Values:
@@ -183,39 +196,65 @@ def _white_noise(grey: Array) -> tuple[float, float]:
     return float(variance), float(variance / over_two) if over_two > 0 else 0.0
 
 
-def _spots(own: Array, others: Sequence[Array], least: float) -> Places:
-    """Return the single pixels that stand `least` above what is around them, in this plane only."""
-    inner = own[1:-1, 1:-1]
-    above = np.ones(inner.shape, bool)
+def _spots(own: Array, others: Sequence[Array], least: float, noise: float) -> Places:
+    """Return the pixels, single or two side by side, that stand `least` out, in this plane only."""
+    padded = np.pad(own, 1, "reflect")
+    count = np.zeros(own.shape, np.uint8)
     for y in (0, 1, 2):
         for x in (0, 1, 2):
             if (y, x) != (1, 1):
-                around = own[y : y + inner.shape[0], x : x + inner.shape[1]]
-                above &= inner - around > (1 - HOT_SHARE) * least
+                around = padded[y : y + own.shape[0], x : x + own.shape[1]]
+                count += own - around > (1 - HOT_SHARE) * least
+    above = count >= 7  # of 8 around: two may be side by side
     for other in others:
-        above &= inner - other[1:-1, 1:-1] > (1 - HOT_SHARE) * least
+        above &= own - other > (1 - HOT_SHARE) * least
     rows, columns = np.nonzero(above)
-    rows, columns = rows + 1, columns + 1
     ring = _around(own, rows, columns, 2)
     ground = np.median(ring, axis=1)
     height = own[rows, columns] - ground
     lone = height > least
     for plane in (own, *others):
-        near = _around(plane, rows, columns, 1).max(axis=1)
-        if plane is not own:
-            near = np.maximum(near, plane[rows, columns])
+        near = np.sort(_around(plane, rows, columns, 1), axis=1)
+        near = near[:, -2] if plane is own else np.maximum(near[:, -1], plane[rows, columns])
         level = np.median(_around(plane, rows, columns, 2), axis=1)
         lone &= near - level <= HOT_SHARE * height
-    return rows[lone], columns[lone]
+    rows, columns, height = rows[lone], columns[lone], height[lone]
+    spread = [_is_spread(own, other, (rows, columns), height, noise) for other in others]
+    hot = ~np.any(spread, axis=0)
+    return rows[hot], columns[hot]
+
+
+def _is_spread(own: Array, other: Array, at: Places, height: Values, noise: float) -> Array:
+    """Tell of spots whether their light lies around them in another plane: defocus moves it only.
+
+    What else lies around counts in neither plane, nor does the brightness of the whole.
+    """
+    levels = [np.median(_around(plane, *at, SPREAD_OVER[-1] + 1), axis=1) for plane in (own, other)]
+    light = other[at] - levels[1]
+    found = np.zeros(len(height), bool)
+    for distance in SPREAD_OVER:
+        here, there = (
+            (_around(plane, *at, distance) - level[:, np.newaxis]).sum(axis=1)
+            for plane, level in zip((own, other), levels, strict=True)
+        )
+        light = light + there - here
+        sure = SPREAD_NOISE * noise * np.sqrt(2) * (2 * distance + 1)
+        found |= light > np.maximum(SPREAD * height, sure)
+    return found
 
 
 def _around(plane: Array, rows: Array, columns: Array, distance: int) -> Array:
     """Return the pixels at a distance around each place: (N, 8 * distance)."""
     offsets = np.mgrid[-distance : distance + 1, -distance : distance + 1].reshape(2, -1)
     offsets = offsets[:, np.abs(offsets).max(axis=0) == distance]
-    y = np.clip(rows[:, np.newaxis] + offsets[0], 0, plane.shape[0] - 1)
-    x = np.clip(columns[:, np.newaxis] + offsets[1], 0, plane.shape[1] - 1)
+    y = _reflected(rows[:, np.newaxis] + offsets[0], plane.shape[0])
+    x = _reflected(columns[:, np.newaxis] + offsets[1], plane.shape[1])
     return np.asarray(plane[y, x])
+
+
+def _reflected(places: Array, size: int) -> Array:
+    """Mirror places beyond either end of an axis about the pixel at that end."""
+    return np.asarray(size - 1 - np.abs(size - 1 - np.abs(places)))
 
 
 def without_spots(plane: Array, places: Places) -> Array:

@@ -119,6 +119,10 @@ def stacks_in(source: ImageSource) -> Iterator[tuple[tuple[int, ...], StackPlane
     """
     z = stack_axis(source.axes)
     if z is None or source.axes[z] != "Z":
+        if not source.leading:
+            raise DefocusError(
+                f"{source.name} is one plane ({source.axes}); name a stack of planes"
+            )
         raise DefocusError(
             f"{source.name} has axes {source.axes} and no Z; "
             f"say with axes which one the planes are along{_with_z(source)}"

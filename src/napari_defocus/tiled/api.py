@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from napari_defocus.core.errors import DefocusError, check_range
+from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop
+from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.dense.plane import MARGIN
 from napari_defocus.detection.config import DetectionConfig
 from napari_defocus.detection.detectors import (
@@ -35,7 +37,7 @@ BYTES_PER_PLANE_PIXEL = 0.13
 
 
 @dataclass(frozen=True)
-class TileConfig:
+class TileConfig(Settings):
     """How an image is cut and written.
 
     Parameters
@@ -54,6 +56,9 @@ class TileConfig:
     format: str = "zarr"
     maps: tuple[str, ...] = ()
     overwrite: bool = False
+
+    _allowed: ClassVar[Allowed] = {"side": (1, 10**6), "format": ("zarr", "tif")}
+    _called: ClassVar[dict[str, str]] = {"side": "tile"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,6 @@ def detect_file_in_tiles(
     Stopped
         Where it was asked to stop.
     """
-    check_range("tile", tiling.side, 1)
     chosen = choose_detector(detector, config)
     config = settle(config, chosen, source.grid.pixel_size_um, source.optics)
     step = tile_step(chosen)
