@@ -523,6 +523,8 @@ class TestUrls:
         assert_source(open_source("memory://test-sources/a.zarr"), STACK16, "ZYX")
         files = fsspec.filesystem("memory")
         files.rm("/test-sources/a.zarr/full/c/0/0/1")
+        with pytest.warns(Notice, match="1 of 36 chunks are not stored"):
+            open_source("memory://test-sources/a.zarr").read((0,))
         source = open_source("memory://test-sources/a.zarr", missing="error")
         assert_refused(
             lambda: source.read((0,)), "chunk full/c/0/0/1", "memory://test-sources/a.zarr"

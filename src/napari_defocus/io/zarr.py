@@ -42,10 +42,13 @@ class MissingChunkError(RuntimeError):
 
 
 class WatchedStore(WrapperStore[Any]):
-    """A store that notes whether a chunk was missing; none may be where it is `strict`."""
+    """A store that notes which chunks were missing; none may be where it is `strict`."""
 
     strict = False
-    lacks = False
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self.lacking: set[str] = set()
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
         """Return the content of a key."""
@@ -53,7 +56,7 @@ class WatchedStore(WrapperStore[Any]):
         if content is None and key.rpartition("/")[2] not in _METADATA:
             if self.strict:
                 raise MissingChunkError(key)
-            self.lacks = True
+            self.lacking.add(key)
         return content
 
 
@@ -116,6 +119,7 @@ class ZarrSource(ImageSource):
         )
         self._place, self._inside, self._strict = place, inside, missing == "error"
         self._told = isinstance(place, Path)  # else what a place lacks is seen on the way
+        self._next_told = 1
         if self._told and not self._strict:
             absent, stored = _absent_chunks(array)
             if absent:
@@ -136,12 +140,7 @@ class ZarrSource(ImageSource):
         array = self._handle()
         try:
             data = np.asarray(array[selection])
-            if self._store.lacks and not self._told:
-                self._told = True
-                notice(
-                    f"{self._place}: chunks that are not stored, as of what is empty, count as "
-                    f"{array.fill_value or 0} (--missing error refuses them)"
-                )
+            self._tell_lacking(array)
             return data
         except MissingChunkError as error:
             raise DefocusError(
@@ -156,6 +155,18 @@ class ZarrSource(ImageSource):
                 f"chunk {key} of {self.where(_plane(selection))} cannot be read ({reason(own)}); "
                 "copy the image again"
             ) from error
+
+    def _tell_lacking(self, array: "zarr.Array[Any]") -> None:
+        """Tell how many chunks were missing so far: the first, and ten times as many."""
+        lacking = len(self._store.lacking)
+        if not self._told and lacking >= self._next_told:
+            self._next_told = 10 * lacking
+            _, stored = _chunks_in_each(array)
+            notice(
+                f"{self._place}: as far as it was read, {lacking} of {stored} chunks are not "
+                f"stored, as of what is empty; they count as {array.fill_value or 0} (--missing "
+                "error refuses them)"
+            )
 
     def _damaged(
         self, array: "zarr.Array[Any]", selection: Selection, error: Exception
@@ -213,10 +224,15 @@ def _chunks(array: "zarr.Array[Any]", selection: Selection) -> Iterator[tuple[st
 
 def _absent_chunks(array: "zarr.Array[Any]") -> tuple[int, int]:
     """Return how many chunks, or shards, are not stored, and how many would be."""
-    stored = array.shards or array.chunks
-    in_each = math.prod(stored) // math.prod(array.chunks)
-    total = math.prod(-(-size // side) for size, side in zip(array.shape, stored, strict=True))
+    in_each, total = _chunks_in_each(array)
     return total - int(array.nchunks_initialized) // in_each, total
+
+
+def _chunks_in_each(array: "zarr.Array[Any]") -> tuple[int, int]:
+    """Return how many chunks are stored together, and how many such there would be."""
+    stored = array.shards or array.chunks
+    total = math.prod(-(-size // side) for size, side in zip(array.shape, stored, strict=True))
+    return math.prod(stored) // math.prod(array.chunks), total
 
 
 def _open_store(place: Path | str) -> Any:
