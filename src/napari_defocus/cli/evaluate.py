@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from napari_defocus.cli._console import Progress, interruptible, refuse_existing, report_error
+from napari_defocus.cli._console import interruptible, refuse_existing, report_error
 from napari_defocus.cli._options import add_out, add_series, one_series
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.evaluate.report import evaluate_folders
@@ -49,7 +49,6 @@ def run(options: argparse.Namespace) -> int:
             options.truth,
             sharpness=options.maps_are == "sharpness",
             series=one_series(options),
-            on_event=Progress(),
             should_stop=should_stop,
         )
     assert report is not None
