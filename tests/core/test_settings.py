@@ -89,7 +89,7 @@ def test_numbers_of_numpy_and_paths_become_plain_ones():
         (MaskConfig, {"smallest": -5}, "smallest is -5"),
         (MaskConfig, {"range": (0.7, 0.3)}, "give the lower first"),
         (TrainingConfig, {"learning_rate": math.nan}, "the learning rate is nan; give .* above 0"),
-        (TrainingConfig, {"learning_rate": 0.0}, "the learning rate is 0.0; give .* above 0"),
+        (TrainingConfig, {"learning_rate": 0.0}, "the learning rate is 0.0; give a number above 0"),
         (PatchConfig, {"superpixel": 10**9}, "superpixel is 1000000000; give .* to 4096"),
         (DenseConfig, {"crop": 100}, "give a multiple of 32"),
         (FitConfig, {"components": 0}, "components is 0"),

@@ -32,14 +32,18 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
     """Raise where the setting `name` is no finite number from `low` to `high`, both included."""
     if low <= value <= high and math.isfinite(value):
         return
-    least = "above 0" if low == ABOVE_0 else f"from {low:g}"
+    least = "above 0" if low == ABOVE_0 else f"from {_shown(low)}"
     if high != math.inf:
-        allowed = f"a number {least} to {high:g}"
-    elif math.isfinite(value) and low != ABOVE_0:
-        allowed = f"{low:g} or more"
+        allowed = f"a number {least} to {_shown(high)}"
+    elif math.isfinite(value):
+        allowed = f"a number {least}" if low == ABOVE_0 else f"{_shown(low)} or more"
     else:
         allowed = "a finite number" + (f" {least}" if low > -math.inf else "")
     raise DefocusError(f"{name} is {value}; give {allowed}")
+
+
+def _shown(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 @contextmanager
