@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from napari_defocus.io.tiff_writer import write_tiff
-from napari_defocus.widgets.report.widget import NO_FOLDER, ReportWidget
+from napari_defocus.widgets.report.layers import NO_MASKS
+from napari_defocus.widgets.report.widget import ReportWidget
 
 WIDGET = ReportWidget
 
@@ -39,9 +40,31 @@ def test_the_worst_first_and_a_double_click_opens_a_field(widget, viewer, result
     assert len(viewer.layers) == 2
 
 
-def test_without_a_folder_it_says_so(widget, tmp_path, qtbot):
+def test_of_the_open_layers(widget, viewer, qtbot):
+    """Masks count that Detect made, or that were opened; a click shows the layer that is open."""
+    mask = np.ones((2, 40, 60), np.uint8)
+    mask[1] = 2
+    where = {"scale": (1, 0.5, 0.5), "axis_labels": ("t", "y", "x")}
+    viewer.add_image(np.random.default_rng(0).random((2, 40, 60)), name="a/b", **where)
+    made = viewer.add_labels(mask, name="a/b mask", **where)
+    viewer.add_labels(mask[0], name="cells")
+    press(qtbot, widget)
+    assert widget.jobs.text.text().startswith("of 2 fields: 1 in focus, 0 soft, 1 out of focus")
+    assert [widget.table.item(row, 2).text() for row in range(2)] == ["a_b, T 0", "a_b, T 1"]
+    assert widget.page.exists()
+    assert widget.page.read_text("utf-8").count("<img") > 0
+    made.visible = False
+    widget.table.cellDoubleClicked.emit(1, 0)
+    assert viewer.dims.current_step[0] == 1
+    assert viewer.layers.selection.active.name == made.name
+    assert made.visible
+    assert len(viewer.layers) == 3
+
+
+def test_without_masks_it_says_so(widget, viewer):
+    viewer.add_image(np.zeros((9, 9)))
     widget.jobs.run_button.click()
-    assert NO_FOLDER in widget.jobs.text.text()
+    assert NO_MASKS in widget.jobs.text.text()
 
 
 def test_thresholds_that_do_not_fit_are_refused(widget, results):
