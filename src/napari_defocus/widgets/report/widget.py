@@ -9,7 +9,6 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog
 
-from napari_defocus.core.errors import DefocusError
 from napari_defocus.data.results import read_results
 from napari_defocus.report.fields import VERDICTS, Field, Results, Thresholds
 from napari_defocus.report.page import write_report
@@ -70,9 +69,10 @@ class ReportWidget(PluginWidget):
         settings = ui.form(
             ("In focus from", self.in_focus), ("Out of focus below", self.out_of_focus)
         )
+        sources = ui.row(self.choose_button, self.layers_button)
         layout = ui.column(
-            self, ui.row(self.choose_button, self.layers_button), self.chosen, settings, self.jobs, self.table,
-            self.open_button, margin=True,
+            self, sources, self.chosen, settings, self.jobs, self.table, self.open_button,
+            margin=True,
         )  # fmt: skip
         layout.setStretchFactor(self.table, 1)
         self.jobs.clicked.connect(self.report)
