@@ -4,7 +4,8 @@ from PIL import Image
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.labels.classes import COLOURS
-from napari_defocus.plot.overview import OPACITY, save_overview
+from napari_defocus.plot.colours import OPACITY
+from napari_defocus.plot.overview import save_overview
 
 SHAPE = (60, 80)
 # Left half blurred, right half sharp, the top row of blocks undecided.

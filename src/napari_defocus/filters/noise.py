@@ -26,6 +26,8 @@ from napari_defocus.filters.luminance import (
 )
 from napari_defocus.filters.structure import local_deviation, strongest_contrast
 
+# Standard deviation of a normal distribution, by its median absolute deviation.
+NORMAL = 1.4826
 # Percentiles of the grey values that become 0 and 1.
 STRETCH = (0.1, 99.9)
 NOISE_BLOCK = 16

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.io.atomic import whole_file
 from napari_defocus.labels.classes import CLASS_NAMES, COLOURS
 from napari_defocus.measure.regions import region_shares, shares_text
+from napari_defocus.plot.colours import as_rgb, tinted
 
-OPACITY = 0.5
 WIDTH_INCHES = 15.0
 HEADING_INCHES = 0.9
 # Images that are longer, or wider, are drawn out of proportion; and of larger ones every so many
@@ -48,7 +47,7 @@ def save_overview(
     look: dict[str, Any] = {} if aspect == true_aspect else {"aspect": "auto"}
     rows, columns = (slice(None, None, -(-size // MOST_SIDE)) for size in mask.shape)
     thinned = rows, columns
-    picture, blur, mask = _as_rgb(image, thinned), blur[thinned], mask[thinned]
+    picture, blur, mask = as_rgb(image, thinned), blur[thinned], mask[thinned]
     figure = Figure(
         (WIDTH_INCHES, WIDTH_INCHES / 3 * aspect + HEADING_INCHES), layout="constrained"
     )
@@ -58,7 +57,7 @@ def save_overview(
     shown = centre.imshow(blur, cmap="gray", vmin=0, vmax=1, **look)
     centre.set_title("blur map")
     figure.colorbar(shown, ax=centre, ticks=(0, 0.5, 1), fraction=0.04, pad=0.02)
-    right.imshow(_tinted(picture, mask), **look)
+    right.imshow(tinted(picture, mask), **look)
     right.set_title(f"mask\n{told}", fontsize="medium")
     handles = [
         Patch(color=COLOURS[label], label=f"{CLASS_NAMES[label]} {share:.0%}")
@@ -69,23 +68,3 @@ def save_overview(
         axes.set_axis_off()
     with whole_file(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=100)
-
-
-def _as_rgb(
-    image: npt.NDArray[Any], thinned: tuple[slice, slice] = (slice(None), slice(None))
-) -> npt.NDArray[np.float32]:
-    """Return 8-bit colours as they are, and anything else in grey, stretched; of some pixels."""
-    if image.ndim == 3 and image.shape[-1] >= 3 and image.dtype == np.uint8:
-        return np.asarray(image[(*thinned, slice(3))] / np.float32(255), np.float32)
-    grey = np.clip(prepare_plane(image).grey[thinned], 0, 1)
-    return np.repeat(grey[..., np.newaxis], 3, axis=2)
-
-
-def _tinted(
-    picture: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    tinted = picture.copy()
-    for label, colour in COLOURS.items():
-        region = mask == label
-        tinted[region] = (1 - OPACITY) * picture[region] + OPACITY * np.array(colour, np.float32)
-    return tinted

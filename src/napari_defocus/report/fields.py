@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError, check_range
 from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.core.tiling import Region, plan_tiles
+from napari_defocus.filters.noise import NORMAL
 from napari_defocus.io.base import ImageSource
 from napari_defocus.io.manifest import RunRecord
 from napari_defocus.io.open import open_source
@@ -273,7 +274,7 @@ def mark_odd(fields: list[Field]) -> list[Field]:
     if np.count_nonzero(~np.isnan(logs)) < FEWEST_ALIKE:
         return fields
     middle = np.nanmedian(logs)
-    spread = max(1.4826 * np.nanmedian(np.abs(logs - middle)), LEAST_SPREAD)
+    spread = max(NORMAL * np.nanmedian(np.abs(logs - middle)), LEAST_SPREAD)
     odd = (logs - middle) / spread > MOST_Z
     return [
         replace(one, odd=True) if is_odd else one for one, is_odd in zip(fields, odd, strict=True)

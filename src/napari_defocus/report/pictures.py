@@ -13,7 +13,7 @@ from scipy import ndimage
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.open import open_source
 from napari_defocus.io.results import mask_place
-from napari_defocus.labels.classes import COLOURS
+from napari_defocus.plot.colours import as_rgb, tinted
 from napari_defocus.report.fields import Field
 
 Array = npt.NDArray[Any]
@@ -21,8 +21,6 @@ Array = npt.NDArray[Any]
 SIDE = 240
 QUALITY = 78
 OPACITY = 0.35
-# Grey levels are stretched between these percentiles.
-RANGE = (0.3, 99.7)
 # The detail is where most structure is, looked for in steps of so many pixels.
 STEP = 8
 
@@ -69,33 +67,20 @@ def _image_of(field: Field, shape: tuple[int, ...]) -> Array:
     image = source.read(field.plane, *field.region)
     if image.shape[:2] != shape:
         raise DefocusError(f"{field.source} has another size than its mask")
-    return _as_rgb(image)
-
-
-def _as_rgb(image: Array) -> Array:
-    if image.ndim == 2 or image.shape[-1] < 3:
-        image = image.reshape(*image.shape[:2], -1)[..., :1]
-    colours = image[..., :3]
-    if colours.dtype != np.uint8 or colours.shape[-1] == 1:
-        values = np.nan_to_num(colours.astype(np.float32))
-        step = max(1, max(values.shape) // 1024)
-        low, high = np.percentile(values[::step, ::step], RANGE)
-        values -= low
-        values *= np.float32(255 / max(high - low, 1e-12))
-        colours = np.clip(values, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(colours, (*image.shape[:2], 3)))
+    return _bytes(as_rgb(image))
 
 
 def _tinted(image: Array, mask: Array) -> Image.Image:
     scale = min(1.0, SIDE / max(mask.shape))
     size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
-    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
+    small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     classes = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    tinted, labels = small.copy(), np.asarray(classes)
-    for label, colour in COLOURS.items():
-        where = labels == label
-        tinted[where] = (1 - OPACITY) * small[where] + OPACITY * 255 * np.array(colour)
-    return Image.fromarray(tinted.astype(np.uint8))
+    picture = tinted(np.asarray(small, np.float32) / np.float32(255), np.asarray(classes), OPACITY)
+    return Image.fromarray(_bytes(picture))
+
+
+def _bytes(colours: Array) -> Array:
+    return np.asarray(np.rint(255 * colours), np.uint8)
 
 
 def _detail(mask: Array) -> tuple[slice, slice]:

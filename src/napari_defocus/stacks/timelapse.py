@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, never_stop, track
+from napari_defocus.filters.noise import NORMAL
 from napari_defocus.io.axes import guess_stack_axes
 from napari_defocus.io.base import ImageSource, array_source
 from napari_defocus.measure.regions import focus_scores
@@ -23,8 +24,6 @@ Values = npt.NDArray[np.float64]
 
 # Scatters below the median from which on a frame is out of focus.
 OUTLYING = 3.5
-# Of a normal distribution, by its median absolute deviation.
-NORMAL = 1.4826
 # A smaller drop of the log score is never reported.
 LEAST_DROP = 0.15
 # Blocks across and down, whose scatter gives the error of a score.
