@@ -135,3 +135,14 @@ def test_two_channels_are_two_stacks(tmp_path):
     assert numbers(source) == [[*range(6)], [*range(6, 12)]]
     assert open_stack_source(folder, "ZYX").shape == (12, 20, 30)
     assert open_stack_source(folder, "TZYX").axes == "TZYX"
+
+
+def test_a_slide_of_several_dicom_files_counts_once(tmp_path):
+    """Its levels and its label are files of one series, each of which opens the whole slide."""
+    for name, series in (("a0", b"1.2.34"), ("a1", b"1.2.34"), ("b", b"1.2.35"), ("c", b"")):
+        element = b"\x20\x00\x0e\x00UI\x06\x00" + series
+        (tmp_path / f"{name}.dcm").write_bytes(b"\0" * 128 + b"DICM" + element + b"\0")
+    with pytest.warns(Notice, match="1 files that are parts of slides"):
+        found = find_images([tmp_path])
+    assert [path.stem for path in found] == ["a0", "b", "c"]
+    assert find_images([tmp_path / "a1.dcm"]) == [tmp_path / "a1.dcm"]

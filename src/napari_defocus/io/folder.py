@@ -92,7 +92,9 @@ def _images_in(folder: Path, planes: bool = False) -> list[Path]:
         raise DefocusError(
             f"{folder} holds no images: no PNG, TIFF, CZI or alike; name another folder"
         )
-    left_out = [f"{len(results)} results of earlier runs"] * (planes and bool(results))
+    images, same = _once_a_slide(images)
+    left_out = [f"{same} files that are parts of slides in several"] * bool(same)
+    left_out += [f"{len(results)} results of earlier runs"] * (planes and bool(results))
     if others:
         more = ", ..." * (len(others) > MOST_NAMED)
         shown = ", ".join(path.name for path in others[:MOST_NAMED])
@@ -101,6 +103,14 @@ def _images_in(folder: Path, planes: bool = False) -> list[Path]:
     if left_out:
         notice(f"{folder}: left out are {' and '.join(left_out)}")
     return images
+
+
+def _once_a_slide(images: list[Path]) -> tuple[list[Path], int]:
+    """Keep the first file of each slide in several; return them, and how many were others."""
+    kept: dict[Any, Path] = {}
+    for path in images:
+        kept.setdefault(vendor.dicom_series(path) or path, path)
+    return list(kept.values()), len(images) - len(kept)
 
 
 def is_image(name: str) -> bool:

@@ -5,6 +5,7 @@ and its plugins, LIF by liffile (bioio-lif loses wavelengths), whole slides that
 OpenSlide. Slides that are TIFF (SVS, NDPI, SCN, BIF, QPTIFF) need none of them.
 """
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ CZI, LIF = ".czi", ".lif"
 SUFFIXES = (*BIOIO, CZI, LIF, *OPENSLIDE)
 # Begin as a TIFF, which holds a preview: the image lies in other files, beside it.
 NOT_TIFF = (".vsi",)
+# The element (0020,000E) of DICOM, with its length.
+_SERIES_UID = re.compile(rb"\x20\x00\x0e\x00UI..([0-9.]+)", re.DOTALL)
 # Axes of LIF files that are no letters: emission and excitation wavelength, and parts of a mosaic.
 _LIF_LETTERS = {"\u03bb": "L", "\u039b": "E"}
 # Axes of one pixel are left out, as of TIFF.
@@ -77,6 +80,16 @@ def count_images(path: Path) -> int:
         return count_scenes(path)
     with reading(path):
         return len(_lif(path).images) if suffix == LIF else len(_bioio(path).scenes)
+
+
+def dicom_series(path: Path) -> bytes | None:
+    """Return what the files of one DICOM slide, its levels and label, have in common."""
+    if path.suffix.lower() != ".dcm":
+        return None
+    with suppress(OSError), path.open("rb") as file:
+        found = _SERIES_UID.search(file.read(2**16))
+        return found and found[1]
+    return None
 
 
 class BioioSource(ForeignSource):
