@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from napari_defocus import DetectionConfig, detect
-from napari_defocus.core.errors import DefocusError
+from napari_defocus.core.errors import DefocusError, Notice
 from napari_defocus.io import foreign
 from napari_defocus.io.folder import find_images
 from napari_defocus.io.open import count_images, open_source, read_image
@@ -153,6 +153,18 @@ def test_a_library_that_hangs_or_fails_while_reading_costs_a_line(tmp_path, monk
         source.read((1,))
 
 
+def test_which_of_several_images_is_taken_is_told(tmp_path, monkeypatch):
+    class Larger(Hanging):
+        name, shape = "b", (3, 9, 9)
+
+    (tmp_path / "a.lif").write_bytes(b"p\0\0\0")
+    fake = types.ModuleType("liffile")
+    fake.LifFile = lambda path: types.SimpleNamespace(images=[Hanging(), Larger()])
+    monkeypatch.setitem(sys.modules, "liffile", fake)
+    with pytest.warns(Notice, match=r"0: a, 2 x 9 x 9; 1: b, 3 x 9 x 9\); number 1, the largest"):
+        assert open_source(tmp_path / "a.lif").shape == (3, 9, 9)
+
+
 def test_frames_of_a_scan_along_xz_are_put_together(tmp_path, monkeypatch):
     stack = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(np.uint8)
 
@@ -179,6 +191,8 @@ def test_scenes_of_a_czi(tmp_path):
             file.write(data=image, location=(1000 * scene, 7), scene=scene)
         file.write_metadata("x")
     assert count_images(tmp_path / "a.czi") == 2
+    with pytest.warns(Notice, match=r"holds 2 images .*the first is taken"):
+        assert np.array_equal(open_source(tmp_path / "a.czi").read(), images[0, ..., 0])
     source = open_source(tmp_path / "a.czi", series=1)
     assert (source.axes, source.shape) == ("YX", (20, 30))
     assert np.array_equal(source.read((), slice(3, 9)), images[1, 3:9, :, 0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_defocus.io.base import Plane
-from napari_defocus.io.foreign import ForeignSource, in_time, missing, reading
+from napari_defocus.io.foreign import ForeignSource, ask, missing, reading
 from napari_defocus.io.optics import optics_of
 from napari_defocus.io.series import choose_image
 
@@ -18,47 +19,34 @@ Array = npt.NDArray[Any]
 
 # Time, channel, depth; rotation, illumination, phase, view, block. Those of one place do not count.
 _DIMENSIONS = "TCRIHVBZ"
-_TYPES = {"Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32}
 _COLOURS = {"Bgr24": np.uint8, "Bgr48": np.uint16, "Bgr96Float": np.float32}
+_TYPES = {"Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32} | _COLOURS
 
 
 class CziSource(ForeignSource):
     """A scene of a CZI; without scenes, all that it holds."""
 
     def __init__(self, path: Path, axes: str | None, series: int | None) -> None:
-        with reading(path):
-            file = _open(path)
-            try:
-                scenes, sizes = _scenes(file), file.total_bounding_box_no_pyramid
-                kinds = [file.pixel_types[channel] for channel in sorted(file.pixel_types)]
-                block = _first_tile(file)
-                xml = ElementTree.fromstring(file.raw_metadata)
-            finally:
-                file.close()
-            lengths = {letter: sizes.get(letter, (0, 1))[1] for letter in _DIMENSIONS}
-            self._letters = [letter for letter, length in lengths.items() if length > 1]
-            outer = tuple(lengths[letter] for letter in self._letters)
-            shapes = [(*outer, area.h, area.w) for _, area in scenes]
-            titles = [_title(xml, number) for number, _ in scenes]
-            chosen = choose_image(str(path), titles, shapes, series)
-            self._scene, self._area = scenes[chosen]
-            self._is_colour = any(kind in _COLOURS for kind in kinds)
-            dtype = np.result_type(*((_TYPES | _COLOURS)[kind] for kind in kinds))
-            channels = tuple(
-                str(part.get("Name", ""))
-                for part in xml.findall("./Metadata/Information/Image/Dimensions/Channels/Channel")
-            )
-            self.optics = optics_of(xml, channels)
-            super().__init__(
-                path,
-                chosen,
-                axes,
-                "".join(self._letters) + "YX" + "S" * self._is_colour,
-                shapes[chosen] + (3,) * self._is_colour,
-                dtype,
-                block=block,
-                scale=dict(_steps(xml)),
-            )
+        found = ask(path, lambda: _look(path))
+        self._letters = list(found.lengths)
+        outer = tuple(found.lengths.values())
+        shapes = [(*outer, area.h, area.w) for _, area in found.scenes]
+        titles = [_title(found.xml, number) for number, _ in found.scenes]
+        chosen = choose_image(str(path), titles, shapes, series)
+        self._scene, self._area = found.scenes[chosen]
+        self._is_colour = any(kind in _COLOURS for kind in found.kinds)
+        channels = found.xml.findall("./Metadata/Information/Image/Dimensions/Channels/Channel")
+        self.optics = optics_of(found.xml, tuple(part.get("Name", "") for part in channels))
+        super().__init__(
+            path,
+            chosen,
+            axes,
+            "".join(self._letters) + "YX" + "S" * self._is_colour,
+            shapes[chosen] + (3,) * self._is_colour,
+            np.result_type(*(_TYPES[kind] for kind in found.kinds)),
+            block=found.block,
+            scale=dict(_steps(found.xml)),
+        )
 
     def _open(self) -> Any:
         with reading(self._path):
@@ -78,12 +66,34 @@ class CziSource(ForeignSource):
 
 def count_scenes(path: Path) -> int:
     """Return how many images a CZI holds."""
-    with reading(path):
-        file = _open(path)
-        try:
-            return len(_scenes(file))
-        finally:
-            file.close()
+    return len(ask(path, lambda: _look(path)).scenes)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a CZI tells: number and place of the scenes, lengths of the other dimensions."""
+
+    scenes: list[tuple[int | None, Any]]
+    lengths: dict[str, int]
+    kinds: list[str]
+    block: tuple[int, int]
+    xml: ElementTree.Element
+
+
+def _look(path: Path) -> _Look:
+    file = _open(path)
+    try:
+        sizes = file.total_bounding_box_no_pyramid
+        lengths = {letter: sizes.get(letter, (0, 1))[1] for letter in _DIMENSIONS}
+        return _Look(
+            _scenes(file),
+            {letter: length for letter, length in lengths.items() if length > 1},
+            [file.pixel_types[channel] for channel in sorted(file.pixel_types)],
+            _first_tile(file),
+            ElementTree.fromstring(file.raw_metadata),
+        )
+    finally:
+        file.close()
 
 
 def _open(path: Path) -> Any:
@@ -91,7 +101,7 @@ def _open(path: Path) -> Any:
         from pylibCZIrw.czi import CziReader
     except ImportError as error:
         raise missing(path, "pylibCZIrw") from error
-    return in_time(lambda: CziReader(str(path)))
+    return CziReader(str(path))
 
 
 def _scenes(file: Any) -> list[tuple[int | None, Any]]:

@@ -96,6 +96,15 @@ def missing(path: Path, what: str) -> DefocusError:
     return DefocusError(f"{path} needs {what}: {EXTRA}, or export it as OME-TIFF")
 
 
+def ask(path: Path, make: Callable[[], Made]) -> Made:
+    """Return what a library makes of a file, in limited time, and say what to do where it fails.
+
+    Notices of ours are not told meanwhile.
+    """
+    with reading(path):
+        return in_time(make)
+
+
 def in_time(make: Callable[[], Made]) -> Made:
     """Return what a library makes, but do not wait for ever: on foreign bytes it may hang."""
     done: list[Made] = []

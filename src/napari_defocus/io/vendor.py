@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.io.base import ImageSource, Plane
 from napari_defocus.io.czi import CziSource, count_scenes
-from napari_defocus.io.foreign import ForeignSource, in_time, missing, reading
+from napari_defocus.io.foreign import ForeignSource, ask, missing, reading
 from napari_defocus.io.optics import Optics, optics_of
 from napari_defocus.io.series import choose_image
 
@@ -78,8 +78,7 @@ def count_images(path: Path) -> int:
         return 1
     if suffix == CZI:
         return count_scenes(path)
-    with reading(path):
-        return len(_lif(path).images) if suffix == LIF else len(_bioio(path).scenes)
+    return len(ask(path, lambda: _lif(path).images if suffix == LIF else _bioio(path).scenes))
 
 
 def dicom_series(path: Path) -> bytes | None:
@@ -96,19 +95,25 @@ class BioioSource(ForeignSource):
     """An image that a plugin of bioio reads, piece by piece as far as the plugin can."""
 
     def __init__(self, path: Path, axes: str | None, series: int | None) -> None:
-        with reading(path):
-            image = _bioio(path)
-            titles, shapes = list(map(str, image.scenes)), []
-            for number in range(len(titles)):
+        image = ask(path, lambda: _bioio(path))
+
+        def scenes() -> tuple[list[str], list[tuple[int, ...]]]:
+            shapes = []
+            for number in range(len(image.scenes)):
                 image.set_scene(number)
                 shapes.append(tuple(image.shape))
-            chosen = choose_image(str(path), titles, shapes, series)
+            return list(map(str, image.scenes)), shapes
+
+        titles, shapes = ask(path, scenes)
+        chosen = choose_image(str(path), titles, shapes, series)
+
+        def look() -> tuple[Any, ...]:
             image.set_scene(chosen)
-            order, shape, dtype = str(image.dims.order), tuple(image.shape), image.dtype
-            pixels = image.physical_pixel_sizes
-            steps = {"X": pixels.X, "Y": pixels.Y, "Z": pixels.Z}
-            chunks = dict(zip(order, image.dask_data.chunksize, strict=True))
-            self.optics = _optics(image, chosen)
+            chunks = dict(zip(image.dims.order, image.dask_data.chunksize, strict=True))
+            return str(image.dims.order), image.dtype, chunks, _steps(image), _optics(image, chosen)
+
+        order, dtype, chunks, steps, self.optics = ask(path, look)
+        shape = shapes[chosen]
         kept = [k for k, letter in enumerate(order) if shape[k] > 1 or letter not in _OPTIONAL]
         self._order = "".join(order[k] for k in kept)
         super().__init__(
@@ -119,7 +124,7 @@ class BioioSource(ForeignSource):
             tuple(shape[k] for k in kept),
             dtype,
             block=(chunks.get("Y", 1), chunks.get("X", 1)),
-            scale={letter: float(step) for letter, step in steps.items() if step and step > 0},
+            scale=steps,
         )
 
     def _open(self) -> Any:
@@ -139,18 +144,17 @@ class LifSource(ForeignSource):
     """An image of a LIF file, read frame by frame; of a scan along XZ these are no planes."""
 
     def __init__(self, path: Path, axes: str | None, series: int | None) -> None:
-        with reading(path):
-            images = list(_lif(path).images)
-            shapes = [tuple(image.shape) for image in images]
-            chosen = choose_image(str(path), [image.name for image in images], shapes, series)
-            image = images[chosen]
-            self._codes = tuple(image.dims)
-            self.optics = optics_of(image.xml_element)
-            scale = {}
-            for letter in "XYZ":
-                places = image.coords.get(letter, ())
-                if len(places) > 1:
-                    scale[letter] = abs(float(places[1] - places[0])) * 1e6
+        images = ask(path, lambda: list(_lif(path).images))
+        shapes = ask(path, lambda: [tuple(image.shape) for image in images])
+        chosen = choose_image(str(path), [image.name for image in images], shapes, series)
+        image = images[chosen]
+        self._codes = tuple(image.dims)
+        self.optics = optics_of(image.xml_element)
+        scale = {}
+        for letter in "XYZ":
+            places = image.coords.get(letter, ())
+            if len(places) > 1:
+                scale[letter] = abs(float(places[1] - places[0])) * 1e6
         own = "".join(_LIF_LETTERS.get(code, code) for code in self._codes)
         sizes = dict(zip(own, image.shape, strict=True))
         at_once = own.removesuffix("S")[-2:]
@@ -171,11 +175,11 @@ class SlideSource(ForeignSource):
     """The full resolution of a whole slide, by OpenSlide."""
 
     def __init__(self, path: Path, axes: str | None = None, series: int | None = None) -> None:
-        with reading(path):
-            slide = _openslide(path)
-            columns, rows = slide.dimensions
-            told = dict(slide.properties)
-            slide.close()
+        def look() -> tuple[int, int, dict[str, str]]:
+            with _openslide(path) as slide:
+                return *slide.dimensions, dict(slide.properties)
+
+        columns, rows, told = ask(path, look)
 
         def number(*names: str) -> float | None:
             found = (value for name, value in told.items() if name.endswith(names))
@@ -227,7 +231,7 @@ def _bioio(path: Path) -> Any:
     except ImportError as error:
         raise missing(path, f"bioio and {plugin}") from error
     try:
-        return in_time(lambda: BioImage(path))
+        return BioImage(path)
     except Exception as error:
         if type(error).__name__ == "UnsupportedFileFormatError" and not _has(plugin):
             raise DefocusError(
@@ -248,7 +252,7 @@ def _lif(path: Path) -> Any:
         from liffile import LifFile
     except ImportError as error:
         raise missing(path, "liffile") from error
-    return in_time(lambda: LifFile(path))
+    return LifFile(path)
 
 
 def _openslide(path: Path) -> Any:
@@ -256,7 +260,14 @@ def _openslide(path: Path) -> Any:
         from openslide import OpenSlide
     except ImportError as error:
         raise missing(path, "OpenSlide") from error
-    return in_time(lambda: OpenSlide(path))
+    return OpenSlide(path)
+
+
+def _steps(image: Any) -> dict[str, float]:
+    """Return the steps along the axes, in micrometres."""
+    pixels = image.physical_pixel_sizes
+    steps = {"X": pixels.X, "Y": pixels.Y, "Z": pixels.Z}
+    return {letter: float(step) for letter, step in steps.items() if step and step > 0}
 
 
 def _optics(image: Any, number: int) -> Optics:
