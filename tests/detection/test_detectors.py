@@ -75,7 +75,7 @@ def test_files_of_every_kind_are_read(files, metric, profile):
     assert load_detector("default").digest == load_metric().digest
 
 
-def test_by_the_settings_or_as_what_is_given_the_same_file_is_the_same_detector(files):
+def test_by_the_plainor_as_what_is_given_the_same_file_is_the_same_detector(files):
     for path in files.values():
         by_name = choose_detector("default", DetectionConfig(detector=str(path)))
         given = choose_detector(path, DetectionConfig())
@@ -146,6 +146,18 @@ def test_the_map_is_the_probability_of_less_blur_than_the_limit(prediction):
         found = postprocess(prediction, replace(UNREFINED, limit=limit))
         expected = 1 / (1 + np.exp(-(prediction.score.astype(float) + shift(limit))))
         np.testing.assert_allclose(found.sharpness[seen], expected[seen], atol=1e-5)
+
+
+def test_the_network_is_as_sure_as_half_its_log_odds_say(prediction):
+    found = postprocess(prediction, replace(UNREFINED, limit=3.0))
+    log_odds = prediction.score.astype(float) + shift(3.0)
+    expected = np.where(prediction.valid, np.tanh(np.abs(log_odds) / 4), 0)
+    np.testing.assert_allclose(found.confidence, expected, atol=2e-3)
+    # The metric's scores are calibrated as they are.
+    by_metric = replace(prediction, edges=None)
+    plain = replace(UNREFINED, adapt=0.0, caution=0.0, gain=1.0)
+    expected = np.where(prediction.valid, np.tanh(np.abs(prediction.score.astype(float)) / 2), 0)
+    np.testing.assert_allclose(postprocess(by_metric, plain).confidence, expected, atol=1e-5)
 
 
 def test_auto_of_a_half_sharp_photo_calls_the_sharp_half_sharp():

@@ -173,7 +173,7 @@ def postprocess(prediction: Prediction, config: DetectionConfig) -> Detection:
     check_config(config)
     scores = ScoreStatistics.of(prediction)
     start = initial_sharpness(prediction.score, scores, config, prediction.calibrated)
-    confidence = confidence_of(start, prediction.valid)
+    confidence = confidence_of(start, prediction.valid, by_network=scores.edges is not None)
     with free_cores():
         blur = refined_blur(start, config)
     del start  # large planes fill the memory
@@ -246,6 +246,13 @@ def fill(blur: Float, valid: Bool, around: Float) -> Float:
     return np.where(valid, blur, np.float32(1) - around)
 
 
-def confidence_of(start: Float, valid: Bool) -> Float:
-    """Compute the confidence, 0 undecided to 1 certain, from the map before refinement."""
-    return np.where(valid, np.abs(2 * start - 1), np.float32(0))
+def confidence_of(start: Float, valid: Bool, *, by_network: bool) -> Float:
+    """Compute the confidence, 0 undecided to 1 certain, from the map before refinement.
+
+    The network is right as often as half its log odds say. The half is of annotated photos: the
+    likelihood is greatest at .4 of them on train_szu and at .6 on a quarter of CUHK-TE-1.
+    """
+    certain = np.abs(2 * start - 1)
+    if by_network:  # of log odds x, tanh(x / 2) becomes tanh(x / 4)
+        certain /= 1 + np.sqrt(1 - certain * certain)
+    return np.where(valid, certain, np.float32(0))

@@ -312,6 +312,7 @@ def _finish(job: TiledJob, key: TileKey) -> None:
         job.maps["blur"].write(plane, *region, blur[inside])
     job.maps["mask"].write(plane, *region, mask[inside])
     if "confidence" in job.maps:
-        confidence = confidence_of(_start(job, plane, region), valid[inside])
+        start, by_network = _start(job, plane, region), job.detector.network is not None
+        confidence = confidence_of(start, valid[inside], by_network=by_network)
         job.maps["confidence"].write(plane, *region, confidence)
     job.store.put("finish", key, {})
