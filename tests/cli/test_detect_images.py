@@ -15,6 +15,7 @@ from napari_defocus.io.open import read_image
 from napari_defocus.io.raster import write_png
 from napari_defocus.io.tiff_writer import write_tiff
 from tests.cli.helpers import assert_refused, bad_metric, names, picture, results, without_limits
+from tests.detection.soft_stack import soft_stack
 
 
 def test_defaults_of_detect_are_those_of_the_library():
@@ -330,3 +331,25 @@ def test_a_detector_that_is_none_is_named(tmp_path, capsys):
     assert main([*words, "--detector", "nowhere"]) == 2
     assert "choose one of auto, metric, dense" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_a_stack_is_judged_against_itself_in_one_piece_and_in_tiles(run, tmp_path):
+    image, photo = tmp_path / "stack.tif", tmp_path / "photo.png"
+    write_tiff(image, soft_stack(), axes="ZYX")
+    write_png(photo, picture())
+    masks = []
+    for out, more in (("whole", []), ("tiles", ["--tile", "64"])):
+        status, _, err = run("detect", image, "--detector", "stack", "--out", tmp_path / out, *more)
+        assert status == 0
+        note = "judged against the stack itself: 3 of 3 planes taught what is sharp, up to 5.5 px"
+        assert f"{image}: {note}" in err
+        masks.append(read_image(tmp_path / out / "stack.mask.tif").data)
+        record = (tmp_path / out / "napari-defocus.json").read_text()
+        assert json.loads(record.splitlines()[1])["found"]["note"] == note
+        with tifffile.TiffFile(tmp_path / out / "stack.mask.tif") as file:
+            assert note in file.pages[0].description
+    np.testing.assert_array_equal(*masks)
+    assert (masks[0][1] == 2).mean() > 0.9
+    for more in ([], ["--tile", "64"]):
+        refused = run("detect", photo, "--detector", "stack", "--out", tmp_path / "no", *more)
+        assert_refused(refused, photo, "one plane; the detector stack compares the planes")

@@ -22,8 +22,8 @@ def add_detection_settings(parser: argparse.ArgumentParser) -> None:
         group,
         config,
         "detector",
-        "'metric', 'dense', 'zeng2019' (the paper as written), 'auto', or a profile's or "
-        "detector's file",
+        "'metric', 'dense', 'stack' (judges the planes of a focus stack against each other), "
+        "'zeng2019' (the paper as written), 'auto', or a profile's or detector's file",
     )
     add_setting(
         group,

@@ -278,14 +278,15 @@ def _detect_whole(
         radius=radius,
     )
     limits = Limits.of(detection)
-    files.save(vars(detection), request.may_replace, str(limits or ""))
+    note = "; ".join(filter(None, (detection.note, str(limits or ""))))
+    files.save(vars(detection), request.may_replace, note)
     if overview in outputs:
         from napari_defocus.plot.overview import save_overview
 
         middle = tuple(size // 2 for size in image.leading)
         shown = data[middle], detection.blur[middle], detection.mask[middle]
         save_overview(overview, *shown, overwrite=request.may_replace(overview))
-    _record(request, image, stem, identity, limits, outputs)
+    _record(request, image, stem, identity, limits, outputs, detection.note)
     return outputs
 
 
@@ -296,14 +297,15 @@ def _record(
     identity: dict[str, Any],
     limits: Limits | None,
     outputs: list[Path],
+    note: str,
 ) -> None:
     """Write into the record of the folder what was done, and print the sharpness limit."""
     size = image.grid.pixel_size_um
     by_objective = objective_note(request.config, request.detector, size, image.optics)
-    notes = by_objective, str(limits or ""), scale_note(request.detector, size)
-    for note in filter(None, notes):
-        print(f"{image.name}: {note}", file=sys.stderr)
-    found = limits.as_record() if limits else None
+    notes = note, by_objective, str(limits or ""), scale_note(request.detector, size)
+    for line in filter(None, notes):
+        print(f"{image.name}: {line}", file=sys.stderr)
+    found = limits.as_record() | ({"note": note} if note else {}) if limits else None
     request.record.add(stem, identity, outputs, found, _address(image.name))
 
 
@@ -340,7 +342,9 @@ def _detect_tiled(
             request.config,
             tiling,
             on,
-            record=lambda run: _record(request, image, stem, identity, run.limits, run.outputs),
+            record=lambda run: _record(
+                request, image, stem, identity, run.limits, run.outputs, run.note
+            ),
             on_event=Progress(),
             should_stop=should_stop,
         )

@@ -1,7 +1,7 @@
 """Detection, the main job: an image in, a blur map and a mask out."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from napari_defocus.detection.detectors import (
     settle,
 )
 from napari_defocus.detection.inference import predict_plane, undecided
+from napari_defocus.detection.own_stack import StackDetectors
 from napari_defocus.detection.postprocess import Detection, postprocess
 from napari_defocus.io.axes import (
     check_as_told,
@@ -81,29 +82,35 @@ def detect(
     """
     config = config or DetectionConfig()
     chosen = choose_detector(detector, config)
-    config = settle(config, chosen, pixel_size, optics)
     if not hasattr(image, "shape"):
         image = np.asarray(image)
     axes = check_axes(axes, image.shape) if axes else guess_axes(image.shape)
     axes, order = planes_last(axes)
     leading = tuple(image.shape[place] for place in order[: len(axes.removesuffix("S")) - 2])
+
+    def read(index: tuple[int, ...]) -> npt.NDArray[Any]:
+        return _plane(image, axes, order, index)
+
+    detectors = StackDetectors(chosen, axes, leading, read, "the image", pixel_size)
     planes = []
     for done, index in enumerate(np.ndindex(leading), start=1):
-        plane = _plane(image, axes, order, index)
+        own = detectors.at(index, should_stop)
+        settled = settle(config, own, pixel_size, optics)
+        plane = read(index)
         try:
-            prediction = predict_plane(plane, chosen, config, should_stop, radius=radius)
+            prediction = predict_plane(plane, own, settled, should_stop, radius=radius)
         except NoDetailError:
             if math.prod(leading) == 1:
                 raise
-            prediction = undecided(plane.shape[:2], chosen, config, radius=radius)
+            prediction = undecided(plane.shape[:2], own, settled, radius=radius)
         except DefocusError as error:
             where = plane_name(axes, index)
             raise DefocusError(f"{where}: {error}" if where else str(error)) from error
-        planes.append(postprocess(prediction, config))
+        planes.append(postprocess(prediction, settled))
         on_event(Event("detecting", done, math.prod(leading)))
     if not planes:
         raise DefocusError(f"the image is empty, its shape is {image.shape}")
-    return _stack(planes, leading)
+    return replace(_stack(planes, leading), note=detectors.note)
 
 
 def _plane(
@@ -127,4 +134,5 @@ def _stack(planes: list[Detection], leading: tuple[int, ...]) -> Detection:
         parts = [getattr(plane, name) for plane in planes]
         return None if parts[0] is None else np.stack(parts).reshape(leading + parts[0].shape)
 
-    return Detection(**{part.name: stacked(part.name) for part in fields(Detection)})
+    arrays = (part.name for part in fields(Detection) if part.name != "note")
+    return Detection(**{name: stacked(name) for name in arrays})

@@ -11,7 +11,9 @@ from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
 from napari_defocus.profile.limit import AUTO, check_limit
 
-DETECTORS = ("auto", "metric", "dense", "zeng2019")
+# The planes of each stack teach the profile that judges them.
+STACK = "stack"
+DETECTORS = ("auto", "metric", "dense", STACK, "zeng2019")
 SCALES = ("calibrated", "image")
 
 
@@ -23,8 +25,10 @@ class DetectionConfig(Settings):
     ----------
     detector : str
         ``metric``: the local metric. ``dense``: a network, which sees the surroundings too.
-        ``zeng2019``: the paper's method as written; `refinement` and `mask` are then those of
-        `ZENG2019`, unless others are given. Or the file of a metric, a network or a profile.
+        ``stack``: the network with the profile that the planes of each focus stack teach, compared
+        with each other. ``zeng2019``: the paper's method as written; `refinement` and `mask` are
+        then those of `ZENG2019`, unless others are given. Or the file of a metric, a network or a
+        profile.
         ``auto``: dense, but the metric where it is not the default one, `scale` is ``image`` or
         ONNX Runtime is missing.
     limit : float or str

@@ -8,7 +8,13 @@ from pathlib import Path
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.dense.detector import KIND as NETWORK
 from napari_defocus.dense.detector import cached_dense
-from napari_defocus.detection.config import ZENG2019, DetectionConfig, check_config, with_preset
+from napari_defocus.detection.config import (
+    STACK,
+    ZENG2019,
+    DetectionConfig,
+    check_config,
+    with_preset,
+)
 from napari_defocus.io.cards import read_kind
 from napari_defocus.io.optics import Optics
 from napari_defocus.metric.local_metric import KIND as METRIC
@@ -36,11 +42,14 @@ class Detector:
         Name or file of the dense network.
     profile : Profile or None
         Corrects the network.
+    by_stack : bool
+        Whether the planes of a stack have yet to teach the profile: see `StackDetectors`.
     """
 
     metric: LocalMetric
     network: str | None = None
     profile: Profile | None = None
+    by_stack: bool = False
 
     @property
     def literal(self) -> bool:
@@ -53,6 +62,8 @@ class Detector:
         if self.network is None:
             return self.metric.digest
         digest = cached_dense(self.network).digest
+        if self.by_stack:
+            return f"{digest} {STACK}"
         return digest if self.profile is None else f"{digest} {self.profile.digest}"
 
 
@@ -107,6 +118,10 @@ def choose_detector(
         literal = name == "metric" or metric.literal
         return Detector(metric if literal else _packaged_metric(ZENG2019.detector))
     network = "dense"
+    if name == STACK:
+        if profile is not None:
+            raise DefocusError("a stack teaches its own profile; give a profile or stack, not both")
+        return Detector(metric, network, by_stack=True)
     if name not in ("auto", "dense"):
         found = _load_once(Path(name), Path(name).stat().st_mtime_ns)
         if isinstance(found, LocalMetric):
@@ -133,7 +148,17 @@ def settle(
     micrometres. A profile's limit is as wide in micrometres as where it was taught, if both pixel
     sizes are known. Without a profile it is by the objective, where `optics` tell it; else `auto`
     stays.
+
+    Raises
+    ------
+    DefocusError
+        Where the limit cannot be told, or the detector has yet to be taught by its stack.
     """
+    if detector.by_stack:
+        raise DefocusError(
+            "the detector stack compares the planes of a focus stack; detect in one, or choose "
+            "another detector"
+        )
     limit = limit_in_pixels(config.limit, pixel_size)
     if limit == AUTO and detector.profile is not None:
         limit = detector.profile.limit * (_scale(detector, pixel_size) or 1.0)
@@ -147,7 +172,8 @@ def _by_objective(
     config: DetectionConfig, detector: Detector, pixel_size: float | None, optics: Optics | None
 ) -> float | None:
     """Return the automatic limit by the objective, in pixels; None where it is not by that."""
-    if config.limit != AUTO or detector.profile is not None or detector.network is None:
+    by_profile = detector.profile is not None or detector.by_stack
+    if config.limit != AUTO or by_profile or detector.network is None:
         return None
     return limit_by_objective(optics, pixel_size)
 

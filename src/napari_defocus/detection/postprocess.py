@@ -58,6 +58,8 @@ class Detection:
         sharpest structure, nan where there is none; and the share of the structure that is within
         a fifth of the limit, which a small change of it calls otherwise; from the dense detector
         alone.
+    note : str
+        What was learnt from the image before it was judged, in a line; mostly nothing.
     """
 
     blur: Float
@@ -68,6 +70,7 @@ class Detection:
     limit: npt.NDArray[np.float64] | None = None
     sharpest: npt.NDArray[np.float64] | None = None
     near_limit: npt.NDArray[np.float64] | None = None
+    note: str = ""
 
     @property
     def sharpness(self) -> Float:

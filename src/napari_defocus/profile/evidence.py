@@ -6,6 +6,7 @@ each other. Not in the paper.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -55,6 +56,8 @@ MOST = 4000
 # Of a stack, where planes are compared: a pixel is as sharp as in its sharpest plane within this
 # ratio of radii, and blurred beyond the other one.
 AS_SHARP, CLEARLY_WIDER = 1.25, 2.0
+# Of more planes so many are compared, spread over the stack.
+MOST_COMPARED = 16
 # Radii differ by more than the network's own error, in pixels.
 LEAST_DIFFERENCE = 1.0
 
@@ -264,11 +267,10 @@ def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
     DefocusError
         Where the planes do not differ.
     """
-    window = _richest_window(np.asarray(planes[len(planes) // 2]))
-    images = [np.asarray(planes[z])[window] for z in range(len(planes))]
-    found = [predict(image) for image in images]
-    radii = np.stack([ndimage.median_filter(plane.radius[::BLOCK, ::BLOCK], 5) for plane in found])
-    edges = np.max([plane.edges for plane in found], axis=0)
+    window, found = _compared(planes, predict, name)
+    medians = [ndimage.median_filter(p.radius[::BLOCK, ::BLOCK], 5) for p in found.values()]
+    radii = np.stack(medians)
+    edges = np.max([plane.edges for plane in found.values()], axis=0)
     structure = (edges > 0) & (edges >= np.quantile(edges, 1 - STRUCTURE))
     least, most = radii.min(axis=0), radii.max(axis=0)
     differs = structure & (most > CLEARLY_WIDER * least) & (most > least + LEAST_DIFFERENCE)
@@ -278,19 +280,36 @@ def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
             "or one image in focus"
         )
     parts = []
-    for z, plane in enumerate(found):
-        sharp = differs & (radii[z] <= AS_SHARP * least) & (least < WIDEST_SHARPEST)
-        wide = differs & (radii[z] >= CLEARLY_WIDER * least) & (radii[z] > least + LEAST_DIFFERENCE)
+    for own, (z, plane) in zip(radii, found.items(), strict=True):
+        sharp = differs & (own <= AS_SHARP * least) & (least < WIDEST_SHARPEST)
+        wide = differs & (own >= CLEARLY_WIDER * least) & (own > least + LEAST_DIFFERENCE)
         for chosen, is_sharp in ((sharp, True), (wide, False)):
             part = Evidence.of(plane, chosen, is_sharp, f"{name}, plane {z}")
             if len(part.sharp):
-                parts.append(part.thinned(max(2 * MOST // len(planes), MOST // 10)))
+                parts.append(part.thinned(max(2 * MOST // len(found), MOST // 10)))
     together = joined(parts)
     if min(together.sharp.sum(), (~together.sharp).sum()) >= MOST // 20:
         return together
-    best = int(np.argmin([EdgeRadii.of(plane).sharpest for plane in found]))
-    focused = from_focused(images[best], predict, f"{name}, plane {best}")
+    sharpest = {z: EdgeRadii.of(plane).sharpest for z, plane in found.items()}
+    best = min(sharpest, key=lambda z: (np.isnan(sharpest[z]), sharpest[z]))
+    focused = from_focused(np.asarray(planes[best])[window], predict, f"{name}, plane {best}")
     return joined([*parts, focused])
+
+
+def _compared(planes: Planes, predict: Predict, name: str) -> tuple[Region, dict[int, DensePlane]]:
+    """Predict `MOST_COMPARED` planes, those that show anything, in the window with most detail."""
+    places = np.linspace(0, len(planes) - 1, min(len(planes), MOST_COMPARED)).round().astype(int)
+    window = _richest_window(np.asarray(planes[int(places[len(places) // 2])]))
+    found = {}
+    for z in map(int, places):
+        with suppress(NoDetailError):  # beside the specimen, or a frame that was lost
+            found[z] = predict(np.asarray(planes[z])[window])
+    if len(found) < 2:
+        raise DefocusError(
+            f"{name}: of its planes {len(found)} show anything; give a stack that goes through "
+            "the focus"
+        )
+    return window, found
 
 
 def _richest_window(image: Image) -> Region:

@@ -19,6 +19,7 @@ from napari_defocus.detection.detectors import (
     settle,
 )
 from napari_defocus.detection.identity import result_identity
+from napari_defocus.detection.own_stack import StackDetectors
 from napari_defocus.detection.postprocess import Limits
 from napari_defocus.io.atomic import partial_path
 from napari_defocus.io.base import ImageSource
@@ -34,6 +35,8 @@ BASE_BYTES = 300e6
 BYTES_PER_PIXEL = {"metric": 100.0, "dense": 110.0}
 NETWORK_BYTES = 400e6
 BYTES_PER_PLANE_PIXEL = 0.13
+# Planes that a stack is judged against itself by are read whole.
+MOST_COMPARED_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ class TiledRun:
         How many tiles were worked in each round; the others had been finished by an earlier run.
     limits : Limits or None
         The sharpness limit of each plane; by the dense detector alone.
+    note : str
+        See `Detection`.
     """
 
     outputs: list[Path]
     worked: dict[str, int] = field(default_factory=dict)
     limits: Limits | None = None
+    note: str = ""
 
 
 def detect_file_in_tiles(
@@ -121,7 +127,7 @@ def detect_file_in_tiles(
     Stopped
         Where it was asked to stop.
     """
-    chosen = choose_detector(detector, config)
+    chosen, note = _taught_by_stack(choose_detector(detector, config), source, should_stop)
     config = settle(config, chosen, source.grid.pixel_size_um, source.optics)
     step = tile_step(chosen)
     side = -(-tiling.side // step) * step
@@ -146,11 +152,29 @@ def detect_file_in_tiles(
     store.put("worked", (), {})
     limits = job.limits()
     in_tasks = partial(tasks.run, on_event=on_event, should_stop=should_stop)
-    files.finish(in_tasks, note=str(limits or ""))
-    run = TiledRun(replace(files, out=out).outputs(), worked, limits)
+    files.finish(in_tasks, note="; ".join(filter(None, (note, str(limits or "")))))
+    run = TiledRun(replace(files, out=out).outputs(), worked, limits, note)
     record(run)
     store.remove()
     return run
+
+
+def _taught_by_stack(
+    chosen: Detector, source: ImageSource, should_stop: ShouldStop
+) -> tuple[Detector, str]:
+    """Return what judges all tiles and, where the stack taught it, a line about that."""
+    if not chosen.by_stack:
+        return chosen, ""
+    size = source.grid.pixel_size_um
+    every = StackDetectors(chosen, source.axes, source.leading, source.read, source.name, size)
+    stacks = math.prod(source.leading) // source.leading[every.axis]
+    if stacks > 1 or math.prod(source.grid.plane_shape) > MOST_COMPARED_PIXELS:
+        raise DefocusError(
+            f"{source.name}: in tiles, one stack of planes of up to "
+            f"{MOST_COMPARED_PIXELS / 1e6:.0f} megapixels can be judged against itself; teach a "
+            "profile by a part of it, with fit --from-stack, and give that as detector"
+        )
+    return every.at((0,) * len(source.leading), should_stop), every.note
 
 
 def _goes_on(store: TileStore, files: MapFiles) -> bool:

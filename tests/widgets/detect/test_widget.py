@@ -35,6 +35,7 @@ from napari_defocus.widgets.detect import preview as preview_module
 from napari_defocus.widgets.detect import widget as module
 from napari_defocus.widgets.detect.settings import DETECTOR_TITLES
 from napari_defocus.widgets.detect.widget import DetectWidget
+from tests.detection.soft_stack import soft_stack
 
 WIDGET = DetectWidget
 
@@ -360,6 +361,35 @@ def test_the_paper_as_written_takes_its_own_settings(viewer, widget, qtbot):
     choose(widget, "Local metric")
     assert settings.keep.isEnabled()
     assert widget.config.refinement.keep == 0.6
+
+
+def test_a_stack_is_judged_against_itself(viewer, widget, qtbot):
+    stack = soft_stack()
+    source = viewer.add_image(stack, name="cells")
+    choose(widget, "The stack itself")
+    assert widget.more_layers.radius.isEnabled()
+    expected = detect(stack, config=DetectionConfig(detector="stack"), axes="ZYX")
+    viewer.dims.set_current_step(0, 1)
+    with qtbot.waitSignal(widget._preview.ready, timeout=20_000):
+        widget.preview.setChecked(True)
+    np.testing.assert_array_equal(preview_of(viewer, source).data, expected.mask[1])
+    widget.preview.setChecked(False)
+    for plane_alone in (False, True):
+        widget.shown_plane.setChecked(plane_alone)
+        press(qtbot, widget)
+        mask = result(viewer, source, layers.MASK)
+        np.testing.assert_array_equal(mask.data[1], expected.mask[1])
+        assert expected.note in widget.jobs.text.text()
+        assert layers.owned(mask)["taught"] == expected.note
+    widget.copy_command.click()
+    assert QApplication.clipboard().text().endswith("--detector stack")
+    # Other pixels teach anew.
+    source.data = np.stack([stack[0]] * 3)
+    press(qtbot, widget)
+    assert "its planes do not differ" in widget.jobs.text.text()
+    viewer.add_image(CAMERA, name="photo")
+    press(qtbot, widget)
+    assert "'photo': it is one plane; the detector stack" in widget.jobs.text.text()
 
 
 def test_titles_of_the_detectors_are_complete(widget):
@@ -996,7 +1026,7 @@ def test_preferred_detector(viewer, tmp_path, metric, monkeypatch, detector, met
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget)
     assert widget.detector_chooser.name == paths.get(chosen, chosen)
-    assert widget.more_layers.radius.isEnabled() == (chosen in ("auto", "dense"))
+    assert widget.more_layers.radius.isEnabled() == (chosen in ("auto", "dense", "stack"))
     assert widget.jobs.text.text().startswith("⚠") == (detector == "bad")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_defocus.detection.config import DETECTORS, DetectionConfig
+from napari_defocus.detection.config import DETECTORS, STACK, DetectionConfig
 from napari_defocus.detection.detectors import DetectorLike, choose_detector, load_detector
 from napari_defocus.metric.local_metric import PACKAGED, LocalMetric, load_metric
 from napari_defocus.metric.nets import TrainedNets
@@ -85,7 +85,7 @@ class Session(QObject):
         """Tell whether a detector is the dense network's, with or without a profile."""
         if name == "auto":
             return find_spec("onnxruntime") is not None
-        return name == "dense" or name in self._others
+        return name in ("dense", STACK) or name in self._others
 
     def is_literal(self, name: str) -> bool:
         """Tell whether a detector is a metric that is made and applied as the paper says."""

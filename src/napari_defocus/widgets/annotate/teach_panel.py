@@ -23,8 +23,6 @@ from napari_defocus.widgets._shared.session import TAUGHT, Session
 from napari_defocus.widgets._shared.targets import Plane, Target, plane_name, plane_shape
 from napari_defocus.widgets.annotate.lessons import Lesson, Lessons, Shown, key_of, teach_from
 
-# Planes of a stack that are compared, at most.
-MOST_COMPARED = 16
 START = "press New annotation and paint, or a button below"
 
 
@@ -211,10 +209,7 @@ def _look_at_plane(
 
 
 def _look_at_stack(stack: Any, name: str, on_event: OnEvent, should_stop: ShouldStop) -> Evidence:
-    count = len(stack)
-    places = np.unique(np.linspace(0, count - 1, min(count, MOST_COMPARED)).round().astype(int))
-    planes = [np.asarray(stack[z]) for z in places]
-    return from_planes(planes, predictor(should_stop=should_stop), name)
+    return from_planes(stack, predictor(should_stop=should_stop), name)
 
 
 def _save(parts: list[Shown], path: Path) -> Path:

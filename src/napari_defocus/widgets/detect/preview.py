@@ -1,19 +1,14 @@
 """A live preview of the plane on screen: predicted once, postprocessed as sliders move."""
 
-from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.config import DetectionConfig, check_config
-from napari_defocus.detection.detectors import (
-    Detector,
-    DetectorLike,
-    choose_detector,
-    settle,
-)
+from napari_defocus.detection.detectors import settle
 from napari_defocus.detection.inference import Prediction, predict_plane
+from napari_defocus.detection.own_stack import StackDetectors
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.widgets._shared.latest import Latest
 from napari_defocus.widgets._shared.reduced import postprocess_reduced, preview_step, reduced
@@ -45,10 +40,9 @@ class Preview(QObject):
     def request(
         self,
         key: tuple[Any, ...],
-        read: Callable[[], Any],
-        given: DetectorLike,
+        index: tuple[int, ...],
+        detectors: StackDetectors,
         config: DetectionConfig,
-        pixel_size: float | None,
     ) -> None:
         """Request a preview.
 
@@ -56,16 +50,16 @@ class Preview(QObject):
         ----------
         key : tuple
             Names the plane; while it, the detector and the scale stay, only thresholds are redone.
-        read : callable
-            Returns the plane, (Y, X) or (Y, X, C).
-        given, config, pixel_size
+        index : tuple of int
+            Of the plane.
+        detectors : StackDetectors
+            Of the image.
+        config : DetectionConfig
             See `detect`.
         """
         check_config(config)
-        detector = choose_detector(given, config)
-        config = settle(config, detector, pixel_size)
-        key = (*key, self._edition, detector.digest, config.scale)
-        self._latest.request(key, self._preview, key, read, detector, config)
+        key = (*key, self._edition, detectors.chosen.digest, config.scale)
+        self._latest.request(key, self._preview, key, index, detectors, config)
 
     def prediction(self, key: tuple[Any, ...]) -> Prediction | None:
         """Return the latest prediction where it is of the plane of a key."""
@@ -95,13 +89,15 @@ class Preview(QObject):
 
 def _preview(
     prediction: Prediction | None,
-    read: Callable[[], Any],
-    detector: Detector,
+    index: tuple[int, ...],
+    detectors: StackDetectors,
     config: DetectionConfig,
     on_event: OnEvent,
     should_stop: ShouldStop,
 ) -> tuple[Prediction, Detection, int]:
+    detector = detectors.at(index, should_stop)
+    config = settle(config, detector, detectors.pixel_size)
     if prediction is None:
-        prediction = predict_plane(read(), detector, config, should_stop)
+        prediction = predict_plane(detectors.read(index), detector, config, should_stop)
     step = preview_step(prediction.score.shape)
     return prediction, postprocess_reduced(reduced(prediction, step), config, step), step

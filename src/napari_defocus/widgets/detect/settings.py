@@ -16,6 +16,7 @@ DETECTOR_TITLES = {
     "auto": "Default",
     "metric": "Local metric",
     "dense": "Dense network",
+    "stack": "The stack itself",
     "zeng2019": "Zeng et al. 2019",
 }
 
@@ -28,6 +29,8 @@ def detector_chooser() -> NameChooser:
         "<p><b>Local metric</b>: looks at small patches, with its own threshold.</p>"
         "<p><b>Dense network</b>: sees the surroundings of each pixel, and tells the radius of the "
         "blur.</p>"
+        "<p><b>The stack itself</b>: compares the planes of the focus stack with each other, and "
+        "judges each by what that teaches.</p>"
         "<p><b>Zeng et al. 2019</b>: the paper's method as written, with its own settings; to "
         "compare with.</p>"
         "<p>Below: the profile that Annotate taught, the metrics of this session, and files.</p>"

@@ -13,8 +13,8 @@ from napari_defocus import __version__
 from napari_defocus.core.errors import DefocusError
 from napari_defocus.core.progress import OnEvent, ShouldStop
 from napari_defocus.detection.api import detect
-from napari_defocus.detection.config import DetectionConfig, check_config, with_preset
-from napari_defocus.detection.detectors import choose_detector, scale_note
+from napari_defocus.detection.config import DetectionConfig, with_preset
+from napari_defocus.detection.detectors import scale_note
 from napari_defocus.detection.postprocess import Detection
 from napari_defocus.detection.recipes import as_command, as_python
 from napari_defocus.measure.regions import region_shares, shares_text
@@ -33,6 +33,7 @@ from napari_defocus.widgets.detect.limit import Picker, limit_at
 from napari_defocus.widgets.detect.object_table import ObjectScores
 from napari_defocus.widgets.detect.preview import Preview
 from napari_defocus.widgets.detect.settings import DetectionSettings, MoreLayers, detector_chooser
+from napari_defocus.widgets.detect.stack_detectors import KeptDetectors
 
 DETECTORS = "Detectors (*.safetensors)"
 
@@ -42,7 +43,7 @@ class DetectWidget(PluginWidget):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
-        self._preview = Preview()
+        self._preview, self._detectors = Preview(), KeptDetectors()
         self.scores = ObjectScores(self)
         self._watched: Image | None = None
         # Requests of one pass of the event loop are one; the preview skips those it cannot follow.
@@ -195,6 +196,7 @@ class DetectWidget(PluginWidget):
 
     def _data_changed(self, _: Any = None) -> None:
         self._preview.forget()
+        self._detectors.forget()
         self._image_changed()
 
     @property
@@ -231,13 +233,13 @@ class DetectWidget(PluginWidget):
 
     def _start(self, source: Image) -> None:
         config, more, name = self.config, self.more_layers.names, self.detector_chooser.name
-        check_config(config)
-        detector = choose_detector(self._session.detector(name)[0], config)
+        detectors = self._detectors.of(source, self._session.detector(name)[0], config)
+        detector, axes, index = detectors.chosen, detectors.axes, None
         config = with_preset(config) if detector.literal else config
-        data, axes, index = layers.full_resolution(source), layers.axes_of(source), None
+        data = layers.full_resolution(source)
         if layers.leading_shape(source) and self.shown_plane.isChecked():
             index = layers.visible_index(self._viewer, source)
-            data, axes = np.asarray(data[index]), axes[len(index) :]
+            data, axes = detectors.read(index), axes[len(index) :]
         note = {
             "version": __version__,
             "detector": name,
@@ -250,7 +252,9 @@ class DetectWidget(PluginWidget):
 
         def call(on_event: OnEvent, should_stop: ShouldStop) -> Detection:
             listeners: Any = {"on_event": on_event, "should_stop": should_stop}
-            return detect(data, detector, config, axes=axes, pixel_size=pixel_size, **listeners)
+            own = detectors.at(index, should_stop) if index else detector
+            found = detect(data, own, config, axes=axes, pixel_size=pixel_size, **listeners)
+            return replace(found, note=found.note or detectors.note)
 
         self.jobs.run(lambda found: self._show(found, source, more, note, told), call)
 
@@ -266,11 +270,12 @@ class DetectWidget(PluginWidget):
             raise DefocusError(f"layer {source.name!r} was deleted; its result was dropped")
         self._drop_preview_layer(source)
         if found.limit is not None:
-            note["limit_px"] = found.limit.tolist()
+            note |= {"limit_px": found.limit.tolist(), "taught": found.note}
         if results.painting_is_kept(self._viewer, source):
             warnings = (*warnings, results.KEPT)
         shares = region_shares(found.mask, np.ones(found.mask.shape[-2:], bool))
-        told = "\n⚠ ".join((shares_text(shares), *warnings))
+        lines = shares_text(shares), found.note, *(f"⚠ {line}" for line in warnings)
+        told = "\n".join(filter(None, lines))
         results.do_all(
             [
                 *results.put_layers(self._viewer, found, source, more, note),
@@ -330,10 +335,9 @@ class DetectWidget(PluginWidget):
         with self.jobs.refusing():
             source = layers.check_image(self.image.value)
             given, _ = self._session.detector(self.detector_chooser.name)
-            key = (source.unique_id, layers.visible_index(self._viewer, source))
-            data = layers.full_resolution(source)
-            config, size = self.config, self._pixel_size
-            self._preview.request(key, lambda: np.asarray(data[key[1]]), given, config, size)
+            index, config = layers.visible_index(self._viewer, source), self.config
+            detectors = self._detectors.of(source, given, config)
+            self._preview.request((source.unique_id, index), index, detectors, config)
 
     def _show_preview(self, answer: tuple[Any, Detection, int]) -> None:
         key, found, step = answer
