@@ -48,9 +48,13 @@ def test_a_plane_that_shows_nothing_does_not_teach():
 @pytest.mark.parametrize(
     ("shape", "axes", "message"),
     [
-        ((64, 64), "YX", "one plane; the detector stack compares the planes of a focus stack"),
+        (
+            (64, 64),
+            "YX",
+            "the image is one plane; the detector stack compares the planes of a focus stack",
+        ),
         ((1, 64, 64), "ZYX", "one plane; the detector stack"),
-        ((3, 64, 64), "CYX", "axes are CYX, and none is Z or T"),
+        ((3, 64, 64), "CYX", "the image has axes CYX, and none is Z or T"),
         ((3, 64, 64), "ZYX", "its planes do not differ in focus; give a stack"),
     ],
 )

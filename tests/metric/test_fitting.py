@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import linalg
+from scipy import linalg, ndimage
 from sklearn.metrics import roc_auc_score
 
 from napari_defocus.core.errors import DefocusError
+from napari_defocus.detection.api import detect
 from napari_defocus.filters.plane import prepare_plane
 from napari_defocus.metric.calibration import advice, calibrate, patch_scores
 from napari_defocus.metric.default_recipe import (
@@ -22,6 +23,7 @@ from napari_defocus.metric.default_recipe import (
 from napari_defocus.metric.fitting import (
     METHODS,
     FitConfig,
+    best_scale,
     fit_metric,
     instant_metric,
     metric_from_nets,
@@ -342,3 +344,31 @@ def test_kernels_of_other_sizes(patches, size):
         metric = fit_metric(patches, FitConfig(method=method, training=training))
         assert metric.filters.shape == (2, size, size)
         assert np.square(metric.filters).sum() == pytest.approx(1, abs=1e-5)
+
+
+def soft(sigma, seed=0):
+    """Grain as soft as a Gaussian makes it, a little noise."""
+    rng = np.random.default_rng(seed)
+    grain = ndimage.gaussian_filter(rng.normal(0, 1, (192, 192)), sigma)
+    return (grain / grain.std() + rng.normal(0, 0.02, grain.shape)).astype(np.float32)
+
+
+def test_strokes_that_contradict_the_base_rule_at_the_scale_that_shows_it():
+    given = [("in", soft(4), 2), ("out", soft(9, 1), 1)]
+
+    def cut(patches):
+        return build_patch_set(
+            [(name, image, np.full(image.shape, label)) for name, image, label in given], patches
+        )
+
+    config = FitConfig(method="instant")
+    own = cut(PatchConfig())
+    assert advice(fit_metric(own, config))
+    found = best_scale(cut, PatchConfig(), config)
+    metric = fit_metric(found, config)
+    assert metric.halvings == found.config.halvings > 0
+    assert advice(metric) is None
+    for _, image, label in given:
+        assert (detect(image, metric).mask == label).mean() > 0.9
+    literal = FitConfig(method="nets", training=replace(TRAINING, whiten=False))
+    assert best_scale(cut, PatchConfig(), literal).config.halvings == 0

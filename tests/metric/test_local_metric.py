@@ -352,6 +352,20 @@ def test_pooling_out_of_range(path, values):
     assert_refused(path)
 
 
+@pytest.mark.parametrize("halvings", [-1, 3, 0.5, True, "1", float("nan"), [1]])
+def test_halvings_out_of_range(path, halvings):
+    change(path, {}, {"halvings": halvings})
+    assert_refused(path)
+
+
+def test_a_scale_of_its_own_is_kept_and_named(metric, tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_metric(replace(metric, halvings=2), path)
+    found = load_metric(path)
+    assert found.halvings == 2
+    assert found.digest != metric.digest
+
+
 @pytest.mark.parametrize(
     "values",
     [

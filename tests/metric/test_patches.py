@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from skimage import data
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.filters.plane import halve, prepare_plane
 from napari_defocus.io.cards import load_container
 from napari_defocus.labels.superpixels import centroids, superpixels
 from napari_defocus.metric.local_metric import save_metric
@@ -615,3 +615,30 @@ def test_a_metric_is_no_patch_set(tmp_path, metric):
     save_metric(metric, path)
     with pytest.raises(DefocusError, match="holds a metric, a patch set is needed"):
         load_patch_set(path)
+
+
+def test_patches_of_a_halved_image_are_windows_of_it():
+    labels = halves(GRAVEL)
+    found = build_patch_set([("a", GRAVEL, labels)], replace(SMALL, halvings=1))
+    half = halve(prepare_plane(GRAVEL)).grey
+    assert found.sources[0].shape == half.shape
+    for patch, (y, x), label in zip(found.patches, found.corner, found.labels, strict=True):
+        np.testing.assert_array_equal(patch, half[y : y + 16, x : x + 16])
+        assert label == (1 if x + 8 < 50 else 2)
+    assert set(found.labels) == {1, 2}
+
+
+def test_what_is_painted_on_nothing_is_no_patch_of_a_halved_image():
+    image, labels = GRAVEL.astype(float), halves(GRAVEL)
+    image[:, :150] = 100
+    found = build_patch_set([("a", image, labels)], replace(SMALL, halvings=1))
+    assert found.corner[:, 1].min() > 20
+
+
+def test_thin_strokes_are_left_in_a_halved_image():
+    labels = np.zeros(GRAVEL.shape, np.uint8)
+    labels[31], labels[80], labels[121] = 1, 2, 2
+    found = build_patch_set([("a", GRAVEL, labels)], replace(SMALL, halvings=2, coverage=0.01))
+    assert set(found.labels) == {1, 2}
+    with pytest.raises(DefocusError, match="halvings is 3"):
+        build_patch_set([("a", GRAVEL, labels)], replace(SMALL, halvings=3))

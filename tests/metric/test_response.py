@@ -8,7 +8,7 @@ from scipy import signal
 from skimage import data
 
 from napari_defocus.core.errors import DefocusError
-from napari_defocus.filters.plane import Plane, prepare_plane
+from napari_defocus.filters.plane import Plane, halve, prepare_plane
 from napari_defocus.filters.resampling import enlarge
 from napari_defocus.metric.local_metric import Pooling
 from napari_defocus.metric.response import (
@@ -16,7 +16,6 @@ from napari_defocus.metric.response import (
     HALVING_COST,
     combine,
     filter_response,
-    halve,
     pool,
     predict_log_odds,
     probability,
@@ -297,3 +296,22 @@ def test_the_plane_is_not_changed(metric):
     before = plane.grey.copy()
     predict_log_odds(plane, metric)
     np.testing.assert_array_equal(plane.grey, before)
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 2])
+def test_a_scale_of_its_own_is_the_only_one(metric, halvings):
+    """Calibrated by the user's own patches, it is not kept from noise that these have."""
+    own, plane = replace(metric, halvings=halvings), noisy_gravel(0.05)
+    found, valid = predict_log_odds(plane, own)
+    halved = plane
+    for _ in range(halvings):
+        halved = halve(halved)
+    expected, seen = predict_log_odds(halved, replace(metric, halvings=0))
+    assert seen.all()
+    assert valid.all()
+    for _ in range(halvings):
+        expected = enlarge(expected, 2)
+    np.testing.assert_allclose(found, expected[: found.shape[0], : found.shape[1]], atol=1e-5)
+    region = slice(64, 128), slice(96, 192)
+    part, _ = predict_log_odds(plane, own, region=region)
+    np.testing.assert_allclose(part, found[region], atol=1e-4)

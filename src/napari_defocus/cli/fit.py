@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,13 @@ from napari_defocus.core.progress import ShouldStop
 from napari_defocus.io.open import read_image
 from napari_defocus.metric import zeng2019
 from napari_defocus.metric.calibration import advice
-from napari_defocus.metric.fitting import METHODS, FitConfig, fit_metric
+from napari_defocus.metric.fitting import METHODS, FitConfig, best_scale, fit_metric
 from napari_defocus.metric.local_metric import LITERAL
 from napari_defocus.metric.nets import TrainingConfig
 from napari_defocus.metric.patches import (
     PatchConfig,
     PatchSet,
     merge_patch_sets,
-    require_both_classes,
 )
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def run(options: argparse.Namespace) -> int:
         components=options.components,
         training=config_from(options, TrainingConfig),
     )
-    patch_set = _cut_from_stacks(options) if options.from_stack else cut_patches(options)
-    require_both_classes(patch_set)
+    cut = _cut_from_stacks if options.from_stack else cut_patches
+    patch_set = best_scale(partial(cut, options), config_from(options, PatchConfig), config)
     with interruptible() as should_stop:
         made = fit_metric(patch_set, config, on_event=print_event, should_stop=should_stop)
     status = write_metric(made, options.out, options.overwrite)
@@ -220,7 +220,7 @@ def _stacks(
             yield f"{name} {index}" if index else name, planes
 
 
-def _cut_from_stacks(options: argparse.Namespace) -> PatchSet:
+def _cut_from_stacks(options: argparse.Namespace, config: PatchConfig) -> PatchSet:
     """Cut patches from focus stacks whose planes are labelled by comparing them."""
     from napari_defocus.io.folder import open_stack_source
     from napari_defocus.stacks.planes import stacks_in

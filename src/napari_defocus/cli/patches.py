@@ -53,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def cut_patches(options: argparse.Namespace) -> PatchSet:
-    """Return the patches of the annotated images."""
+def cut_patches(options: argparse.Namespace, config: PatchConfig | None = None) -> PatchSet:
+    """Return the patches of the annotated images; cut as the options say, unless a config does."""
     pairs = annotated_pairs(options.images)
     refuse_existing(options.out, options.overwrite)
     series = one_series(options)
     return build_patch_set(
         (_annotated(image, labels, options.labels_are_masks, series) for image, labels in pairs),
-        config_from(options, PatchConfig),
+        config or config_from(options, PatchConfig),
     )
 
 

@@ -9,6 +9,7 @@ from napari_defocus.core.errors import ABOVE_0, DefocusError
 from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.detection.refinement import RefinementConfig
 from napari_defocus.detection.threshold import MaskConfig
+from napari_defocus.metric.calibration import CAUTION
 from napari_defocus.profile.limit import AUTO, check_limit
 
 # The planes of each stack teach the profile that judges them.
@@ -65,7 +66,7 @@ class DetectionConfig(Settings):
     scale: str = "calibrated"
     adapt: float = 0.7
     reach: float = 2.0
-    caution: float = 1.0
+    caution: float = CAUTION
     gain: float = 2.0
     refine: bool = True
     refinement: RefinementConfig = field(default_factory=RefinementConfig)

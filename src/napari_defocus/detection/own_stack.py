@@ -66,12 +66,12 @@ class StackDetectors:
         axis = stack_axis(self.axes[: len(self.leading)])
         if axis is None and any(size > 1 for size in self.leading):
             raise DefocusError(
-                f"{self.name}: its axes are {self.axes}, and none is Z or T, along which planes "
-                "are compared; name it so, or choose another detector than stack"
+                f"{self.name} has axes {self.axes}, and none is Z or T, along which planes are "
+                "compared; name it so, or choose another detector than stack"
             )
         if axis is None or self.leading[axis] < 2:
             raise DefocusError(
-                f"{self.name}: it is one plane; the detector stack compares the planes of a focus "
+                f"{self.name} is one plane; the detector stack compares the planes of a focus "
                 "stack: give one, or choose another detector"
             )
         return axis

@@ -14,12 +14,19 @@ from napari_defocus.metric.patches import PatchSet
 from napari_defocus.metric.response import combine
 
 Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 # The guided filter widens the Gaussian it follows; a patch is weighed by the wider one.
 WIDENING = 1.5
 # See `calibrate`.
 IMAGE_WEIGHT = 10.0
 BASE_WEIGHT = 100.0
+# Log odds above even that detection asks of a sharp pixel, unless it is told otherwise.
+CAUTION = 1.0
+# Where less of either class comes out as annotated, of so many patches at least, they contradict
+# the base.
+CONTRADICTED = 0.6
+ENOUGH = 32
 # Where less of what was annotated comes out so, it is said.
 LEAST_HELD = 0.9
 # Keeps the slope finite where the classes are wholly apart.
@@ -65,28 +72,31 @@ def calibrate(
 
     Patches of one image overlap and look alike: together they count as `IMAGE_WEIGHT` patches, and
     those of the base as `BASE_WEIGHT`. So a few annotated images shift the calibration and do not
-    throw it over.
+    throw it over. Where they contradict the base, see `CONTRADICTED`, and more hold without it,
+    they rule. The metric is then of their scale alone, see `LocalMetric.halvings`; so it is
+    where they were cut from halved images, which the base knows less of.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    parts = weighted_parts(training, base)
-    scores = np.concatenate([patch_scores(part, metric) for part, _ in parts])
-    labels = np.concatenate([part.labels for part, _ in parts])
-    weights = np.concatenate([np.full(len(part), weight / len(part)) for part, weight in parts])
-    model = LogisticRegression(C=1 / RIDGE, class_weight="balanced")
-    model.fit(scores[:, np.newaxis], labels == SHARP, sample_weight=weights)
-    # A slope that is not positive would turn the metric upside down; keep it weak instead.
-    slope = max(float(model.coef_[0, 0]), 0.1)
-    calibration = Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
-    sharp = training.labels == SHARP
-    holds = (scores[: len(training)] > calibration.threshold) == sharp  # the first of the parts
-    of_class = [holds[sharp].mean(), holds[~sharp].mean()]
-    scores, sharp = patch_scores(validation, metric), validation.labels == SHARP
+    own = patch_scores(training, metric), training.labels == SHARP
+    rest = patch_scores(validation, metric), validation.labels == SHARP
+    calibration = _logistic([(*own, weighted_parts(training, base)[0][1]), *_scored(base, metric)])
+    found, holds = calibration, _held(calibration, *own)
+    halvings = training.config.halvings or None
+    enough = min(training.counts().values()) >= ENOUGH
+    known = LEAST_HELD if training.config.halvings else CONTRADICTED
+    if base is not None and enough and holds < known:
+        by_own = _even_with_caution([own])
+        if (held := _held(by_own, *own)) > holds:
+            found, holds, halvings = by_own, held, training.config.halvings
+            # All that was annotated, since it differs from place to place.
+            calibration = _even_with_caution([own, rest])
+    scores, sharp = rest
     held_out = {
         "patches": len(validation),
-        "accuracy": round(float(((scores > calibration.threshold) == sharp).mean()), 4),
+        "accuracy": round(float(((scores > found.threshold) == sharp).mean()), 4),
         "auc": round(float(roc_auc_score(sharp, scores)), 4),
+        "holds": round(_held(found, scores, sharp), 4),
     }
     record: dict[str, Any] = {
         **metric.record,
@@ -94,9 +104,40 @@ def calibrate(
         "patch_config": asdict(training.config),
         "sources": len(training.sources),
         "held_out": held_out,
-        "holds": round(float(min(of_class)), 4),
+        "holds": round(holds, 4),
     }
-    return replace(metric, calibration=calibration, record=record)
+    return replace(metric, calibration=calibration, record=record, halvings=halvings)
+
+
+def _scored(base: PatchSet | None, metric: LocalMetric) -> list[tuple[Float, Bool, float]]:
+    if base is None:
+        return []
+    return [(patch_scores(base, metric), base.labels == SHARP, BASE_WEIGHT)]
+
+
+def _even_with_caution(sides: list[tuple[Float, Bool]]) -> Calibration:
+    """Fit to what was annotated, even where detection asks for more: no margin was annotated."""
+    found = _logistic([(*side, len(side[0])) for side in sides])
+    return replace(found, threshold=found.threshold - CAUTION / found.slope)
+
+
+def _logistic(parts: list[tuple[Float, Bool, float]]) -> Calibration:
+    """Fit to parts: scores, which are sharp, and the weight of all of the part."""
+    from sklearn.linear_model import LogisticRegression
+
+    scores, sharp = (np.concatenate(each) for each in list(zip(*parts, strict=True))[:2])
+    weights = np.concatenate([np.full(len(part), weight / len(part)) for part, _, weight in parts])
+    model = LogisticRegression(C=1 / RIDGE, class_weight="balanced")
+    model.fit(scores[:, np.newaxis], sharp, sample_weight=weights)
+    # A slope that is not positive would turn the metric upside down; keep it weak instead.
+    slope = max(float(model.coef_[0, 0]), 0.1)
+    return Calibration(threshold=-float(model.intercept_[0]) / slope, slope=slope)
+
+
+def _held(calibration: Calibration, scores: Float, sharp: Bool) -> float:
+    """Return the share that comes out as it was annotated, of the class that fares worse."""
+    holds = (calibration.slope * (scores - calibration.threshold) > CAUTION) == sharp
+    return float(min(holds[sharp].mean(), holds[~sharp].mean()))
 
 
 def advice(metric: LocalMetric) -> str | None:

@@ -1,7 +1,8 @@
 """From patches to a local metric: kernel PCA of trained nets, or the instant fit in closed form."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +14,14 @@ from napari_defocus.core.progress import OnEvent, ShouldStop, ignore_event, neve
 from napari_defocus.core.settings import Allowed, Settings
 from napari_defocus.labels.classes import BLURRED, SHARP
 from napari_defocus.metric import zeng2019
-from napari_defocus.metric.calibration import calibrate, weighted_parts
+from napari_defocus.metric.calibration import CONTRADICTED, ENOUGH, calibrate, weighted_parts
 from napari_defocus.metric.kernel_pca import KernelPCA, fixed_directions, kernel_pca
 from napari_defocus.metric.local_metric import Calibration, LocalMetric, Pooling
 from napari_defocus.metric.nets import TrainedNets, TrainingConfig, load_base
 from napari_defocus.metric.patches import (
     LARGEST_KERNEL,
+    MOST_HALVINGS,
+    PatchConfig,
     PatchSet,
     require_both_classes,
     split_patch_set,
@@ -29,6 +32,10 @@ from napari_defocus.metric.whitening import whitening_matrix, window_covariance
 METHODS = ("nets", "instant")
 # Added to the blurred covariance, as a share of the sharp one's mean variance.
 RIDGE = 1e-3
+# A coarser scale has to tell classes apart better by more than this.
+SAME = 0.02
+# Share of the patches that a coarser scale has to keep: else it leaves out what was painted.
+LEAST_KEPT = 0.7
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,51 @@ def fit_metric(
         return instant_metric(patch_set, config)
     nets = train(patch_set, config.training, on_event=on_event, should_stop=should_stop)
     return None if nets is None else metric_from_nets(nets, config)
+
+
+def best_scale(
+    cut: Callable[[PatchConfig], PatchSet], patches: PatchConfig, config: FitConfig
+) -> PatchSet:
+    """Cut patches at the scale at which an instant fit tells their classes apart.
+
+    That is the image's own where what was annotated holds at it; else of that and of the halved
+    images the one with the largest held-out AUC. The literal preset keeps to the image's own.
+
+    Parameters
+    ----------
+    cut : callable
+        Returns the patches that were annotated, cut as it is told.
+    patches : PatchConfig
+        How, but for `halvings`.
+    config : FitConfig
+        How the metric will be made of them.
+
+    Raises
+    ------
+    DefocusError
+        Where there are too few patches.
+    """
+    best = cut(patches)
+    require_both_classes(best)
+    if not config.training.whiten:
+        return best
+    metric = instant_metric(best, config)
+    contradicts = metric.halvings is not None or metric.record["holds"] < CONTRADICTED
+    if not contradicts or min(best.counts().values()) < ENOUGH:
+        return best
+    most, least = _told_apart(metric), LEAST_KEPT * len(best)
+    for halvings in range(1, MOST_HALVINGS + 1):
+        with suppress(DefocusError):  # too few are left, or the image is too small
+            halved = cut(replace(patches, halvings=halvings))
+            told_apart = _told_apart(instant_metric(halved, config))
+            if told_apart > most + SAME and len(halved) >= least:
+                best, most = halved, told_apart
+    return best
+
+
+def _told_apart(metric: LocalMetric) -> float:
+    held_out = metric.record["held_out"]
+    return float(held_out["auc"] + held_out["holds"])
 
 
 def metric_from_nets(nets: TrainedNets, config: FitConfig | None = None) -> LocalMetric:

@@ -14,7 +14,7 @@ from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.core.settings import Settings
 from napari_defocus.io.cards import Card, as_floats, load_container, read_settings, save_container
 from napari_defocus.metric.kernel_pca import KernelPCA, kernel_pca, plain_pca
-from napari_defocus.metric.patches import LARGEST_KERNEL
+from napari_defocus.metric.patches import LARGEST_KERNEL, MOST_HALVINGS
 
 Float = npt.NDArray[np.float32]
 
@@ -84,6 +84,10 @@ class LocalMetric:
         How responses are pooled.
     record : mapping
         How it came to be: settings, patches, held-out scores.
+    halvings : int or None
+        How many times an image is halved before it is filtered, where the calibration is of the
+        user's patches alone; it holds at that scale only. None: the finest scale counts at which
+        noise lets the default's sharp regions be seen.
     """
 
     filters: Float
@@ -93,6 +97,7 @@ class LocalMetric:
     whitening: Float
     pooling: Pooling = field(default_factory=Pooling)
     record: Mapping[str, Any] = field(default_factory=dict)
+    halvings: int | None = None
 
     @property
     def size(self) -> int:
@@ -110,6 +115,8 @@ class LocalMetric:
         digest = hashlib.sha256(np.ascontiguousarray(self.filters, "<f4").tobytes())
         applied = LITERAL if self.literal else (self.pooling, self.calibration)
         digest.update(repr(applied).encode())
+        if self.halvings is not None:
+            digest.update(f"halvings {self.halvings}".encode())
         return digest.hexdigest()[:12]
 
 
@@ -144,6 +151,7 @@ def save_metric(metric: LocalMetric, path: Path, *, overwrite: bool = True) -> N
         ],
         "pooling": asdict(metric.pooling),
         "calibration": asdict(metric.calibration),
+        "halvings": metric.halvings,
         "record": dict(metric.record),
     }
     tensors = {name: getattr(metric, name) for name in TENSORS}
@@ -182,6 +190,7 @@ def _metric_of(path: Path, tensors: dict[str, npt.NDArray[Any]], card: Card) -> 
             calibration=read_settings(Calibration, card["calibration"]),
             pooling=read_settings(Pooling, card["pooling"]),
             record=dict(card["record"]),
+            halvings=card.get("halvings"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DefocusError(f"{path}: not a whole metric ({brief(error)})") from error
@@ -192,6 +201,10 @@ def _problem(metric: LocalMetric) -> str | None:
     filters = metric.filters
     if filters.ndim != 3 or 0 in filters.shape or filters.shape[1] != filters.shape[2]:
         return f"its filters have the shape {filters.shape}"
+    if metric.halvings is not None and (
+        type(metric.halvings) is not int or not 0 <= metric.halvings <= MOST_HALVINGS
+    ):
+        return f"it asks for {reprlib.repr(metric.halvings)} halvings of an image"
     size = metric.size
     if size % 2 == 0 or size > LARGEST_KERNEL:
         return f"its filters have a side of {size}; an odd one up to {LARGEST_KERNEL} is needed"

@@ -15,16 +15,25 @@ import numpy.typing as npt
 
 from napari_defocus.core.errors import DefocusError, brief
 from napari_defocus.core.settings import Allowed, Settings
-from napari_defocus.filters.plane import prepare_plane
+from napari_defocus.filters.plane import Plane, halve, prepare_plane
+from napari_defocus.filters.structure import (
+    local_deviation,
+    shows_structure,
+    strongest_contrast,
+)
 from napari_defocus.io.cards import as_floats, load_container, read_settings, save_container
 from napari_defocus.labels.classes import BLURRED, CLASS_NAMES, SHARP, check_annotation
 from napari_defocus.labels.superpixels import centroids, superpixels
 
 KIND = "patch set"
 ARRAYS = ("patches", "labels", "noise", "source", "corner")
+# Of a super-pixel's side in a halved image, in its pixels.
+LEAST_SUPERPIXEL = 4
 # Far beyond what shows whether a patch is sharp.
 LARGEST_PATCH = 4096
 LARGEST_KERNEL = 63
+# Of an image, before patches are cut and a metric is applied.
+MOST_HALVINGS = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,10 @@ class PatchConfig(Settings):
         Least share of the window that must be annotated at all.
     area : float
         Least share of the whole window that must be of one class.
+    halvings : int
+        How many times the image is halved first. A window covers more of it then; super-pixels
+        cover as much as without, but for `LEAST_SUPERPIXEL`. What is painted where nothing shows
+        does not count then.
     """
 
     size: int = 32
@@ -50,6 +63,7 @@ class PatchConfig(Settings):
     purity: float = 0.95
     coverage: float = 0.05
     area: float = 0.0
+    halvings: int = 0
 
     _allowed: ClassVar[Allowed] = {
         "size": (1, LARGEST_PATCH),
@@ -57,6 +71,7 @@ class PatchConfig(Settings):
         "purity": (0, 1),
         "coverage": (0, 1),
         "area": (0, 1),
+        "halvings": (0, MOST_HALVINGS),
     }
 
 
@@ -158,14 +173,19 @@ def _cut(
     name: str, image: npt.NDArray[Any], annotation: npt.NDArray[Any], config: PatchConfig
 ) -> PatchSet:
     plane = prepare_plane(image)
+    labels = check_annotation(annotation, plane.grey.shape, name)
+    labels, superpixel = np.where(plane.holes, 0, labels), config.superpixel
+    for _ in range(config.halvings):
+        plane, labels = halve(plane), _halve_labels(labels)
+        superpixel = max(superpixel // 2, min(LEAST_SUPERPIXEL, config.superpixel))
+    if config.halvings:
+        labels = np.where(_shown(plane), labels, 0)
     size = config.size
     if min(plane.grey.shape) < size:
         raise DefocusError(
             f"{name}: {plane.grey.shape} is smaller than a patch ({size} x {size} pixels)"
         )
-    labels = check_annotation(annotation, plane.grey.shape, name)
-    labels = np.where(plane.holes, 0, labels)
-    corner = centroids(superpixels(plane.grey, config.superpixel)) - size // 2
+    corner = centroids(superpixels(plane.grey, superpixel)) - size // 2
     corner = np.unique(np.clip(corner, 0, np.array(plane.grey.shape) - size), axis=0)
     windows = _windows(labels, corner, size)
     blurred, sharp = ((windows == label).mean(axis=(1, 2)) for label in (BLURRED, SHARP))
@@ -183,6 +203,21 @@ def _cut(
         sources=(Source(name, (plane.grey.shape[0], plane.grey.shape[1])),),
         config=config,
     )
+
+
+def _shown(plane: Plane) -> npt.NDArray[np.bool_]:
+    """Return which pixels show structure."""
+    deviation = local_deviation(plane.grey, plane.noise)
+    return shows_structure(deviation, strongest_contrast([deviation]), plane.grey.shape)
+
+
+def _halve_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the class of 2 x 2 pixels, 0 where both are among them; see `halve`."""
+    ends = [(0, size % 2) for size in labels.shape]
+    rows = np.pad(labels, ends, mode="edge")
+    four = [rows[down::2, across::2] for down in (0, 1) for across in (0, 1)]
+    there = [np.any([part == label for part in four], axis=0) for label in (BLURRED, SHARP)]
+    return np.where(there[0] & there[1], 0, there[0] * BLURRED + there[1] * SHARP)
 
 
 def _windows(plane: npt.NDArray[Any], corner: npt.NDArray[np.int64], size: int) -> npt.NDArray[Any]:

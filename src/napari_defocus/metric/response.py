@@ -17,7 +17,7 @@ from napari_defocus.core.tiling import Region, Tile, shifted, whole, widen, with
 from napari_defocus.filters.contrast import local_contrast, without_noise
 from napari_defocus.filters.guided import guided_coefficients
 from napari_defocus.filters.linear import gaussian_radius, summed_squares
-from napari_defocus.filters.plane import Plane
+from napari_defocus.filters.plane import Plane, halve
 from napari_defocus.filters.resampling import block_mean, enlarge
 from napari_defocus.metric.local_metric import LocalMetric, Pooling
 
@@ -112,22 +112,40 @@ def predict_log_odds(
     The finest scale counts at which the surroundings of a pixel, were they sharp, would respond to
     the filters above the noise; where noise hides that, the image is halved, at most `coarser`
     times, which halves the noise, and filtered again. A `region` needs `halo` pixels around it, and
-    a plane that begins at multiples of `alignment` in its image.
+    a plane that begins at multiples of `alignment` in its image. A metric that has `halvings`
+    is applied at that scale alone.
     """
     region = region or whole(plane.grey.shape)
+    if metric.halvings is not None:
+        return _at_own_scale(plane, metric, metric.halvings, region, should_stop)
     log_odds, trust = _at_one_scale(plane, metric, region, should_stop)
     half = halve(plane) if coarser and trust.min() < 1 else None
     if half is None or min(half.grey.shape) < metric.size:
         return log_odds, trust > 0
-    halved = (
-        slice(region[0].start // 2, -(-region[0].stop // 2)),
-        slice(region[1].start // 2, -(-region[1].stop // 2)),
-    )
-    around = widen(halved, 2, half.grey.shape)
+    around, inside = _halved(region, half.grey.shape)
     coarse = predict_log_odds(half, metric, coarser - 1, should_stop, around)
-    top, left = (2 * inner.start for inner in around)
-    inside = within(region, (slice(top, None), slice(left, None)))
     return _blend(log_odds, trust, coarse, inside)
+
+
+def _halved(region: Region, shape: tuple[int, ...]) -> tuple[Region, Region]:
+    """Return what a region needs of the halved plane, and where it lies in that, enlarged."""
+    rows, columns = (slice(side.start // 2, -(-side.stop // 2)) for side in region)
+    around = widen((rows, columns), 2, shape)
+    top, left = (2 * inner.start for inner in around)
+    return around, within(region, (slice(top, None), slice(left, None)))
+
+
+def _at_own_scale(
+    plane: Plane, metric: LocalMetric, halvings: int, region: Region, should_stop: ShouldStop
+) -> tuple[Float, Bool]:
+    """Compute as `predict_log_odds` does, of a plane that is halved so many times first."""
+    if not halvings:
+        log_odds, trust = _at_one_scale(plane, metric, region, should_stop)
+        return log_odds, trust > 0
+    half = halve(plane)
+    around, inside = _halved(region, half.grey.shape)
+    coarse, valid = _at_own_scale(half, metric, halvings - 1, around, should_stop)
+    return enlarge(coarse, 2)[inside], enlarge(valid.astype(np.float32), 2)[inside] > 0.5
 
 
 def _blend(
@@ -197,25 +215,23 @@ def _log_odds_and_trust(
 
 
 def _trust(plane: Plane, gradient: Float, metric: LocalMetric) -> Float:
-    """Compute from 0 to 1 how far the response of a sharp region would exceed the noise."""
+    """Compute from 0 to 1 how far the response of a sharp region would exceed the noise.
+
+    A calibration of the user's own patches has seen their noise: there, contrast is enough.
+    """
     pooling = metric.pooling
     step = block_side(pooling)
     contrast = ndimage.gaussian_filter(
         block_mean(gradient, step), TRUST_SIGMA * pooling.sigma / step
     )
-    sharp = np.exp(metric.calibration.threshold) * contrast**pooling.contrast_exponent
-    low, high = SIGNAL_TO_NOISE
-    noise = np.sqrt(block_mean(plane.noise_variance, step))
-    trust = np.clip((sharp / noise - low) / (high - low), 0, 1) * (contrast > LEAST_CONTRAST)
+    trust = (contrast > LEAST_CONTRAST).astype(np.float32)
+    if metric.halvings is None:
+        sharp = np.exp(metric.calibration.threshold) * contrast**pooling.contrast_exponent
+        low, high = SIGNAL_TO_NOISE
+        noise = np.sqrt(block_mean(plane.noise_variance, step))
+        trust *= np.clip((sharp / noise - low) / (high - low), 0, 1)
     rows, columns = gradient.shape
     return enlarge(np.asarray(trust, np.float32), step)[:rows, :columns]
-
-
-def halve(plane: Plane) -> Plane:
-    """Average 2 x 2 pixels, filled holes too; an odd last row or column is averaged with itself."""
-    grey = block_mean(plane.grey, 2)
-    a, b = plane.noise
-    return Plane(grey, np.zeros(grey.shape, np.bool_), (a / 4, b / 4))
 
 
 def combine(response: Float, contrast: Float, pooling: Pooling) -> Float:

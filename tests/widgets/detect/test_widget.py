@@ -378,7 +378,7 @@ def test_a_stack_is_judged_against_itself(viewer, widget, qtbot):
         widget.shown_plane.setChecked(plane_alone)
         press(qtbot, widget)
         mask = result(viewer, source, layers.MASK)
-        np.testing.assert_array_equal(mask.data[1], expected.mask[1])
+        np.testing.assert_array_equal(mask.data if plane_alone else mask.data[1], expected.mask[1])
         assert expected.note in widget.jobs.text.text()
         assert layers.owned(mask)["taught"] == expected.note
     widget.copy_command.click()
@@ -389,7 +389,7 @@ def test_a_stack_is_judged_against_itself(viewer, widget, qtbot):
     assert "its planes do not differ" in widget.jobs.text.text()
     viewer.add_image(CAMERA, name="photo")
     press(qtbot, widget)
-    assert "'photo': it is one plane; the detector stack" in widget.jobs.text.text()
+    assert "is one plane; the detector stack" in widget.jobs.text.text()
 
 
 def test_titles_of_the_detectors_are_complete(widget):
