@@ -38,8 +38,10 @@ MEDIAN = 0.4549
 # what is around it and from the planes beside it, and these by no more than a share of that.
 HOT_NOISE, HOT_RANGE, HOT_SHARE = 8.0, 0.05, 0.2
 # A bead smaller than a pixel looks so in focus, too, but in a plane beside it defocus has spread
-# its light: so much of it, and so many times the noise, is within these distances.
+# its light: so much of it, and so many times what comes and goes at the places beside it, is within
+# these distances.
 SPREAD, SPREAD_NOISE, SPREAD_OVER = 0.5, 3.0, (1, 2, 3)
+CONTROLS = ((9, 0), (0, 9), (9, 9), (-9, 5))
 # A plane has so much less detail than those beside it, in so much of the field, where it is lost.
 LOST = 0.25
 # Detail of an odd plane, as a share of the lesser of those beside it: no peak, and no valley.
@@ -227,20 +229,34 @@ def _spots(own: Array, others: Sequence[Array], least: float, noise: float) -> P
 def _is_spread(own: Array, other: Array, at: Places, height: Values, noise: float) -> Array:
     """Tell of spots whether their light lies around them in another plane: defocus moves it only.
 
-    What else lies around counts in neither plane, nor does the brightness of the whole.
+    It has to stand out from what comes and goes elsewhere, where there is texture.
     """
+    rows, columns = at
+    found = np.zeros(len(rows), bool)
+    if not len(rows):
+        return found
+    beside = [((rows + y) % own.shape[0], (columns + x) % own.shape[1]) for y, x in CONTROLS]
+    controls = tuple(np.concatenate(each) for each in zip(*beside, strict=True))
+    elsewhere = _gained(own, other, (controls[0], controls[1]))
+    for distance, gain, others in zip(SPREAD_OVER, _gained(own, other, at), elsewhere, strict=True):
+        spread = max(noise * np.sqrt(2) * (2 * distance + 1), np.median(np.abs(others)) / 0.6745)
+        found |= gain + height > np.maximum(SPREAD * height, SPREAD_NOISE * spread)
+    return found
+
+
+def _gained(own: Array, other: Array, at: Places) -> list[Values]:
+    """Return how much more light another plane has within distances of places, less its ground."""
     levels = [np.median(_around(plane, *at, SPREAD_OVER[-1] + 1), axis=1) for plane in (own, other)]
-    light = other[at] - levels[1]
-    found = np.zeros(len(height), bool)
+    gain = (other[at] - levels[1]) - (own[at] - levels[0])
+    gains = []
     for distance in SPREAD_OVER:
         here, there = (
             (_around(plane, *at, distance) - level[:, np.newaxis]).sum(axis=1)
             for plane, level in zip((own, other), levels, strict=True)
         )
-        light = light + there - here
-        sure = SPREAD_NOISE * noise * np.sqrt(2) * (2 * distance + 1)
-        found |= light > np.maximum(SPREAD * height, sure)
-    return found
+        gain = gain + there - here
+        gains.append(gain)
+    return gains
 
 
 def _around(plane: Array, rows: Array, columns: Array, distance: int) -> Array:
