@@ -145,3 +145,10 @@ def test_series_of_annotated_images_maps_and_masks(run, tmp_path):
     assert status == 0
     assert not any("holds 2 images" in line for line in err)
     assert any(line.startswith("AUC") and "1.0000" in line for line in lines)
+
+
+def test_a_result_that_is_named_as_an_image_is_told(run, tmp_path):
+    Image.fromarray(SHARP).save(tmp_path / "a.overview.png")
+    for command in (["detect", *BY_METRIC], ["stack"]):
+        err = run(*command, tmp_path / "a.overview.png", "--out", tmp_path / "out")[2]
+        assert sum("a result of an earlier run" in line for line in err) == 1

@@ -275,7 +275,7 @@ def test_events_are_told_and_stopping_heard(tilted):
 @pytest.mark.parametrize(
     ("stack", "axes", "words"),
     [
-        (np.zeros((64, 64)), None, "axes"),
+        (np.zeros((64, 64)), None, "one plane"),
         (np.zeros((1, 64, 64)), None, "two planes or more"),
         (np.zeros((3, 64, 64)), "QYX", "no Z"),
         (np.zeros((3, 64, 64)), "ZY", "axes"),
@@ -283,7 +283,6 @@ def test_events_are_told_and_stopping_heard(tilted):
         (np.zeros((3, 64, 64), complex), None, "complex"),
         ([np.zeros((8, 8)), np.zeros((8, 9))], None, "plane 1 is 9 x 8 float64, plane 0 is 8 x 8"),
         ([np.zeros((8, 8)), np.zeros((8, 8), int)], None, "plane 1 is 8 x 8 int64"),
-        ([np.zeros((8, 8)), np.full((8, 8), np.nan)], None, "plane 1: .*no finite"),
         ([np.zeros(8), np.zeros(8)], None, "plane 0 of shape"),
     ],
 )

@@ -134,7 +134,7 @@ def specks(kind, height=300, seed=3):
     rng = np.random.default_rng(seed)
     spots = np.zeros((96, 128))
     spots.flat[rng.choice(spots.size, 40, replace=False)] = height
-    spots[0, :2] = height  # at the edge, and side by side
+    spots[0, 9] = spots[20, 30:32] = height  # at the edge, and side by side
     planes = [
         ndimage.gaussian_filter(spots, 1.6 * abs(z - 3)) if kind == "bead" else spots * (z == 3)
         for z in range(7)
@@ -151,10 +151,19 @@ def test_beads_smaller_than_a_pixel_are_no_hot_pixels():
 def test_hot_pixels_of_an_empty_field_are_no_focus():
     found = analyse_stack(specks("hot"))
     assert found.scores.best is None
-    assert any("plane 3 has 41 hot pixels" in warning for warning in found.warnings)
+    assert any("plane 3 has 43 hot pixels" in warning for warning in found.warnings)
 
 
 def test_rounding_is_no_noise_of_a_plane():
     """What one plane is rounded to may be quite even, and that of the next not."""
     planes = 255 / 200 * (clean(best=3, noise=0, seed=3)[:6] - 10)
     assert analyse_stack(planes.round().astype(np.uint8)).warnings == ()
+
+
+def test_a_plane_without_a_finite_pixel_is_blank():
+    planes = clean()[:, :64, :80]
+    planes[2] = np.nan
+    found = analyse_stack(planes)
+    assert found.scores.best == BEST
+    assert found.warnings == ("plane 2 is blank; it is not counted",)
+    assert np.isfinite(found.fused).all()

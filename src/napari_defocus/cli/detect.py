@@ -204,7 +204,7 @@ def request_from(options: argparse.Namespace, **given: Any) -> Request:
 def _images(given: str | Path, series: int | str | None) -> Iterator[Given]:
     """Yield the images that an input stands for."""
     place = location(given)
-    for image in [place] if is_zarr(place) else find_images([Path(place)]):
+    for image in [place] if isinstance(place, str) else find_images([place]):
         yield from each_series(image, series)
 
 

@@ -65,6 +65,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
         if path.is_dir() and not is_zarr(path):
             found |= dict.fromkeys(_images_in(path))
         elif path.exists():
+            _tell_result(path)
             found[path] = None
         else:
             raise DefocusError(f"{path} does not exist; check its name")
@@ -113,6 +114,12 @@ def _once_a_slide(images: list[Path]) -> tuple[list[Path], int]:
     return list(kept.values()), len(images) - len(kept)
 
 
+def _tell_result(path: Path) -> None:
+    """Tell that a file that was named is no image of its own."""
+    if path.name.lower().endswith(OUTPUT_ENDINGS):
+        notice(f"{path} is by its name a result of an earlier run; it is taken as an image")
+
+
 def is_image(name: str) -> bool:
     """Check whether a file of this name is an image, not hidden and none of our own outputs."""
     lower = name.lower()
@@ -147,6 +154,8 @@ def open_stack_source(
     path = location(place)
     if isinstance(path, Path) and path.is_dir() and not is_zarr(path):
         return FolderSource(path, axes)
+    if isinstance(path, Path):
+        _tell_result(path)
     return open_source(place, axes, series=series)
 
 

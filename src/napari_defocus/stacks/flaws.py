@@ -207,7 +207,8 @@ def _spots(own: Array, others: Sequence[Array], least: float, noise: float) -> P
             if (y, x) != (1, 1):
                 around = padded[y : y + own.shape[0], x : x + own.shape[1]]
                 count += own - around > (1 - HOT_SHARE) * least
-    above = count >= 7  # of 8 around: two may be side by side
+    above = count == 8
+    above[1:-1, 1:-1] |= count[1:-1, 1:-1] == 7  # two may be side by side
     for other in others:
         above &= own - other > (1 - HOT_SHARE) * least
     rows, columns = np.nonzero(above)

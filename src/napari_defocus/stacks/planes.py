@@ -50,6 +50,8 @@ class StackPlanes:
             raise IndexError(z)
         z = self.flaws.stand_in(z, self.count)
         plane = self.read(z)
+        if plane.dtype.kind == "f" and not np.isfinite(plane).any():
+            plane = np.zeros_like(plane)  # a frame that was not taken: blank
         if z in self.flaws.hot:
             plane = without_spots(np.asarray(plane), self.flaws.hot[z])
         return plane if self.transforms is None else _warped(plane, self.transforms[z])
