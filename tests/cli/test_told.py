@@ -152,3 +152,18 @@ def test_a_result_that_is_named_as_an_image_is_told(run, tmp_path):
     for command in (["detect", *BY_METRIC], ["stack"]):
         err = run(*command, tmp_path / "a.overview.png", "--out", tmp_path / "out")[2]
         assert sum("a result of an earlier run" in line for line in err) == 1
+
+
+@pytest.mark.parametrize(
+    ("detector", "given", "words"),
+    [
+        ("metric", ["--limit", "2"], "--limit: of the dense detector"),
+        ("dense", ["--caution", 7, "--gain", 3], "--caution, --gain: of the local metric"),
+        ("metric", ["--caution", 7], None),
+    ],
+)
+def test_a_setting_that_does_not_count_is_told(run, tmp_path, detector, given, words):
+    Image.fromarray(SHARP).save(tmp_path / "a.png")
+    _, _, err = run("detect", tmp_path / "a.png", "--detector", detector, *given,
+                    "--out", tmp_path / "out")  # fmt: skip
+    assert [words in line for line in err if "left out" in line] == [True] * (words is not None)

@@ -27,7 +27,7 @@ from napari_defocus.cli._options import (
     each_series,
 )
 from napari_defocus.core.devices import inference_device
-from napari_defocus.core.errors import ABOVE_0, DefocusError, check_range, explained
+from napari_defocus.core.errors import ABOVE_0, DefocusError, check_range, explained, notice
 from napari_defocus.core.progress import Stopped
 from napari_defocus.detection.api import detect as detect_image
 from napari_defocus.detection.config import DetectionConfig
@@ -193,12 +193,23 @@ def request_from(options: argparse.Namespace, **given: Any) -> Request:
     inference_device(config.device, dense=detector.network is not None)
     if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
+    _tell_unused(config, detector)
     config = detection_config(options, literal=detector.literal)
     names = tuple(n for n in ("confidence", "radius", "picture") if getattr(options, n))
     request: Request = config_from(
         options, Request, detector=detector, config=config, names=names, **given
     )
     return request
+
+
+def _tell_unused(config: DetectionConfig, detector: Detector) -> None:
+    """Tell which settings were given that do not count with the detector."""
+    default, network = DetectionConfig(), detector.network is not None
+    settings = ("scale", "adapt", "reach", "caution", "gain") if network else ("limit",)
+    unused = [name for name in settings if getattr(config, name) != getattr(default, name)]
+    if unused:
+        kind = "local metric, not of the network" if network else "dense detector, not of a metric"
+        notice(f"{', '.join(f'--{name}' for name in unused)}: of the {kind}; left out")
 
 
 def _images(given: str | Path, series: int | str | None) -> Iterator[Given]:
