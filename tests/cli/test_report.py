@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from napari_defocus.io.manifest import RunRecord
 from napari_defocus.io.raster import write_png
 from napari_defocus.io.tiff_writer import write_tiff
 from tests.cli.helpers import assert_refused, picture
@@ -97,6 +98,19 @@ def test_images_and_settings_come_from_the_record(run, tmp_path, capsys):
         (row,) = csv.DictReader(file)
     assert row["image"] == str(tmp_path / "blobs.png")
     assert float(row["limit_px"]) > 0
+
+
+def test_wells_come_from_the_record_where_the_file_told_them(run, results, tmp_path):
+    """Scenes of one file of a plate have the file's name; the well counts before other words."""
+    for number, well in enumerate(("D6", "D7")):
+        mask = np.full((9, 9), 2, np.uint8)
+        place = results / f"A01_series{number}.mask.tif"
+        write_tiff(place, mask, axes="YX")
+        RunRecord(results).add(f"A01_series{number}", {}, [place], well=well)
+    assert run(results, "--out", tmp_path / "report.html")[0] == 0
+    with (tmp_path / "fields.csv").open(newline="") as file:
+        wells = {row["field"]: row["well"] for row in csv.DictReader(file)}
+    assert (wells["A01_series0"], wells["A01_series1"]) == ("D06", "D07")
 
 
 def test_a_series_has_a_time_line(run, tmp_path):

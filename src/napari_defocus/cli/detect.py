@@ -317,7 +317,7 @@ def _record(
     for line in filter(None, notes):
         print(f"{image.name}: {line}", file=sys.stderr)
     found = limits.as_record() | ({"note": note} if note else {}) if limits else None
-    request.record.add(stem, identity, outputs, found, _address(image.name))
+    request.record.add(stem, identity, outputs, found, _address(image.name), image.well)
 
 
 def _address(name: str) -> str:

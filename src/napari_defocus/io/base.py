@@ -67,6 +67,8 @@ class ImageSource(ABC):
         In the byte order of the machine.
     optics : Optics
         What the file tells of objective and channels.
+    well : str
+        The well of a plate, where the file tells it.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class ImageSource(ABC):
     """
 
     optics = Optics()
+    well = ""
 
     def __init__(
         self,

@@ -31,8 +31,10 @@ class CziSource(ForeignSource):
         self._letters = list(found.lengths)
         outer = tuple(found.lengths.values())
         shapes = [(*outer, area.h, area.w) for _, area in found.scenes]
-        titles = [_title(found.xml, number) for number, _ in found.scenes]
+        names = [_names(found.xml, number) for number, _ in found.scenes]
+        titles = [" ".join(dict.fromkeys(filter(None, each))) for each in names]
         chosen = choose_image(str(path), titles, shapes, series)
+        self.well = names[chosen][1]
         self._scene, self._area = found.scenes[chosen]
         self._is_colour = any(kind in _COLOURS for kind in found.kinds)
         channels = found.xml.findall("./Metadata/Information/Image/Dimensions/Channels/Channel")
@@ -110,14 +112,13 @@ def _scenes(file: Any) -> list[tuple[int | None, Any]]:
     return sorted(found.items()) or [(None, file.total_bounding_rectangle_no_pyramid)]
 
 
-def _title(xml: ElementTree.Element, scene: int | None) -> str:
-    """Name a scene as the microscope does; of a plate, by its well too."""
+def _names(xml: ElementTree.Element, scene: int | None) -> tuple[str, str]:
+    """Return what a scene is called, and the well that it lies in."""
     described = xml.find(f".//Scenes/Scene[@Index='{scene}']")
     if described is None:
-        return ""
+        return "", ""
     shape = described.find("Shape")
-    names = [described.get("Name"), None if shape is None else shape.get("Name")]
-    return "-".join(name for name in dict.fromkeys(names) if name)
+    return described.get("Name", ""), "" if shape is None else shape.get("Name", "")
 
 
 def _first_tile(file: Any) -> tuple[int, int]:

@@ -74,8 +74,11 @@ class RunRecord:
         outputs: Iterable[Path],
         found: Mapping[str, Any] | None = None,
         source: str = "",
+        well: str = "",
     ) -> None:
         """Record the outputs of an image, what was `found` on the way, and where the image is.
+
+        `well` is that of a plate, where the image tells it.
 
         Processes that write to one folder take turns.
         """
@@ -85,6 +88,7 @@ class RunRecord:
             "outputs": {path.name: checksum(path) for path in outputs},
             **({"found": dict(found)} if found else {}),
             **({"source": source} if source else {}),
+            **({"well": well} if well else {}),
         }
         with _alone_in(self.folder):
             self._read()

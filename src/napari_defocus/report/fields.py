@@ -191,7 +191,7 @@ class Results:
         if source.dtype.kind not in "bui" or source.axes.endswith("S"):
             raise DefocusError(f"{mask} is no mask; it holds {source.dtype} along {source.axes}")
         stem = mask_stem(mask)
-        well, site = find_well(stem)
+        well, site = find_well(str(entry.get("well") or stem))
         tiles = self._tiles(source)
         for region in tiles:
             counts = {i: _count(source.read(i, *region)) for i in np.ndindex(source.leading)}

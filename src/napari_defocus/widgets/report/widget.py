@@ -5,9 +5,9 @@ from pathlib import Path
 
 from napari.layers import Labels, Layer
 from napari.viewer import Viewer
-from qtpy.QtCore import QUrl
+from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QHeaderView
 
 from napari_defocus.data.results import read_results
 from napari_defocus.report.fields import VERDICTS, Field, Results, Thresholds
@@ -62,6 +62,7 @@ class ReportWidget(PluginWidget):
         self.table = read_only_table(
             TABLE_HEIGHT, "The fields, the worst first. A double click opens one, with its mask."
         )
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.open_button = ui.button(
             "Open the page", "Shows the report in the web browser.", self._show_page
         )
@@ -134,6 +135,8 @@ class ReportWidget(PluginWidget):
             "structure": [field.structure for field in self.fields],
         }
         fill_table(self.table, columns, digits=2, nan="")
+        # Names may be long: the ends tell them apart.
+        self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.open_button.setEnabled(True)
         told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
         self.jobs.report(f"of {len(fields)} fields: {told}")
