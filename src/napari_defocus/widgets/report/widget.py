@@ -132,11 +132,11 @@ class ReportWidget(PluginWidget):
             "verdict": verdicts,
             "sharp": [field.sharp for field in self.fields],
             "field": [field.title for field in self.fields],
-            "structure": [field.structure for field in self.fields],
         }
         fill_table(self.table, columns, digits=2, nan="")
-        # Names may be long: the ends tell them apart.
         self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        for row, field in enumerate(self.fields):  # elided in the middle: the ends tell names apart
+            self.table.item(row, 2).setToolTip(field.title)
         self.open_button.setEnabled(True)
         told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
         self.jobs.report(f"of {len(fields)} fields: {told}")
