@@ -160,9 +160,15 @@ def test_rounding_is_no_noise_of_a_plane():
     assert analyse_stack(planes.round().astype(np.uint8)).warnings == ()
 
 
-def test_a_plane_without_a_finite_pixel_is_blank():
+@pytest.mark.parametrize("kind", ["not finite", "transparent"])
+def test_a_plane_that_was_not_taken_is_blank(kind):
     planes = clean()[:, :64, :80]
-    planes[2] = np.nan
+    if kind == "not finite":
+        planes[2] = np.nan
+    else:
+        alpha = np.full(planes.shape, 255)
+        alpha[2] = 0
+        planes = np.stack([planes, planes, planes, alpha], -1).astype(np.uint8)
     found = analyse_stack(planes)
     assert found.scores.best == BEST
     assert found.warnings == ("plane 2 is blank; it is not counted",)

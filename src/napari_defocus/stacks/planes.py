@@ -50,8 +50,7 @@ class StackPlanes:
             raise IndexError(z)
         z = self.flaws.stand_in(z, self.count)
         plane = self.read(z)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).any():
-            plane = np.zeros_like(plane)  # a frame that was not taken: blank
+        plane = _blank_if_empty(plane)
         if z in self.flaws.hot:
             plane = without_spots(np.asarray(plane), self.flaws.hot[z])
         return plane if self.transforms is None else _warped(plane, self.transforms[z])
@@ -70,6 +69,18 @@ class StackPlanes:
     def registered(self, transforms: npt.NDArray[np.float64] | None) -> "StackPlanes":
         """Return the same planes, moved by `transforms` (Z, 3, 3); as they are where None."""
         return replace(self, transforms=transforms)
+
+
+def _blank_if_empty(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return 0 in place of a plane that was not taken: not finite, or transparent, all over."""
+    has_alpha = plane.ndim == 3 and plane.shape[2] in (2, 4)
+    infinite = plane.dtype.kind == "f" and not np.isfinite(plane).any()
+    if not infinite and not (has_alpha and not plane[..., -1].any()):
+        return plane
+    blank = np.zeros_like(plane)
+    if has_alpha:
+        blank[..., -1] = 1
+    return blank
 
 
 StackLike = npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | StackPlanes
