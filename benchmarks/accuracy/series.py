@@ -4,9 +4,10 @@ Run as: python -m benchmarks.accuracy.series SERIES [--maps MAPS] [--sheet SHEET
 
 SERIES holds ``series.json``, {NAME: {"in": [planes], "out": [planes]}}, and NAME/plane_NNN.*. The
 detector works as it is, and as taught: by two strokes on a plane in focus and two on one out of
-it, by one image in focus, by the stack. Beside it stands what pixel classifiers do: a random forest
-on scikit-image's multiscale features, from the same strokes. Strokes lie on the left half of the
-field and count on the right one. MAPS gets the masks of each, NAME/plane_NNN.mask.tif.
+it, by one image in focus, by the stack; a local metric, by the same strokes. Beside it stands what
+pixel classifiers do: a random forest on scikit-image's multiscale features, from the same strokes.
+Strokes lie on the left half of the field and count on the right one. MAPS gets the masks of each,
+NAME/plane_NNN.mask.tif.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from napari_defocus.detection.api import detect
 from napari_defocus.io.open import read_image
 from napari_defocus.io.tiff_writer import write_tiff
 from napari_defocus.labels.classes import BLURRED, SHARP, Labels
+from napari_defocus.metric.fitting import FitConfig, best_scale, fit_metric
+from napari_defocus.metric.patches import PatchConfig, build_patch_set
 from napari_defocus.profile.evidence import (
     from_focused,
     from_planes,
@@ -121,6 +124,20 @@ def by_stack(series: Series) -> MakesMask:
     return lambda image: detect(image, profile).mask
 
 
+def by_metric(method: str) -> Callable[[Series], MakesMask]:
+    """Return what a local metric makes of the same strokes."""
+
+    def make(series: Series) -> MakesMask:
+        given = [(f"plane {at}", *each) for at, each in enumerate(series.annotated())]
+        config = FitConfig(method=method)
+        patches = best_scale(lambda how: build_patch_set(given, how), PatchConfig(), config)
+        metric = fit_metric(patches, config)
+        assert metric is not None
+        return lambda image: detect(image, metric).mask
+
+    return make
+
+
 def by_forest(series: Series) -> MakesMask:
     """Return what a random forest on scikit-image's features makes of the same strokes."""
     from skimage.feature import multiscale_basic_features
@@ -149,6 +166,8 @@ def by_forest(series: Series) -> MakesMask:
 METHODS: dict[str, tuple[Callable[[Series], MakesMask], bool]] = {
     "one click": (as_it_is, False),
     "two strokes on two planes": (by_strokes, True),
+    "two strokes, fit --method instant": (by_metric("instant"), True),
+    "two strokes, fit --method nets": (by_metric("nets"), True),
     "one image in focus": (by_one_image, False),
     "the stack": (by_stack, False),
     "random forest, the same strokes": (by_forest, True),

@@ -144,9 +144,28 @@ def test_an_image_in_focus_teaches_that_it_is(predict, field):
     assert (detect(blurred, taught.profile).mask == 2)[edges].mean() < 0.05
 
 
-def test_an_image_out_of_focus_can_not_teach_focus(predict, field):
-    with pytest.raises(DefocusError, match=r"nothing below \d+ pixels; give an image in focus"):
-        from_focused(ndimage.gaussian_filter(field.astype(float), 9), predict, "field")
+@pytest.mark.parametrize("sigma", [4, 9])
+def test_an_image_out_of_focus_can_not_teach_focus(predict, field, sigma):
+    message = r"field: it shows no structure narrower than \d+ pixels; give an image in focus"
+    with pytest.raises(DefocusError, match=message):
+        from_focused(ndimage.gaussian_filter(field.astype(float), sigma), predict, "field")
+
+
+def test_an_image_of_nothing_can_not_teach_blur(predict):
+    for image, message in ((np.full((64, 64), 7), "constant"), (noise_alone(), "no structure")):
+        with pytest.raises(DefocusError, match=f"^dark: .*{message}"):
+            from_defocused(image, predict, "dark")
+
+
+def noise_alone(kind="normal"):
+    return getattr(np.random.default_rng(0), kind)(20, size=(160, 192))
+
+
+@pytest.mark.parametrize("noise", ["normal", "poisson"])
+def test_noise_can_not_teach_focus(predict, noise):
+    image = noise_alone(noise)
+    with pytest.raises(DefocusError, match="it shows no structure; give an image in focus"):
+        from_focused(image, predict, "noise")
 
 
 def test_an_image_out_of_focus_teaches_what_is_blurred(predict, field):

@@ -179,9 +179,10 @@ def _evidence(
 
     for path, labels in annotated_pairs(options.images):
         image = read(path)
-        yield evidence.from_strokes(
-            predict(image), read_annotation(labels, options.labels_are_masks, series), str(path)
-        )
+        painted = read_annotation(labels, options.labels_are_masks, series)
+        with about(path):
+            found = evidence.from_strokes(predict(image), painted, str(path))
+        yield found
     for path in options.in_focus:
         yield evidence.from_focused(read(path), predict, str(path))
     for path in options.out_of_focus:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_defocus.core.errors import DefocusError, NoDetailError
+from napari_defocus.core.errors import DefocusError, NoDetailError, about
 from napari_defocus.core.progress import ShouldStop, never_stop
 from napari_defocus.core.tiling import Region, whole
 from napari_defocus.dense.detector import DenseDetector, cached_dense
@@ -47,7 +47,9 @@ class Planes(Protocol):
 COPIES = (2.0, 3.0, 4.5, 7.0)
 # The structure of an image: this share of its blocks of pixels, those of the steepest edges.
 STRUCTURE = 0.15
-# Nothing narrower, in pixels: the image is no example of what is in focus.
+# Nothing blurred by less than this radius, in pixels: the image is no example of what is in focus.
+# In a stack, whose planes show which is the best, the sharpest may be wider.
+WIDEST_FOCUSED = 3.0
 WIDEST_SHARPEST = 6.0
 # Images with more pixels are learnt from in a window of so many a side, that with most structure.
 WINDOW = 1280
@@ -190,7 +192,9 @@ def from_strokes(plane: DensePlane, labels: Image, name: str) -> Evidence:
     return joined(parts)
 
 
-def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
+def from_focused(
+    image: Image, predict: Predict, name: str, widest: float = WIDEST_FOCUSED
+) -> Evidence:
     """Compare the structure of an image in focus, (Y, X) or (Y, X, C), with blurred copies of it.
 
     Of a large image, the window with most structure is taken.
@@ -203,6 +207,8 @@ def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
         See `predictor`.
     name : str
         Of the image, for messages and for the sources.
+    widest : float
+        Its sharpest structure has a blur radius below this, in pixels.
 
     Raises
     ------
@@ -210,16 +216,15 @@ def from_focused(image: Image, predict: Predict, name: str) -> Evidence:
         Where the image shows nothing, or no structure that is narrow enough to be in focus.
     """
     image = image[_richest_window(image)]
-    try:
+    with about(name):
         plane = predict(image)
-    except NoDetailError as error:
-        raise DefocusError(f"{name}: {error}") from error
     sharpest = EdgeRadii.of(plane).sharpest
-    if not sharpest < WIDEST_SHARPEST:  # nan where there is nothing
-        shown = "no structure" if np.isnan(sharpest) else f"nothing below {sharpest:.0f} pixels"
+    if not sharpest < widest:  # nan where there is nothing
+        least = f"no structure narrower than {2 * sharpest:.0f} pixels"
+        shown = "no structure" if np.isnan(sharpest) else least
         raise DefocusError(
             f"{name}: it shows {shown}; give an image in focus, with structure narrower than "
-            f"{WIDEST_SHARPEST:g} pixels"
+            f"{2 * widest:g}"
         )
     structure = _structure(plane)
     parts = [Evidence.of(plane, structure, True, f"{name}, in focus")]
@@ -244,8 +249,12 @@ def from_defocused(image: Image, predict: Predict, name: str) -> Evidence:
 
     Parameters as of `from_focused`.
     """
-    plane = predict(image[_richest_window(image)])
-    return Evidence.of(plane, _structure(plane), False, f"{name}, out of focus")
+    with about(name):
+        plane = predict(image[_richest_window(image)])
+    structure = _structure(plane)
+    if not structure.any():
+        raise DefocusError(f"{name}: it shows no structure; give an image that shows something")
+    return Evidence.of(plane, structure, False, f"{name}, out of focus")
 
 
 def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
@@ -292,7 +301,8 @@ def from_planes(planes: Planes, predict: Predict, name: str) -> Evidence:
         return together
     sharpest = {z: EdgeRadii.of(plane).sharpest for z, plane in found.items()}
     best = min(sharpest, key=lambda z: (np.isnan(sharpest[z]), sharpest[z]))
-    focused = from_focused(np.asarray(planes[best])[window], predict, f"{name}, plane {best}")
+    image, name = np.asarray(planes[best])[window], f"{name}, plane {best}"
+    focused = from_focused(image, predict, name, WIDEST_SHARPEST)
     return joined([*parts, focused])
 
 
