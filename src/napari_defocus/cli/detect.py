@@ -165,6 +165,8 @@ def run(options: argparse.Namespace) -> int:
     if request.config.detector == "auto" and not find_spec("onnxruntime"):
         print("onnxruntime is not installed: the local metric detects", file=sys.stderr)
     sources, failed = list_inputs(options.inputs, lambda place: _images(place, options.series))
+    if len(sources) > 1:  # else it is said with the name of the image
+        inference_device(request.config.device, dense=request.detector.network is not None)
     in_tiles = {options.scheduler, request.tile, request.memory} != {None}
     # Connected to before any work.
     connected = tasks_on(options.scheduler or "threads") if in_tiles else nullcontext()
@@ -190,7 +192,6 @@ def request_from(options: argparse.Namespace, **given: Any) -> Request:
     check_letters(options.axes or "YX")
     config = detection_config(options)
     detector = choose_detector(options.metric, config)
-    inference_device(config.device, dense=detector.network is not None)
     if options.radius and detector.network is None:
         raise DefocusError("the metric tells no blur radius; give --detector dense beside --radius")
     _tell_unused(config, detector)

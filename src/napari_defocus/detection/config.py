@@ -81,7 +81,7 @@ class DetectionConfig(Settings):
         "gain": (ABOVE_0, 1000),
         "device": DEVICES,
     }
-    _called: ClassVar[dict[str, str]] = {"device": "the device"}
+    _called: ClassVar[dict[str, str]] = {"device": "the device", "limit": "the limit"}
 
     def _check(self) -> None:
         check_limit(self.limit)
