@@ -27,4 +27,4 @@ def test_metric_takes_the_components_asked_for(run, made, tmp_path):
     assert len(load_metric(out).filters) == 3
     assert lines[0].startswith(f"{out} (held-out AUC ")
     refused = run("metric", made / "nets.safetensors", "--out", tmp_path / "x", "--components", 0)
-    assert_refused(refused, "0 components")
+    assert_refused(refused, "components is 0")
