@@ -232,9 +232,12 @@ def test_it_is_told_where_a_metric_does_not_hold_what_was_annotated(metrics, pat
     worse = min(right[training.labels == label].mean() for label in (1, 2))
     assert metric.record["holds"] == pytest.approx(worse, abs=1e-4)
     assert (advice(metric) is None) == (worse >= 0.9)
-    mixed = np.random.default_rng(0).permutation(training.labels)
-    confused = calibrate(metric, replace(training, labels=mixed), validation)
-    assert "teach a profile" in advice(confused)
+    dice = np.random.default_rng(0)
+    mixed = [replace(part, labels=dice.permutation(part.labels)) for part in (training, validation)]
+    confused = calibrate(metric, *mixed)
+    assert "cannot tell them apart; teach a profile" in advice(confused)
+    record = {"holds": 0.84, "held_out": {"auc": 1.0}}
+    assert "choose base none, or teach a profile" in advice(replace(metric, record=record))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -29,6 +29,8 @@ CONTRADICTED = 0.6
 ENOUGH = 32
 # Where less of what was annotated comes out so, it is said.
 LEAST_HELD = 0.9
+# Above this held-out AUC a metric orders the classes rightly, and only its threshold is off.
+TOLD_APART = 0.95
 # Keeps the slope finite where the classes are wholly apart.
 RIDGE = 0.01
 
@@ -145,7 +147,11 @@ def advice(metric: LocalMetric) -> str | None:
     holds = metric.record.get("holds", 1.0)
     if holds >= LEAST_HELD:
         return None
+    if metric.record.get("held_out", {}).get("auc", 0.0) >= TOLD_APART:
+        why = "the patches of its base weigh against them; choose base none, or"
+    else:
+        why = "the metric cannot tell them apart;"
     return (
-        f"of one class only {holds:.0%} of the annotated patches come out as annotated: the metric "
-        "cannot tell them apart; teach a profile, in Annotate or by fit without --method"
+        f"of one class only {holds:.0%} of the annotated patches come out as annotated: {why} "
+        "teach a profile, in Annotate or by fit without --method"
     )
