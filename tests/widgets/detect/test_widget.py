@@ -509,11 +509,11 @@ def test_detector_files(viewer, widget, qtbot, tmp_path, detector_file):
     for name in ("foreign", "missing"):
         widget.use_detector_file(tmp_path / f"{name}.safetensors")
         assert f"{name}.safetensors" in widget.jobs.text.text()
-        assert widget.detector_chooser.count() == 4
+        assert widget.detector_chooser.count() == 5
         assert widget.config.detector == "auto"
     for _ in range(2):
         widget.use_detector_file(detector_file)
-    assert widget.detector_chooser.count() == 5
+    assert widget.detector_chooser.count() == 6
     assert widget.detector_chooser.currentText() == "random.safetensors"
     assert widget.more_layers.radius.isEnabled()
     press(qtbot, widget)
