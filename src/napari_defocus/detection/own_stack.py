@@ -82,7 +82,7 @@ class StackDetectors:
         profiles = [taught.profile for taught in self._taught.values() if taught.profile]
         if not profiles:
             return ""
-        limits = sorted(f"{profile.limit:.1f}" for profile in profiles)
+        limits = [f"{limit:.1f}" for limit in sorted(profile.limit for profile in profiles)]
         planes = sum(profile.record["planes"] for profile in profiles)
         count = len(profiles) * self.leading[self.axis]
         each = "the stack itself" if len(profiles) == 1 else f"{len(profiles)} stacks, each alone"
