@@ -80,9 +80,10 @@ def calibrate(
     """
     from sklearn.metrics import roc_auc_score
 
-    own = patch_scores(training, metric), training.labels == SHARP
-    rest = patch_scores(validation, metric), validation.labels == SHARP
-    calibration = _logistic([(*own, weighted_parts(training, base)[0][1]), *_scored(base, metric)])
+    own, rest = _scored(training, metric), _scored(validation, metric)
+    (_, weight), *others = weighted_parts(training, base)
+    known_before = [(*_scored(part, metric), its_weight) for part, its_weight in others]
+    calibration = _logistic([(*own, weight), *known_before])
     found, holds = calibration, _held(calibration, *own)
     halvings = training.config.halvings or None
     enough = min(training.counts().values()) >= ENOUGH
@@ -111,10 +112,9 @@ def calibrate(
     return replace(metric, calibration=calibration, record=record, halvings=halvings)
 
 
-def _scored(base: PatchSet | None, metric: LocalMetric) -> list[tuple[Float, Bool, float]]:
-    if base is None:
-        return []
-    return [(patch_scores(base, metric), base.labels == SHARP, BASE_WEIGHT)]
+def _scored(patch_set: PatchSet, metric: LocalMetric) -> tuple[Float, Bool]:
+    """Return the scores of patches, and which are sharp."""
+    return patch_scores(patch_set, metric), patch_set.labels == SHARP
 
 
 def _even_with_caution(sides: list[tuple[Float, Bool]]) -> Calibration:
